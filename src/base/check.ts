@@ -1,0 +1,75 @@
+/**
+ * Checks what comes in from outside (QMP arguments, driver options) against a valibot schema, and
+ * says what is wrong with it as QEMU does: the parameter by its dotted name, and what was expected.
+ */
+
+import * as v from "valibot";
+import { BlockError } from "./errors.ts";
+
+type Issue = v.BaseIssue<unknown>;
+
+/**
+ * @param value plain JSON, as a client sent it; never changed
+ * @param within dotted name of the parameter that `value` is, if it is not the whole
+ * @returns the value, typed
+ * @throws BlockError EINVAL (GenericError) that names the first parameter in the wrong
+ */
+export function check<Schema extends v.GenericSchema>(
+  schema: Schema,
+  value: unknown,
+  within?: string,
+): v.InferOutput<Schema> {
+  const result = v.safeParse(schema, value, { abortEarly: true });
+  if (result.success) return result.output;
+  throw new BlockError("EINVAL", describe(result.issues[0], within));
+}
+
+function describe(issue: Issue, within: string | undefined): string {
+  const own = v.getDotPath(issue) ?? undefined;
+  const name = [within, own].filter((part) => part !== undefined).join(".") || "arguments";
+  const inside = closestMember(issue);
+  if (inside) return describe(inside, name);
+  // valibot tells a key that must not be there by an expectation of "never".
+  if (issue.expected === "never") return `Parameter '${name}' is unexpected`;
+  const last = issue.path?.at(-1);
+  const missing = last !== undefined && "origin" in last && last.origin === "key";
+  if (missing || (issue.received === "undefined" && issue.path)) {
+    return `Parameter '${name}' is missing`;
+  }
+  if (issue.type === "picklist" || issue.type === "literal") return describeChoice(issue, name);
+  if (issue.type === "safe_integer" && Number.isInteger(issue.input)) {
+    return `Parameter '${name}' expects a whole number within 2^53; got ${issue.received}`;
+  }
+  if (issue.kind === "schema" || issue.type === "safe_integer") {
+    return `Invalid parameter type for '${name}', expected: ${typeName(issue)}`;
+  }
+  return `Parameter '${name}' expects ${issue.expected ?? issue.message}; got ${issue.received}`;
+}
+
+/** Of a choice of types: what is wrong inside the one that was meant, where that can be told. */
+function closestMember(issue: Issue): Issue | undefined {
+  if (issue.type !== "union") return undefined;
+  return issue.issues?.find((member) => member.path !== undefined);
+}
+
+function describeChoice(issue: Issue, name: string): string {
+  if (typeof issue.input !== "string") {
+    return `Invalid parameter type for '${name}', expected: string`;
+  }
+  const choice = issue.expected?.replace(/[()]/g, "").replaceAll(" | ", ", ").replaceAll('"', "'");
+  return `Parameter '${name}' does not accept value '${issue.input}'; it takes ${choice}`;
+}
+
+/** In JSON's words; numbers are whole everywhere. */
+function typeName(issue: Issue): string {
+  if (issue.type === "safe_integer") return "integer";
+  return (issue.expected ?? issue.message)
+    .replace(/[()]/g, "")
+    .replaceAll(" | ", " or ")
+    .replace("number", "integer")
+    .replace("Object", "object")
+    .replace("Array", "array");
+}
+
+/** A whole number of bytes, 0 .. 2^53-1 (QAPI: size, or int where a negative is refused later). */
+export const size = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
