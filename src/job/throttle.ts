@@ -1,0 +1,19 @@
+/** A job's side of a rate limit. */
+
+import type { RateLimit } from "../base/rate-limit.ts";
+import type { Job } from "./job.ts";
+
+/**
+ * Sleeps until nothing is owed any more, but at least lets others have a turn. Call it before each
+ * request, and charge the request to the limit when it is done.
+ *
+ * A pause interrupts the sleep; what was still owed then is slept off after the resume, so that
+ * waking up early earns no bytes. Returns early if force-cancelled: look at job.cancelled.
+ */
+export async function sleepOff(job: Job, limit: RateLimit): Promise<void> {
+  for (;;) {
+    const ms = limit.delay(0, job.clock.now());
+    await job.sleep(ms);
+    if (ms === 0 || job.cancelled) return;
+  }
+}
