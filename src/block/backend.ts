@@ -1,0 +1,160 @@
+/**
+ * A root of the graph: what a device, an export or a job holds of a node (QEMU: BlockBackend).
+ *
+ * Requests from outside come in here: bounds are checked, and while the graph is drained a device's
+ * requests wait at the door. A job's own requests do not: a job is drained by pausing it.
+ */
+
+import { Bell } from "../base/bell.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import { BlockChild, type RootParent } from "./child.ts";
+import type { RequestOptions } from "./driver.ts";
+import * as io from "./io.ts";
+import type { BlockNode } from "./node.ts";
+import { type ChildPermissions, Perm } from "./permissions.ts";
+
+export interface BackendInit {
+  /** What QMP calls it: a device's name; "" for a job's. */
+  readonly name: string;
+  /** For error texts: "device 'vda'". */
+  readonly description: string;
+  readonly permissions: ChildPermissions;
+  /** Told of drains; a job pauses. Without it requests queue here. */
+  readonly onDrain?: { begin(): void; isQuiet(): boolean; end(): void };
+}
+
+export class BlockBackend implements RootParent {
+  readonly name: string;
+  readonly description: string;
+  readonly edge: BlockChild;
+  readonly #onDrain: BackendInit["onDrain"];
+  readonly #quietBell: Bell;
+  readonly #undrained = new Bell();
+  #drained = 0;
+  #inFlight = 0;
+  #closed = false;
+
+  /** Made by Graph.openBackend(), which checks the permissions. */
+  constructor(init: BackendInit, node: BlockNode, quietBell: Bell) {
+    this.name = init.name;
+    this.description = init.description;
+    this.#onDrain = init.onDrain;
+    this.#quietBell = quietBell;
+    this.edge = new BlockChild(this, "root", node, init.permissions);
+  }
+
+  get node(): BlockNode {
+    return this.edge.node;
+  }
+
+  get length(): number {
+    return io.getLength(this.node);
+  }
+
+  /** Fills the buffer. @throws BlockError EINVAL past the end, EIO and the like from below */
+  read(buf: Uint8Array, offset: number, options: RequestOptions = {}): Promise<void> {
+    return this.#request(offset, buf.length, options, () =>
+      io.read(this.node, buf, offset, options),
+    );
+  }
+
+  write(buf: Uint8Array, offset: number, options: RequestOptions = {}): Promise<void> {
+    this.#assertTaken(options.unchanged ? Perm.writeUnchanged | Perm.write : Perm.write);
+    return this.#request(offset, buf.length, options, () =>
+      io.write(this.node, buf, offset, options),
+    );
+  }
+
+  writeZeroes(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
+    this.#assertTaken(Perm.write);
+    return this.#request(offset, bytes, options, () =>
+      io.writeZeroes(this.node, offset, bytes, options),
+    );
+  }
+
+  discard(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
+    this.#assertTaken(Perm.write);
+    return this.#request(offset, bytes, options, () =>
+      io.discard(this.node, offset, bytes, options),
+    );
+  }
+
+  /** One whole cluster, packed where that makes it smaller. */
+  writeCompressed(buf: Uint8Array, offset: number): Promise<void> {
+    this.#assertTaken(Perm.write);
+    return this.#request(offset, buf.length, {}, () => io.writeCompressed(this.node, buf, offset));
+  }
+
+  /** Copies what shows through from backing files into the layer itself (BDRV_REQ_PREFETCH). */
+  copyUp(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
+    return this.#request(offset, bytes, options, () =>
+      io.copyUp(this.node, offset, bytes, options),
+    );
+  }
+
+  flush(): Promise<void> {
+    return this.#request(0, 0, {}, () => io.flush(this.node));
+  }
+
+  truncate(length: number): Promise<void> {
+    this.#assertTaken(Perm.resize);
+    return this.#request(0, 0, {}, () => io.truncate(this.node, length));
+  }
+
+  /** No request may be under way, none comes after it. Graph.closeBackend() takes the edge away. */
+  markClosed(): void {
+    this.#closed = true;
+    this.#undrained.ring();
+  }
+
+  drainedBegin(): void {
+    this.#drained++;
+    this.#onDrain?.begin();
+  }
+
+  isQuiet(): boolean {
+    return this.#inFlight === 0 && (this.#onDrain?.isQuiet() ?? true);
+  }
+
+  drainedEnd(): void {
+    assert(this.#drained > 0, "a drain ends once");
+    this.#drained--;
+    this.#onDrain?.end();
+    if (this.#drained === 0) this.#undrained.ring();
+  }
+
+  async #request(
+    offset: number,
+    bytes: number,
+    options: RequestOptions,
+    work: () => Promise<void>,
+  ): Promise<void> {
+    if (!this.#onDrain) {
+      while (this.#drained > 0 && !this.#closed) await this.#undrained.rung(options.signal);
+    }
+    if (this.#closed) throw new BlockError("ENOMEDIUM", `${this.description} has been closed`);
+    // Checked after the wait: the disk may have another size, or the edge another node, by now.
+    this.#checkRange(offset, bytes);
+    this.#inFlight++;
+    try {
+      await work();
+    } finally {
+      this.#inFlight--;
+      if (this.#inFlight === 0) this.#quietBell.ring();
+    }
+  }
+
+  #checkRange(offset: number, bytes: number): void {
+    const valid = Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(bytes);
+    if (valid && bytes >= 0 && offset + bytes <= this.length) return;
+    throw new BlockError(
+      "EINVAL",
+      `${this.description}: ${bytes} bytes at ${offset} are not within its ${this.length} bytes`,
+    );
+  }
+
+  #assertTaken(permission: number): void {
+    const { take } = this.edge.permissions;
+    assert((take & permission) !== 0, `${this.description} has taken the permission it uses`);
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * What a block driver is.
+ *
+ * A driver makes *states*: a state is one opened image, store or filter, and a node of the graph
+ * wraps exactly one state. Three kinds, by what is below them:
+ *
+ *   protocol   nothing below: bytes of a store                 (opfs, indexeddb, blob, http, …)
+ *   format     a protocol below, a guest disk above            (raw, qcow2)
+ *   filter     a node below, the same disk above, other manners (copy-on-read, throttle, …)
+ *
+ * A state is a table with holes: src/block/io.ts has a correct answer for everything optional.
+ * Every request comes through io.ts, which promises the driver:
+ *
+ *   1. 0 <= offset, 0 < bytes, and offset + bytes <= getLength(); only pwrite() of a state with
+ *      limits.growable may be asked to go past the end
+ *   2. offset and bytes are multiples of limits.requestAlignment, for zero writes and discards of
+ *      limits.clusterSize where there is one (the end of the disk counts as aligned)
+ *   3. nothing that would write is asked of a read-only state
+ *   4. while a request that changes a cluster (clusterSize granule) is under way, no other request
+ *      touches that cluster: the changes of one cluster never overlap, nor do reads of it see them
+ *      half done. Requests to different clusters do overlap
+ *   5. no request is in flight during truncate(), changeBackingFile() and close()
+ *
+ * and the driver promises io.ts:
+ *
+ *   6. a request does all of its bytes or throws BlockError; there are no short reads and writes
+ *   7. after a write has resolved, any later read sees it; after flush() has resolved, a crash does
+ *      not take it back
+ *   8. a buffer is borrowed until the promise settles; nobody keeps it
+ *   9. a request ends soon after options.signal is raised: done, or with ECANCELED
+ *  10. names found inside an image are labels: a driver never opens anything by such a name
+ *
+ * Offsets and lengths are bytes everywhere, as `number`: exact up to 2^53, checked once where an
+ * image header or a QMP argument is parsed.
+ */
+
+import type { Clock } from "../base/clock.ts";
+import type { Random } from "../base/random.ts";
+import type { Kernel } from "../kernel/kernel.ts";
+import type { BlockChild } from "./child.ts";
+import type { ChildPermissions } from "./permissions.ts";
+
+/** What is otherwise reached for, as a parameter: time, chance, and the wasm kernels. */
+export interface World {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly kernel: Kernel;
+}
+
+/** What a node may hold on to below itself. `file` is also the child of a filter. */
+export type ChildRole = "file" | "data-file" | "backing" | "target";
+
+export type Children = Readonly<Partial<Record<ChildRole, BlockChild>>>;
+
+/** Manners of one request (QEMU: BdrvRequestFlags). */
+export interface RequestOptions {
+  /** Raised when nobody wants the answer any more. */
+  readonly signal?: AbortSignal;
+  /** A write that does not change what the node reads as, such as a copy from the backing file. */
+  readonly unchanged?: boolean;
+  /** A zero write that may free the clusters it covers. */
+  readonly mayUnmap?: boolean;
+  /** A read that also copies what it finds below this node into this node. */
+  readonly copyOnRead?: boolean;
+}
+
+export interface BlockLimits {
+  /** Granule of offset and length of every request; a power of two, 1 if any will do. */
+  readonly requestAlignment: number;
+  /** Granule in which this state allocates; 0 if it does not care. qcow2: the cluster size. */
+  readonly clusterSize: number;
+  /** Writing past the end makes the store longer. */
+  readonly growable: boolean;
+}
+
+/** Where a run of the disk is; `bytes` > 0 from the asked offset, may be less than asked. */
+export type Mapping =
+  /** As it is, in the child `role` from `offset` on. */
+  | { kind: "data"; bytes: number; role: "file" | "data-file"; offset: number }
+  /** Decided here, reads as zeroes. `offset`: a cluster is kept in reserve for it there. */
+  | { kind: "zero"; bytes: number; offset?: number }
+  /** Not decided here: the backing file shows through, zeroes where there is none. */
+  | { kind: "unallocated"; bytes: number }
+  /** Decided here, packed: only readEncoded() of the state can make it out. */
+  | { kind: "encoded"; bytes: number };
+
+/**
+ * Room for one run of a write, made before the data goes there:
+ *
+ *      |<-- headBytes -->|<------- bytes ------->|<-- tailBytes -->|
+ *      +-----------------+-----------------------+-----------------+
+ *      | copied by io.ts |   the guest's data    | copied by io.ts |
+ *      +-----------------+-----------------------+-----------------+
+ *                        ^ the asked guest offset, `offset` in the child `role`
+ *
+ * io.ts writes all three parts, then calls commit(), which makes the room reachable; after a failed
+ * write it calls abort() instead, exactly one of the two. Head and tail are guest bytes that the
+ * new clusters take over from what the disk reads as now.
+ */
+export interface Allocation {
+  readonly bytes: number;
+  readonly role: "file" | "data-file";
+  readonly offset: number;
+  readonly headBytes: number;
+  readonly tailBytes: number;
+  commit(): Promise<void>;
+  abort(): Promise<void>;
+}
+
+/** One run of a store: `bytes` > 0 with one answer; `zero` means it is known to read as zeroes. */
+export interface StoreStatus {
+  readonly bytes: number;
+  readonly zero: boolean;
+}
+
+/** What query-named-block-nodes tells of an image (QEMU: ImageInfo in qapi/block-core.json). */
+export interface StateInfo {
+  readonly filename?: string;
+  readonly "cluster-size"?: number;
+  readonly "actual-size"?: number;
+  readonly "dirty-flag"?: boolean;
+  readonly encrypted?: boolean;
+  readonly compressed?: boolean;
+  readonly "backing-filename"?: string;
+  readonly "backing-filename-format"?: string;
+  readonly "format-specific"?: { readonly type: string; readonly data: object };
+}
+
+/** One opened image, store or filter. */
+export interface BlockState {
+  readonly limits: BlockLimits;
+  /** Length of the disk in bytes. A filter leaves it out and has its child's. */
+  getLength?(): number;
+
+  // Bytes. Stores have these; filters have those they are about.
+  pread?(buf: Uint8Array, offset: number, options: RequestOptions): Promise<void>;
+  pwrite?(buf: Uint8Array, offset: number, options: RequestOptions): Promise<void>;
+  /** Without it a store is all data. */
+  storeStatus?(offset: number, bytes: number): Promise<StoreStatus>;
+
+  // Maps. Formats have these instead of pread and pwrite: they say where, io.ts does the I/O.
+  map?(offset: number, bytes: number, options: RequestOptions): Promise<Mapping>;
+  /** Reads a run that map() called encoded. */
+  readEncoded?(buf: Uint8Array, offset: number, options: RequestOptions): Promise<void>;
+  /** Room for a write of up to `bytes` bytes at `offset`; may serve fewer, at least one. */
+  allocate?(offset: number, bytes: number, options: RequestOptions): Promise<Allocation>;
+  /** Writes one whole cluster packed, or as it is where packing does not make it smaller. */
+  pwriteCompressed?(buf: Uint8Array, offset: number): Promise<void>;
+
+  // Both.
+  /** @throws BlockError ENOTSUP if there is no cheap way: io.ts then writes zeroes */
+  pwriteZeroes?(offset: number, bytes: number, options: RequestOptions): Promise<void>;
+  /** Without it nothing happens, which is a legal discard. */
+  pdiscard?(offset: number, bytes: number, options: RequestOptions): Promise<void>;
+  /** Without it: ENOTSUP. New bytes read as zeroes. */
+  truncate?(length: number): Promise<void>;
+  /** Makes all that was written last, here and in the children. A filter may leave it out. */
+  flush?(): Promise<void>;
+  /** Writes back what is still in memory and lets go of the store. Called once. */
+  close?(): Promise<void>;
+  /** Records another backing file's name, or none. Labels only: nothing is opened. */
+  changeBackingFile?(name: string | null, format: string | null): Promise<void>;
+  info?(): StateInfo;
+}
+
+export interface OpenContext<Options> {
+  readonly world: World;
+  /** The driver's own options, already checked by its schema. */
+  readonly options: Options;
+  /** For error texts. */
+  readonly nodeName: string;
+  readonly readOnly: boolean;
+  /** What blockdev-add named or nested, by role; a role that was not given is missing. */
+  readonly children: Children;
+  readonly signal?: AbortSignal;
+}
+
+export interface CreateContext<Options> {
+  readonly world: World;
+  readonly options: Options;
+  /** For formats: the node to write the new image into, opened for writing and resizing. */
+  readonly file?: BlockChild;
+  readonly signal?: AbortSignal;
+}
+
+/** One member of a driver's options; `schema` is a valibot schema. See src/block/options.ts. */
+export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
+  /** QMP name, the value of "driver" in blockdev-add. Kebab-case, and the file's name. */
+  readonly name: string;
+  readonly kind: "protocol" | "format" | "filter";
+  /** Roles that blockdev-add must (true) or may (false) give. */
+  readonly roles: Readonly<Partial<Record<ChildRole, boolean>>>;
+  /** How sure the driver is that these first bytes are its own: 0 no, 100 certain. */
+  probe?(head: Uint8Array): number;
+  /** valibot entries of the driver's own members of blockdev-add, without roles and base options. */
+  readonly openOptions: OptionEntries;
+  open(context: OpenContext<OpenOptions>): Promise<BlockState>;
+  /** valibot entries of the driver's own members of blockdev-create. */
+  readonly createOptions?: OptionEntries;
+  /** Makes a new, empty image and lets go of it again. A format is given `file`. */
+  create?(context: CreateContext<CreateOptions>): Promise<void>;
+  /** What it needs of, and shares on, a child. Without it: the defaults in permissions.ts. */
+  childPermissions?(role: ChildRole, above: ChildPermissions, readOnly: boolean): ChildPermissions;
+}
+
+/** Name -> valibot schema. Typed loosely here so that this floor need not know the library. */
+export type OptionEntries = Readonly<Record<string, import("valibot").GenericSchema>>;

@@ -1,0 +1,469 @@
+/**
+ * The graph of nodes: opens and closes them, joins and parts them, and keeps their permissions.
+ *
+ * Every change of the edges is synchronous and all or nothing: edges are changed, permissions are
+ * worked out anew for everything below, and on a conflict the edges are put back. Changes that
+ * requests could notice happen inside drained().
+ */
+
+import { Bell } from "../base/bell.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import { type BackendInit, BlockBackend } from "./backend.ts";
+import { BlockChild, type RootParent } from "./child.ts";
+import type { BlockDriver, ChildRole, World } from "./driver.ts";
+import * as io from "./io.ts";
+import { BlockNode } from "./node.ts";
+import { type BlockdevOptions, type BlockdevRef, checkOptions } from "./options.ts";
+import {
+  type ChildPermissions,
+  defaultChildPermissions,
+  Perm,
+  permissionNames,
+} from "./permissions.ts";
+
+/** Deeper nesting of nodes than this is taken for a mistake, or an attack on the stack. */
+export const CHAIN_NODES_MAX = 200;
+
+interface Inherited {
+  readonly readOnly: boolean;
+  readonly monitorOwned: boolean;
+  readonly implicit: boolean;
+  readonly depth: number;
+}
+
+export class Graph {
+  readonly world: World;
+  readonly drivers: ReadonlyMap<string, BlockDriver>;
+  readonly #nodes = new Map<string, BlockNode>();
+  /** On their way out: their names and stores are still taken, but nobody finds them any more. */
+  readonly #closing = new Set<BlockNode>();
+  readonly #backends = new Set<BlockBackend>();
+  readonly #quietBell = new Bell();
+  #generated = 0;
+
+  constructor(world: World, drivers: Iterable<BlockDriver>) {
+    this.world = world;
+    this.drivers = new Map([...drivers].map((driver) => [driver.name, driver]));
+  }
+
+  /** Open nodes, oldest first. */
+  get nodes(): readonly BlockNode[] {
+    return [...this.#nodes.values()].filter((node) => node.isOpen && !this.#closing.has(node));
+  }
+
+  get backends(): readonly BlockBackend[] {
+    return [...this.#backends];
+  }
+
+  find(name: string): BlockNode | undefined {
+    const node = this.#nodes.get(name);
+    return node?.isOpen && !this.#closing.has(node) ? node : undefined;
+  }
+
+  /** @throws BlockError ENOENT (GenericError) */
+  get(name: string): BlockNode {
+    const node = this.find(name);
+    if (node) return node;
+    throw new BlockError("ENOENT", `Cannot find node '${name}'`);
+  }
+
+  /** A device by its name, else a node by its. @throws BlockError ENOENT (DeviceNotFound) */
+  getDeviceOrNode(name: string): BlockNode {
+    for (const backend of this.#backends) if (backend.name === name) return backend.node;
+    const node = this.find(name);
+    if (node) return node;
+    throw new BlockError("ENOENT", `Cannot find device or node '${name}'`, {
+      class: "DeviceNotFound",
+    });
+  }
+
+  /** @throws BlockError EINVAL with the drivers that there are */
+  driver(name: string): BlockDriver {
+    const driver = this.drivers.get(name);
+    if (driver) return driver;
+    const known = [...this.drivers.keys()].sort().join(", ");
+    throw new BlockError("EINVAL", `Unknown driver '${name}'; there are: ${known}`);
+  }
+
+  /**
+   * Opens a node and the nodes nested in its options (blockdev-add). All of them or none.
+   *
+   * @throws BlockError EINVAL (options), EEXIST (name taken), EPERM (permission conflict), and what
+   *   the driver throws; nothing is left open then
+   */
+  add(options: BlockdevOptions, signal?: AbortSignal): Promise<BlockNode> {
+    const inherited = { readOnly: false, monitorOwned: true, implicit: false, depth: 0 };
+    return this.#open(options, inherited, signal);
+  }
+
+  async #open(
+    options: BlockdevOptions,
+    inherited: Inherited,
+    signal?: AbortSignal,
+  ): Promise<BlockNode> {
+    if (inherited.depth > CHAIN_NODES_MAX) {
+      throw new BlockError("EINVAL", `Options nest deeper than ${CHAIN_NODES_MAX} nodes`);
+    }
+    const driver = this.driver(options.driver);
+    const checked = checkOptions(driver, options);
+    if (checked.nodeName === undefined && inherited.monitorOwned && !inherited.implicit) {
+      throw new BlockError(
+        "EINVAL",
+        "Parameter 'node-name' is missing: it must be given for a root",
+      );
+    }
+    const node = new BlockNode({
+      name: this.#takeName(checked.nodeName),
+      driver,
+      world: this.world,
+      readOnly: checked.readOnly ?? inherited.readOnly,
+      quietBell: this.#quietBell,
+      implicit: inherited.implicit,
+      monitorOwned: inherited.monitorOwned,
+    });
+    this.#nodes.set(node.name, node);
+    try {
+      for (const [role, reference] of checked.roles) {
+        if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);
+      }
+      const state = await driver.open({
+        world: this.world,
+        options: checked.own as never,
+        nodeName: node.name,
+        readOnly: node.readOnly,
+        children: Object.fromEntries(node.children),
+        ...(signal && { signal }),
+      });
+      node.setState(state);
+      checkBackingIsDecided(node, checked.roles);
+      return node;
+    } catch (error) {
+      // The first failure is the one to tell; nothing has been written that a close could lose.
+      await this.#dispose(node).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #openChild(
+    parent: BlockNode,
+    role: ChildRole,
+    reference: BlockdevRef,
+    inherited: Inherited,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const child =
+      typeof reference === "string"
+        ? this.get(reference)
+        : await this.#open(
+            reference,
+            {
+              readOnly: role === "backing" || parent.readOnly,
+              monitorOwned: false,
+              implicit: false,
+              depth: inherited.depth + 1,
+            },
+            signal,
+          );
+    const edge = new BlockChild(parent, role, child, { take: Perm.none, share: Perm.all });
+    parent.children.set(role, edge);
+    child.parents.add(edge);
+    // A failure here leaves the edge to #dispose().
+    this.#refreshPermissions([parent]);
+  }
+
+  /**
+   * Closes a node that blockdev-add opened, and what was nested in its options.
+   *
+   * @throws BlockError ENOENT, EBUSY while something uses it; what flushing it throws, and then
+   *   the node is still open: nothing that was written is given up
+   */
+  async remove(name: string): Promise<void> {
+    const node = this.get(name);
+    this.#checkRemovable(node);
+    if (!node.readOnly) await io.flush(node);
+    this.#checkRemovable(node);
+    await this.#dispose(node);
+  }
+
+  #checkRemovable(node: BlockNode): void {
+    if (this.#closing.has(node)) throw new BlockError("ENOENT", `Cannot find node '${node.name}'`);
+    if (!node.monitorOwned) {
+      throw new BlockError("EPERM", `Node '${node.name}' is not owned by the monitor`);
+    }
+    const [user] = node.parents;
+    if (user) {
+      throw new BlockError("EBUSY", `Node '${node.name}' is in use by ${user.parent.description}`);
+    }
+    node.checkOperation("remove");
+  }
+
+  /** Takes a node nobody uses out of the graph, closes it, then its children if they were its own. */
+  async #dispose(node: BlockNode): Promise<void> {
+    assert(node.parents.size === 0, "only unused nodes are closed");
+    assert(!this.#closing.has(node), "a node is closed once");
+    this.#closing.add(node);
+    // The name stays taken until the store is let go of: whoever reuses it must find it free.
+    try {
+      if (node.isOpen) await node.state.close?.();
+    } finally {
+      this.#nodes.delete(node.name);
+      this.#closing.delete(node);
+      const edges = [...node.children.values()];
+      node.children.clear();
+      for (const edge of edges) await this.#detach(edge);
+    }
+  }
+
+  async #detach(edge: BlockChild): Promise<void> {
+    const { node } = edge;
+    node.parents.delete(edge);
+    if (node.parents.size === 0 && !node.monitorOwned) await this.#dispose(node);
+    else this.#refreshPermissions([node]);
+  }
+
+  /** @throws BlockError EPERM if what it takes is not shared, or the other way round */
+  openBackend(node: BlockNode, init: BackendInit): BlockBackend {
+    if (init.name !== "" && this.backends.some((other) => other.name === init.name)) {
+      throw new BlockError("EEXIST", `There is a device '${init.name}' already`);
+    }
+    const backend = new BlockBackend(init, node, this.#quietBell);
+    node.parents.add(backend.edge);
+    try {
+      this.#refreshPermissions([node]);
+    } catch (error) {
+      node.parents.delete(backend.edge);
+      throw error;
+    }
+    this.#backends.add(backend);
+    return backend;
+  }
+
+  /** Waits for the backend's requests, then takes it away; nodes that only it used are closed. */
+  async closeBackend(backend: BlockBackend): Promise<void> {
+    backend.markClosed();
+    while (!backend.isQuiet()) await this.#quietBell.rung();
+    if (!this.#backends.delete(backend)) return;
+    await this.#detach(backend.edge);
+  }
+
+  /**
+   * Opens a filter and puts it between a node and all who use it now.
+   *
+   *   before   users ──▶ [node]          after   users ──▶ [filter] ──▶ [node]
+   *
+   * @param options the filter's, without `file`
+   * @throws BlockError EBUSY if a link that would move is frozen by a job
+   */
+  async insertFilter(options: BlockdevOptions, node: BlockNode): Promise<BlockNode> {
+    const inherited = { readOnly: node.readOnly, monitorOwned: true, implicit: true, depth: 0 };
+    const filter = await this.#open({ ...options, file: node.name }, inherited);
+    try {
+      await this.drained([node], () => {
+        const users = [...node.parents].filter((edge) => edge.parent !== filter);
+        this.#repoint(users, filter);
+      });
+    } catch (error) {
+      await this.#dispose(filter);
+      throw error;
+    }
+    return filter;
+  }
+
+  /** Puts a filter's users back onto what is below it and closes it. */
+  async removeFilter(filter: BlockNode): Promise<void> {
+    assert(filter.driver.kind === "filter", "only filters can be taken out");
+    await this.drained([filter], () => {
+      this.#repoint([...filter.parents], io.fileOf(filter).node);
+    });
+    await this.#dispose(filter);
+  }
+
+  /** Gives `node` another backing node, or none. Call it in drained(). */
+  setBacking(node: BlockNode, backing: BlockNode | null): () => Promise<void> {
+    const edge = node.children.get("backing");
+    if (edge?.node === backing || (!edge && !backing)) return async () => {};
+    if (edge?.frozen) throw frozenError(edge);
+    if (edge && backing) {
+      const old = edge.node;
+      this.#repoint([edge], backing);
+      return () => this.#disposeIfUnused(old);
+    }
+    if (backing) {
+      const added = new BlockChild(node, "backing", backing, { take: Perm.none, share: Perm.all });
+      node.children.set("backing", added);
+      backing.parents.add(added);
+      try {
+        this.#refreshPermissions([node]);
+      } catch (error) {
+        node.children.delete("backing");
+        backing.parents.delete(added);
+        throw error;
+      }
+      return async () => {};
+    }
+    assert(edge, "there is a backing edge to take away");
+    node.children.delete("backing");
+    return () => this.#detach(edge);
+  }
+
+  async #disposeIfUnused(node: BlockNode): Promise<void> {
+    if (node.parents.size === 0 && !node.monitorOwned) await this.#dispose(node);
+  }
+
+  /** Points edges at another node, all or none. */
+  #repoint(edges: readonly BlockChild[], target: BlockNode): void {
+    for (const edge of edges) if (edge.frozen) throw frozenError(edge);
+    const before = edges.map((edge) => edge.node);
+    const move = (edge: BlockChild, node: BlockNode) => {
+      edge.node.parents.delete(edge);
+      edge.node = node;
+      node.parents.add(edge);
+    };
+    for (const edge of edges) move(edge, target);
+    try {
+      this.#refreshPermissions([target, ...before]);
+    } catch (error) {
+      for (const [i, edge] of edges.entries()) move(edge, before[i]!);
+      throw error;
+    }
+  }
+
+  /**
+   * Runs `change` while nothing is under way on the nodes nor on anything above them: devices hold
+   * their requests back, jobs are paused.
+   *
+   * QEMU polls in a nested event loop; here it is a wait, so the world may have changed when
+   * `change` runs: it looks again at what it relies on.
+   */
+  async drained<T>(
+    nodes: readonly BlockNode[],
+    change: () => T | Promise<T>,
+    except?: RootParent,
+  ): Promise<T> {
+    const roots = rootsAbove(nodes).filter((root) => root !== except);
+    for (const root of roots) root.drainedBegin();
+    try {
+      while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {
+        await this.#quietBell.rung();
+      }
+      return await change();
+    } finally {
+      for (const root of roots) root.drainedEnd();
+    }
+  }
+
+  /** For roots that became quiet in a way only they know of: a job that has parked. */
+  ringQuiet(): void {
+    this.#quietBell.ring();
+  }
+
+  #takeName(wanted: string | undefined): string {
+    if (wanted === undefined) return `#block${++this.#generated}`;
+    if (this.#nodes.has(wanted)) {
+      throw new BlockError("EEXIST", `There is a node '${wanted}' already`);
+    }
+    if (this.backends.some((backend) => backend.name === wanted)) {
+      throw new BlockError("EEXIST", `'${wanted}' is the name of a device already`);
+    }
+    return wanted;
+  }
+
+  /**
+   * Works out what every edge below `nodes` takes and shares, and checks it.
+   *
+   * @throws BlockError EPERM on a conflict; no edge has changed then
+   */
+  #refreshPermissions(nodes: readonly BlockNode[]): void {
+    const plan = new Map<BlockChild, ChildPermissions>();
+    const planned = (edge: BlockChild) => plan.get(edge) ?? edge.permissions;
+
+    const visit = (node: BlockNode): void => {
+      const edges = [...node.parents];
+      checkConflicts(node, edges, planned);
+      let take: number = Perm.none;
+      let share: number = Perm.all;
+      for (const edge of edges) {
+        take |= planned(edge).take;
+        share &= planned(edge).share;
+        checkReadOnly(node, edge, planned(edge).take);
+      }
+      for (const [role, edge] of node.children) {
+        const wanted =
+          node.driver.childPermissions?.(role, { take, share }, node.readOnly) ??
+          defaultChildPermissions(node.driver.kind, role, { take, share }, node.readOnly);
+        const now = planned(edge);
+        if (now.take === wanted.take && now.share === wanted.share && plan.has(edge)) continue;
+        plan.set(edge, wanted);
+        visit(edge.node);
+      }
+    };
+    for (const node of nodes) visit(node);
+    for (const [edge, permissions] of plan) edge.permissions = permissions;
+  }
+}
+
+/** A name inside an image is never followed: whoever opens it says what stands below. */
+function checkBackingIsDecided(
+  node: BlockNode,
+  roles: ReadonlyMap<ChildRole, BlockdevRef | null>,
+): void {
+  const name = node.state.info?.()["backing-filename"];
+  if (name === undefined || roles.has("backing")) return;
+  throw new BlockError(
+    "EINVAL",
+    `The image of node '${node.name}' has the backing file '${name}'. Names inside images are not ` +
+      "followed: give 'backing' as a node or its options, or null to open the image without",
+  );
+}
+
+function checkReadOnly(node: BlockNode, user: BlockChild, take: number): void {
+  const writing = take & (Perm.write | Perm.writeUnchanged | Perm.resize);
+  if (!node.readOnly || writing === 0) return;
+  throw new BlockError(
+    "EROFS",
+    `Node '${node.name}' is read-only, but ${user.parent.description} (as '${user.role}') needs ` +
+      permissionNames(writing),
+  );
+}
+
+function checkConflicts(
+  node: BlockNode,
+  edges: readonly BlockChild[],
+  planned: (edge: BlockChild) => ChildPermissions,
+): void {
+  for (const user of edges) {
+    for (const other of edges) {
+      const refused = planned(user).take & ~planned(other).share;
+      if (user === other || refused === 0) continue;
+      throw new BlockError(
+        "EPERM",
+        `Permission conflict on node '${node.name}': ${user.parent.description} (as '${user.role}') ` +
+          `needs ${permissionNames(refused)}, which ${other.parent.description} ` +
+          `(as '${other.role}') does not share`,
+      );
+    }
+  }
+}
+
+function frozenError(edge: BlockChild): BlockError {
+  return new BlockError(
+    "EBUSY",
+    `The link from ${edge.parent.description} to node '${edge.node.name}' is frozen by a job`,
+  );
+}
+
+/** Devices and jobs that stand above the nodes, one entry for every edge of theirs. */
+function rootsAbove(nodes: readonly BlockNode[]): RootParent[] {
+  const roots: RootParent[] = [];
+  const seen = new Set<BlockNode>();
+  const visit = (node: BlockNode): void => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    for (const { parent } of node.parents) {
+      if (parent instanceof BlockNode) visit(parent);
+      else roots.push(parent);
+    }
+  };
+  for (const node of nodes) visit(node);
+  return roots;
+}

@@ -1,0 +1,120 @@
+/**
+ * A node: one opened state in the graph, who uses it, and what is under way on it.
+ *
+ *        device 'vda'      job 's0'            parents: edges from above
+ *              └──────┬───────┘
+ *                 node 'top'  qcow2            one state
+ *            file ┌───┴────┐ backing           children: edges to below, by role
+ *          node '#block1'  node 'base'
+ */
+
+import type { Bell } from "../base/bell.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import type { BlockChild } from "./child.ts";
+import type { BlockDriver, BlockState, ChildRole, World } from "./driver.ts";
+import { RangeLock } from "./range-lock.ts";
+
+/** What may be blocked on a node while a job works on it (QEMU: BlockOpType). */
+export type BlockOperation =
+  | "backup-source"
+  | "backup-target"
+  | "change"
+  | "commit-source"
+  | "commit-target"
+  | "mirror-source"
+  | "mirror-target"
+  | "replace"
+  | "resize"
+  | "snapshot"
+  | "stream"
+  | "remove";
+
+export interface OperationBlocker {
+  /** "block device is in use by block job: stream" */
+  readonly reason: string;
+  /** What stays allowed. */
+  readonly except?: readonly BlockOperation[];
+}
+
+export interface NodeInit {
+  readonly name: string;
+  readonly driver: BlockDriver;
+  readonly world: World;
+  readonly readOnly: boolean;
+  /** Rung whenever something became quiet; whoever drains listens. One per graph. */
+  readonly quietBell: Bell;
+  /** Made by the engine for its own use: not shown as part of the chain. */
+  readonly implicit: boolean;
+  /** Opened by its own blockdev-add, so it stays until blockdev-del. */
+  readonly monitorOwned: boolean;
+}
+
+export class BlockNode {
+  readonly name: string;
+  readonly driver: BlockDriver;
+  readonly world: World;
+  readonly readOnly: boolean;
+  readonly implicit: boolean;
+  readonly monitorOwned: boolean;
+  readonly children = new Map<ChildRole, BlockChild>();
+  readonly parents = new Set<BlockChild>();
+  readonly ranges = new RangeLock();
+  readonly blockers = new Set<OperationBlocker>();
+  readonly #quietBell: Bell;
+  #state: BlockState | null = null;
+  #inFlight = 0;
+
+  constructor(init: NodeInit) {
+    this.name = init.name;
+    this.driver = init.driver;
+    this.world = init.world;
+    this.readOnly = init.readOnly;
+    this.implicit = init.implicit;
+    this.monitorOwned = init.monitorOwned;
+    this.#quietBell = init.quietBell;
+  }
+
+  get description(): string {
+    return `node '${this.name}'`;
+  }
+
+  get state(): BlockState {
+    assert(this.#state !== null, `node '${this.name}' is open while it is used`);
+    return this.#state;
+  }
+
+  get isOpen(): boolean {
+    return this.#state !== null;
+  }
+
+  /** True when no request is under way on this node. */
+  get isIdle(): boolean {
+    return this.#inFlight === 0;
+  }
+
+  /** Called once, by the graph, when the driver has opened the image. */
+  setState(state: BlockState): void {
+    assert(this.#state === null, "a node is opened once");
+    this.#state = state;
+  }
+
+  /** @throws BlockError EBUSY if a job has blocked the operation */
+  checkOperation(operation: BlockOperation): void {
+    for (const { reason, except } of this.blockers) {
+      if (!except?.includes(operation)) {
+        throw new BlockError("EBUSY", `Node '${this.name}' is busy: ${reason}`);
+      }
+    }
+  }
+
+  // Requests under way: src/block/io.ts counts every one in and out.
+
+  enter(): void {
+    this.#inFlight++;
+  }
+
+  leave(): void {
+    this.#inFlight--;
+    if (this.#inFlight === 0) this.#quietBell.ring();
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * Who decides what a run of the disk reads as: one layer's answer, and the whole chain's
+ * (QEMU: bdrv_block_status() and bdrv_common_block_status_above() in block/io.c).
+ */
+
+import * as io from "./io.ts";
+import type { BlockNode } from "./node.ts";
+
+/** One run with one answer, of one layer. */
+export interface BlockStatus {
+  /** Length of the run from the asked offset; > 0, may be less than asked. */
+  readonly bytes: number;
+  /** This layer decides the content; nothing below shows through. */
+  readonly allocated: boolean;
+  /** The run is known to read as zeroes, as far as this layer decides. */
+  readonly zero: boolean;
+  /** Offset of the run in the file below, if there is one place to point at. */
+  readonly offset?: number;
+}
+
+/** One run with one answer, of a chain. */
+export interface ChainStatus {
+  readonly bytes: number;
+  /** The layer that decides, null if none of those asked does. */
+  readonly node: BlockNode | null;
+  readonly zero: boolean;
+}
+
+/** Below filters: the first node that holds data of its own. */
+export function skipFilters(node: BlockNode): BlockNode {
+  let below = node;
+  while (below.driver.kind === "filter") below = io.fileOf(below).node;
+  return below;
+}
+
+/** The next layer below `node`, filters left out on both sides; null at the chain's end. */
+export function backingOf(node: BlockNode): BlockNode | null {
+  const backing = skipFilters(node).children.get("backing");
+  return backing === undefined ? null : skipFilters(backing.node);
+}
+
+/** The layers from `top` down, filters left out. */
+export function chainOf(top: BlockNode): BlockNode[] {
+  const chain: BlockNode[] = [];
+  for (let node: BlockNode | null = skipFilters(top); node; node = backingOf(node))
+    chain.push(node);
+  return chain;
+}
+
+/**
+ * Which layer from `top` down to, but without, `base` decides the run at `offset`.
+ *
+ * A layer that ends before `offset` hides everything below it with zeroes, so it decides. Only
+ * `top` itself is never asked past its end.
+ *
+ * @param base null: to the end of the chain
+ */
+export async function chainStatus(
+  top: BlockNode,
+  base: BlockNode | null,
+  offset: number,
+  bytes: number,
+): Promise<ChainStatus> {
+  let run = bytes;
+  for (let node: BlockNode | null = skipFilters(top); node && node !== base; ) {
+    const length = io.getLength(node);
+    if (offset >= length) return { bytes: run, node, zero: true };
+    const status = await io.blockStatus(node, offset, Math.min(run, length - offset));
+    run = Math.min(run, status.bytes);
+    if (status.allocated) return { bytes: run, node, zero: status.zero };
+    node = backingOf(node);
+  }
+  return { bytes: run, node: null, zero: base === null };
+}
