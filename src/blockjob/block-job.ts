@@ -1,0 +1,262 @@
+/**
+ * A job that works on nodes: which nodes it holds and what others may not do to them meanwhile, its
+ * speed, its error policy, and the BLOCK_JOB_* events (QEMU: blockjob.c, include/block/blockjob.h).
+ *
+ * To the graph it is a root parent: draining one of its nodes pauses it, and the node counts as
+ * quiet when the job has come to a pause point.
+ */
+
+import type { Clock } from "../base/clock.ts";
+import { BlockError } from "../base/errors.ts";
+import { RateLimit } from "../base/rate-limit.ts";
+import type { BlockBackend } from "../block/backend.ts";
+import type { BlockChild } from "../block/child.ts";
+import type { Graph } from "../block/graph.ts";
+import type { BlockNode, OperationBlocker } from "../block/node.ts";
+import type { ChildPermissions } from "../block/permissions.ts";
+import type { JobDriver, JobEvent } from "../job/driver.ts";
+import { Job } from "../job/job.ts";
+import type { JobList } from "../job/list.ts";
+import type { JobStatus } from "../job/status.ts";
+import { sleepOff } from "../job/throttle.ts";
+import { checkVerb } from "../job/verbs.ts";
+import { actionFor, type ErrorAction, type IoStatus, type OnErrorPolicy } from "./on-error.ts";
+
+/** What a job needs of its engine. */
+export interface BlockJobServices {
+  readonly graph: Graph;
+  readonly jobs: JobList;
+  readonly clock: Clock;
+  /** Sends a QMP event to all monitors. */
+  emit(event: { readonly event: string; readonly data: object }): void;
+}
+
+export interface BlockJobInit {
+  readonly id: string;
+  readonly driver: JobDriver;
+  readonly onError: OnErrorPolicy;
+  readonly autoFinalize?: boolean | undefined;
+  readonly autoDismiss?: boolean | undefined;
+}
+
+/** An entry of query-block-jobs (QEMU: BlockJobInfo). */
+export interface BlockJobInfo {
+  readonly type: string;
+  readonly device: string;
+  readonly len: number;
+  readonly offset: number;
+  readonly busy: boolean;
+  readonly paused: boolean;
+  readonly speed: number;
+  readonly "io-status": IoStatus;
+  readonly ready: boolean;
+  readonly status: JobStatus;
+  readonly "auto-finalize": boolean;
+  readonly "auto-dismiss": boolean;
+  readonly error?: string;
+}
+
+/** Lets others have a turn at least this often. */
+const SLICE_MS = 10;
+
+export class BlockJob extends Job {
+  readonly #services: BlockJobServices;
+  readonly #onErrorPolicy: OnErrorPolicy;
+  readonly #limit = new RateLimit();
+  readonly #blocker: OperationBlocker;
+  readonly #backends: BlockBackend[] = [];
+  readonly #blocked: BlockNode[] = [];
+  readonly #frozen: BlockChild[] = [];
+  #ioStatus: IoStatus = "ok";
+  #sliceEndMs = 0;
+
+  /** Created, and told so. @throws BlockError EINVAL, EEXIST for the id */
+  constructor(services: BlockJobServices, init: BlockJobInit) {
+    super({
+      id: init.id,
+      driver: withUserResume(init.driver),
+      clock: services.clock,
+      list: services.jobs,
+      autoFinalize: init.autoFinalize,
+      autoDismiss: init.autoDismiss,
+      onEvent(event, job) {
+        // The first of these comes while the base class is still at work.
+        if (event.kind !== "status") (job as BlockJob).#tell(event);
+      },
+    });
+    this.#services = services;
+    this.#onErrorPolicy = init.onError;
+    this.#blocker = { reason: `block device is in use by block job: ${this.driver.type}` };
+  }
+
+  /** As set; bytes per second, 0 is unlimited. */
+  get speed(): number {
+    return this.#limit.speed;
+  }
+
+  get ioStatus(): IoStatus {
+    return this.#ioStatus;
+  }
+
+  /**
+   * Holds a node until the job's end.
+   *
+   * @param permissions what the job takes of it and lets others have
+   * @throws BlockError EPERM on a conflict
+   */
+  addNode(node: BlockNode, permissions: ChildPermissions): BlockBackend {
+    const backend = this.#services.graph.openBackend(node, {
+      name: "",
+      description: `job '${this.id}'`,
+      permissions,
+      onDrain: {
+        begin: () => this.pause(),
+        isQuiet: () => !this.busy || this.completed,
+        end: () => this.resume(),
+      },
+    });
+    this.#backends.push(backend);
+    return backend;
+  }
+
+  /** No other operation on the node until the job's end. */
+  block(node: BlockNode): void {
+    node.blockers.add(this.#blocker);
+    this.#blocked.push(node);
+  }
+
+  /** The graph must not point this link elsewhere until thaw(). */
+  freeze(edge: BlockChild): void {
+    edge.frozen++;
+    this.#frozen.push(edge);
+  }
+
+  thaw(): void {
+    for (const edge of this.#frozen.splice(0)) edge.frozen--;
+  }
+
+  /** Lets go of all nodes. For the driver's clean(); harmless when called twice. */
+  async releaseNodes(): Promise<void> {
+    this.thaw();
+    for (const node of this.#blocked.splice(0)) node.blockers.delete(this.#blocker);
+    for (const backend of this.#backends.splice(0)) {
+      await this.#services.graph.closeBackend(backend);
+    }
+  }
+
+  /**
+   * block-job-set-speed. A sleeping job is woken only if it now has less to wait for.
+   *
+   * @throws BlockError EPERM in a status without speed, EINVAL for a negative one
+   */
+  setSpeed(bytesPerSecond: number): void {
+    checkVerb(this, "set-speed");
+    if (bytesPerSecond < 0) {
+      throw new BlockError("EINVAL", `Parameter 'speed' expects 0 or more; got ${bytesPerSecond}`);
+    }
+    const old = this.speed;
+    this.#limit.setSpeed(bytesPerSecond);
+    if (bytesPerSecond === 0 || (old !== 0 && bytesPerSecond > old)) this.endSleep();
+  }
+
+  /**
+   * Between two requests: sleeps off what is owed to the speed limit, lets others have a turn now
+   * and then, and stops here while a pause is wanted. Look at `cancelled` afterwards.
+   */
+  async turn(): Promise<void> {
+    if (this.#limit.delay(0, this.clock.now()) > 0) await sleepOff(this, this.#limit);
+    else if (this.clock.now() >= this.#sliceEndMs) await this.clock.yield();
+    else return this.pausePoint();
+    this.#sliceEndMs = this.clock.now() + SLICE_MS;
+    await this.pausePoint();
+  }
+
+  /** Charges the bytes of a request to the speed limit. */
+  charge(bytes: number): void {
+    this.#limit.delay(bytes, this.clock.now());
+  }
+
+  /**
+   * Asks the policy about an I/O error and tells the world. With `stop` the job is paused from its
+   * next pause point on, until the user resumes it.
+   */
+  onError(error: BlockError): ErrorAction {
+    const action = actionFor(this.#onErrorPolicy, error);
+    this.#services.emit({
+      event: "BLOCK_JOB_ERROR",
+      data: {
+        device: this.id,
+        operation: error.at?.op === "write" ? "write" : "read",
+        action,
+        // Not QEMU's: a person wants to know which URL, which bytes.
+        reason: error.message,
+      },
+    });
+    if (action === "stop") {
+      if (this.#ioStatus === "ok") this.#ioStatus = error.errno === "ENOSPC" ? "nospace" : "failed";
+      this.userPause();
+    }
+    return action;
+  }
+
+  /** The user's resume forgives: io-status is ok again. */
+  resetIoStatus(): void {
+    this.#ioStatus = "ok";
+  }
+
+  /** The job's entry of query-block-jobs. */
+  info(): BlockJobInfo {
+    return {
+      type: this.driver.type,
+      device: this.id ?? "",
+      len: this.progress.total,
+      offset: this.progress.current,
+      busy: this.busy,
+      paused: this.pauseCount > 0,
+      speed: this.speed,
+      "io-status": this.#ioStatus,
+      ready: this.ready,
+      status: this.status,
+      "auto-finalize": this.autoFinalize,
+      "auto-dismiss": this.autoDismiss,
+      ...(this.error && { error: this.error.message }),
+    };
+  }
+
+  #tell(event: JobEvent): void {
+    if (event.kind === "idle") this.#services.graph.ringQuiet();
+    const name = EVENT_NAMES[event.kind];
+    if (name === undefined) return;
+    const type = this.driver.type;
+    const data =
+      event.kind === "pending"
+        ? { type, id: this.id }
+        : {
+            type,
+            device: this.id,
+            len: this.progress.total,
+            offset: this.progress.current,
+            speed: this.speed,
+            ...(event.kind === "finalize-completed" && this.error && { error: this.error.message }),
+          };
+    this.#services.emit({ event: name, data });
+  }
+}
+
+const EVENT_NAMES: Readonly<Partial<Record<JobEvent["kind"], string>>> = {
+  ready: "BLOCK_JOB_READY",
+  pending: "BLOCK_JOB_PENDING",
+  "finalize-completed": "BLOCK_JOB_COMPLETED",
+  "finalize-cancelled": "BLOCK_JOB_CANCELLED",
+};
+
+/** Every block job's io-status is reset when the user resumes it. */
+function withUserResume(driver: JobDriver): JobDriver {
+  return {
+    ...driver,
+    userResume(job) {
+      (job as BlockJob).resetIoStatus();
+      driver.userResume?.(job);
+    },
+  };
+}

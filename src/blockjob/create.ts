@@ -1,0 +1,94 @@
+/**
+ * blockdev-create: makes a new, empty image, as a job (QEMU: block/create.c).
+ *
+ * Nothing can be asked of it but to be dismissed; a cancel gives up waiting, and what was made so
+ * far stays where it is.
+ */
+
+import * as v from "valibot";
+import { check } from "../base/check.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import type { BlockDriver } from "../block/driver.ts";
+import { Perm } from "../block/permissions.ts";
+import { Job } from "../job/job.ts";
+import type { BlockJobServices } from "./block-job.ts";
+
+export interface CreateOptions {
+  readonly jobId: string;
+  /** "driver", for formats "file" (a node name), and the driver's own members. */
+  readonly options: { readonly driver: string; readonly [member: string]: unknown };
+}
+
+/**
+ * Starts the job and returns it running; it stays concluded until it is dismissed.
+ *
+ * @throws BlockError EINVAL (unknown driver, options), ENOTSUP (driver cannot create), EEXIST (id)
+ */
+export function startCreate(services: BlockJobServices, { jobId, options }: CreateOptions): Job {
+  const { graph } = services;
+  const driver = graph.driver(options.driver);
+  const { create } = driver;
+  if (!create) {
+    throw new BlockError("ENOTSUP", `Driver '${driver.name}' does not support blockdev-create`);
+  }
+  const { file, own } = checkCreateOptions(driver, options);
+
+  const job = new Job({
+    id: jobId,
+    clock: services.clock,
+    list: services.jobs,
+    autoDismiss: false,
+    driver: {
+      type: "create",
+      async run(running) {
+        running.progress.setRemaining(1);
+        const context = { world: graph.world, options: own as never, signal: running.signal };
+        if (file === undefined) await create.call(driver, context);
+        else await createInto(file, running);
+        running.progress.workDone(1);
+
+        async function createInto(name: string, current: Job): Promise<void> {
+          const backend = graph.openBackend(graph.get(name), {
+            name: "",
+            description: `job '${current.id}'`,
+            permissions: {
+              take: Perm.consistentRead | Perm.write | Perm.resize,
+              share: Perm.consistentRead,
+            },
+            onDrain: {
+              begin: () => current.pause(),
+              isQuiet: () => !current.busy || current.completed,
+              end: () => current.resume(),
+            },
+          });
+          try {
+            assert(create, "checked above");
+            await create.call(driver, { ...context, file: backend.edge });
+          } finally {
+            await graph.closeBackend(backend);
+          }
+        }
+      },
+    },
+  });
+  job.start();
+  return job;
+}
+
+function checkCreateOptions(
+  driver: BlockDriver,
+  options: CreateOptions["options"],
+): { file: string | undefined; own: Record<string, unknown> } {
+  const entries: Record<string, v.GenericSchema> = {
+    driver: v.literal(driver.name),
+    ...(driver.kind === "format" && { file: v.string() }),
+    ...driver.createOptions,
+  };
+  const checked = check(v.strictObject(entries), options) as Record<string, unknown>;
+  if (driver.kind !== "format") {
+    const { driver: _name, ...own } = checked;
+    return { file: undefined, own };
+  }
+  const { driver: _name, file, ...own } = checked;
+  return { file: file as string, own };
+}

@@ -1,0 +1,288 @@
+/**
+ * block-stream: copy what an overlay inherits into the overlay itself.
+ *
+ *   before   [base] <── [mid] <── [top]        stream top, base-node: base
+ *   while    [base] <── [mid] <── [top] <── [copy-on-read]
+ *   after    [base] <───────────── [top]       mid's clusters now live in top
+ *
+ * Safe to stop at any byte: until prepare() changes the chain, top reads the same with or without
+ * the copied clusters. So there is no log and nothing to undo, and a new stream skips what an
+ * earlier one has copied. (QEMU: block/stream.c, docs/interop/live-block-operations.rst.)
+ *
+ * Beyond QEMU: several chunks in flight; a flush every few seconds, so that a closed tab loses
+ * little; runs known to be zero are skipped where the whole chain is streamed, as nothing in the
+ * overlay reads as zero too once there is no backing file.
+ */
+
+import { assert, BlockError } from "../base/errors.ts";
+import type { BlockBackend } from "../block/backend.ts";
+import type { BlockChild } from "../block/child.ts";
+import type { Graph } from "../block/graph.ts";
+import * as io from "../block/io.ts";
+import type { BlockNode } from "../block/node.ts";
+import { Perm } from "../block/permissions.ts";
+import { backingOf, chainOf, skipFilters } from "../block/status.ts";
+import type { JobDriver } from "../job/driver.ts";
+import { BlockJob, type BlockJobServices } from "./block-job.ts";
+import type { OnErrorPolicy } from "./on-error.ts";
+import { StreamRun } from "./stream-run.ts";
+
+export interface StreamOptions {
+  readonly jobId?: string | undefined;
+  /** Name of a device or node. */
+  readonly device: string;
+  /** At most one of these three: the layer that stays below, or the last one to pull. */
+  readonly base?: string | undefined;
+  readonly baseNode?: string | undefined;
+  readonly bottom?: string | undefined;
+  /** What to write into the overlay's header instead of the base's own name. */
+  readonly backingFile?: string | undefined;
+  readonly speed?: number | undefined;
+  readonly onError?: OnErrorPolicy | undefined;
+  readonly filterNodeName?: string | undefined;
+  readonly autoFinalize?: boolean | undefined;
+  readonly autoDismiss?: boolean | undefined;
+}
+
+/**
+ * Starts the job and returns it running.
+ *
+ * @throws BlockError ENOENT (device, base), EINVAL (options that do not fit), EBUSY (another job is
+ *   at work there), EROFS (read-only overlay), EPERM (permission conflict); the graph is as before
+ */
+export async function startStream(
+  services: BlockJobServices,
+  options: StreamOptions,
+): Promise<BlockJob> {
+  const { graph } = services;
+  const device = graph.getDeviceOrNode(options.device);
+  const overlay = skipFilters(device);
+  const plan = planStream(graph, device, options);
+  const id = options.jobId ?? (graph.find(options.device) ? "" : options.device);
+  services.jobs.checkId(id);
+
+  const filter = await graph.insertFilter(
+    {
+      driver: "copy-on-read",
+      ...(options.filterNodeName !== undefined && { "node-name": options.filterNodeName }),
+      ...(plan.bottom && { bottom: plan.bottom.name }),
+    },
+    device,
+  );
+  let job: BlockJob | null = null;
+  const stream: Stream = { services, overlay, filter, plan, isInserted: true, source: null };
+  try {
+    // Others had their turn while the filter was put in: look again before anything is blocked.
+    for (const node of plan.layers) node.checkOperation("stream");
+    job = new BlockJob(services, {
+      id,
+      driver: streamDriver(stream),
+      onError: options.onError ?? "report",
+      autoFinalize: options.autoFinalize,
+      autoDismiss: options.autoDismiss,
+    });
+    job.setSpeed(options.speed ?? 0);
+    takeNodes(job, stream);
+  } catch (error) {
+    await job?.releaseNodes();
+    await graph.removeFilter(filter);
+    job?.earlyFail();
+    throw error;
+  }
+  job.start();
+  return job;
+}
+
+/** What is pulled: the layers from the overlay down to `bottom`; `base` stays below. */
+interface StreamPlan {
+  /** overlay … bottom, filters left out. */
+  readonly layers: readonly BlockNode[];
+  readonly bottom: BlockNode | null;
+  /** null: the whole chain is pulled. */
+  readonly base: BlockNode | null;
+  readonly backingFile: string | undefined;
+}
+
+interface Stream {
+  readonly services: BlockJobServices;
+  readonly overlay: BlockNode;
+  readonly filter: BlockNode;
+  readonly plan: StreamPlan;
+  isInserted: boolean;
+  /** The job's own way to the filter. */
+  source: BlockBackend | null;
+}
+
+function planStream(graph: Graph, device: BlockNode, options: StreamOptions): StreamPlan {
+  const given = [options.base, options.baseNode, options.bottom].filter((o) => o !== undefined);
+  if (given.length > 1) {
+    throw new BlockError("EINVAL", "'base', 'base-node' and 'bottom' exclude each other");
+  }
+  const chain = chainOf(device);
+  const overlay = chain[0]!;
+  const base = findBase(graph, chain, options);
+  if (options.backingFile !== undefined && base === null) {
+    throw new BlockError("EINVAL", "'backing-file' needs a base: the whole chain is streamed");
+  }
+  const layers = base === null ? chain : chain.slice(0, chain.indexOf(base));
+  if (overlay.readOnly) {
+    throw new BlockError(
+      "EROFS",
+      `Node '${overlay.name}' is read-only: nothing can be streamed in`,
+    );
+  }
+  if (!overlay.state.allocate || !overlay.state.changeBackingFile) {
+    const { name } = overlay.driver;
+    throw new BlockError(
+      "ENOTSUP",
+      `Driver '${name}' of node '${overlay.name}' has no backing files`,
+    );
+  }
+  for (const node of new Set([device, ...layers])) node.checkOperation("stream");
+  const bottom = layers.at(-1)!;
+  return {
+    layers,
+    base,
+    bottom: base === null || bottom === overlay ? null : bottom,
+    backingFile: options.backingFile,
+  };
+}
+
+/** null: none was given, the whole chain goes. */
+function findBase(
+  graph: Graph,
+  chain: readonly BlockNode[],
+  options: StreamOptions,
+): BlockNode | null {
+  const [overlay] = chain;
+  if (options.bottom !== undefined) {
+    const bottom = graph.get(options.bottom);
+    if (bottom.driver.kind === "filter") {
+      throw new BlockError("EINVAL", `Node '${bottom.name}' is a filter: 'bottom' cannot be one`);
+    }
+    if (bottom === overlay || !chain.includes(bottom)) throw notBelow(bottom.name, overlay!);
+    return backingOf(bottom);
+  }
+  if (options.baseNode !== undefined) {
+    const base = skipFilters(graph.get(options.baseNode));
+    if (base === overlay || !chain.includes(base)) throw notBelow(options.baseNode, overlay!);
+    return base;
+  }
+  if (options.base !== undefined) {
+    // By the name that the layer above has for it, or by its own.
+    const found = chain.find((node, i) => {
+      const label = chain[i - 1]?.state.info?.()["backing-filename"];
+      return i > 0 && (label === options.base || fileName(node) === options.base);
+    });
+    if (!found) throw notBelow(options.base, overlay!);
+    return found;
+  }
+  return null;
+}
+
+function notBelow(name: string, overlay: BlockNode): BlockError {
+  return new BlockError(
+    "EINVAL",
+    `'${name}' is not in the backing chain of node '${overlay.name}'`,
+  );
+}
+
+function fileName(node: BlockNode | null): string | undefined {
+  if (node === null) return undefined;
+  const below = node.children.get("file")?.node ?? node;
+  return below.state.info?.().filename ?? node.state.info?.().filename;
+}
+
+/** Permissions and blocks of the table in the QEMU notes: stream takes nothing from its base. */
+function takeNodes(job: BlockJob, stream: Stream): void {
+  const { filter, overlay, plan } = stream;
+  job.addNode(filter, { take: Perm.none, share: Perm.all });
+  job.block(filter);
+  stream.source = job.addNode(filter, {
+    take: Perm.consistentRead,
+    share: Perm.consistentRead | Perm.writeUnchanged | Perm.write,
+  });
+  for (const node of plan.layers) {
+    job.block(node);
+    job.addNode(node, {
+      take: Perm.none,
+      share:
+        Perm.consistentRead | Perm.writeUnchanged | (node === overlay ? Perm.write : Perm.none),
+    });
+  }
+  for (let node: BlockNode | null = filter; node && node !== plan.base; ) {
+    const edge: BlockChild | undefined = linkDown(node);
+    if (edge) job.freeze(edge);
+    node = edge?.node ?? null;
+  }
+}
+
+/** The link that makes up the chain: to what is filtered, or to the backing file. */
+function linkDown(node: BlockNode): BlockChild | undefined {
+  return node.children.get(node.driver.kind === "filter" ? "file" : "backing");
+}
+
+function streamDriver(stream: Stream): JobDriver {
+  const { services, filter, overlay, plan } = stream;
+  let run: StreamRun | null = null;
+
+  const dropFilter = async (job: BlockJob) => {
+    job.thaw();
+    if (!stream.isInserted) return;
+    await services.graph.removeFilter(filter);
+    stream.isInserted = false;
+  };
+
+  return {
+    type: "stream",
+
+    async run(job) {
+      if (plan.layers.length === 1) return; // Nothing between top and base: done, 0 of 0.
+      assert(stream.source, "the nodes were taken before the start");
+      run = new StreamRun(job as BlockJob, stream.source, overlay, plan.base);
+      await run.run();
+    },
+
+    async pause() {
+      await run?.quiesce();
+    },
+
+    async prepare(job) {
+      await dropFilter(job as BlockJob);
+      if (plan.layers.length > 1) await cutChain(stream);
+    },
+
+    async clean(job) {
+      await dropFilter(job as BlockJob);
+      await (job as BlockJob).releaseNodes();
+    },
+  };
+}
+
+/**
+ * Makes what is below the last streamed layer the overlay's backing file, or nothing.
+ *
+ * All that was copied is made to last before the header lets go of the layers it came from.
+ */
+async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
+  const { graph } = services;
+  const lowest = plan.layers.at(-1)!;
+  const letGo = await graph.drained([overlay], async () => {
+    await io.flush(overlay);
+    // Not plan.base: that one may have been replaced meanwhile.
+    const base = lowest.children.get("backing")?.node ?? null;
+    const label = lowest.state.info?.();
+    const old = overlay.children.get("backing")?.node ?? null;
+    const done = graph.setBacking(overlay, base);
+    try {
+      const name = plan.backingFile ?? label?.["backing-filename"] ?? fileName(base);
+      const format = label?.["backing-filename-format"] ?? base?.driver.name ?? null;
+      await overlay.state.changeBackingFile?.(base ? (name ?? base.name) : null, base && format);
+    } catch (error) {
+      graph.setBacking(overlay, old);
+      throw error;
+    }
+    return done;
+  });
+  await letGo();
+}

@@ -1,0 +1,48 @@
+/** A memory store with a switch: while `fault` is set, what it says fails. */
+
+import { BlockError, type Errno } from "../../src/base/errors.ts";
+import type { BlockDriver, RequestOptions } from "../../src/block/driver.ts";
+import { memoryDriver } from "../../src/drivers/protocol/memory.ts";
+
+export interface Fault {
+  readonly op: "read" | "write";
+  readonly errno: Errno;
+  /** Only requests that touch this byte; all if left out. */
+  readonly offset?: number;
+}
+
+export function faultyDriver(name: string): BlockDriver & { fault: Fault | null } {
+  const memory = memoryDriver() as BlockDriver;
+  const self = {
+    ...memory,
+    name,
+    fault: null as Fault | null,
+    async open(context: never) {
+      const state = await memory.open(context);
+      const trip = (op: "read" | "write", offset: number, bytes: number) => {
+        const { fault } = self;
+        if (fault?.op !== op) return;
+        const at = fault.offset;
+        if (at !== undefined && (at < offset || at >= offset + bytes)) return;
+        throw new BlockError(fault.errno, `Injected ${op} error`);
+      };
+      return {
+        ...state,
+        limits: state.limits,
+        getLength: () => state.getLength!(),
+        async pread(buf: Uint8Array, offset: number, options: RequestOptions) {
+          trip("read", offset, buf.length);
+          return state.pread!(buf, offset, options);
+        },
+        async pwrite(buf: Uint8Array, offset: number, options: RequestOptions) {
+          trip("write", offset, buf.length);
+          return state.pwrite!(buf, offset, options);
+        },
+        truncate: (length: number) => state.truncate!(length),
+        flush: () => state.flush!(),
+        close: () => state.close!(),
+      };
+    },
+  };
+  return self as BlockDriver & { fault: Fault | null };
+}

@@ -1,0 +1,330 @@
+/**
+ * block-stream, seen from outside: a chain and a list of verbs in, events and a chain out. Layers are
+ * of the tiny test format; the same on qcow2 in a browser is in test/e2e/.
+ */
+
+import { createHash } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { KiB, MiB } from "../../src/base/bytes.ts";
+import { seededRandom } from "../../src/base/random.ts";
+import { VirtualClock } from "../../src/base/virtual-clock.ts";
+import type { BlockBackend } from "../../src/block/backend.ts";
+import { Graph } from "../../src/block/graph.ts";
+import { Perm } from "../../src/block/permissions.ts";
+import { chainOf } from "../../src/block/status.ts";
+import type { BlockJobServices } from "../../src/blockjob/block-job.ts";
+import { type StreamOptions, startStream } from "../../src/blockjob/stream.ts";
+import { copyOnRead } from "../../src/drivers/filter/copy-on-read.ts";
+import { memoryDriver } from "../../src/drivers/protocol/memory.ts";
+import { JobList } from "../../src/job/list.ts";
+import { verbs } from "../../src/job/verbs.ts";
+import { tinyFormat } from "../block/tiny-format.ts";
+import { testWorld } from "../world.ts";
+import { faultyDriver } from "./faulty.ts";
+
+describe("block-stream", () => {
+  it("pulls the whole chain and leaves one image that reads the same", async () => {
+    const t = await chain(["base", "mid", "top"], 3 * MiB);
+    const before = await t.content();
+    await t.stream({ device: "vda", jobId: "s0" });
+    expect(t.story()).toBe("created running waiting pending COMPLETED concluded null");
+    expect(t.layers()).toEqual(["top"]);
+    expect(hash(await t.content())).toBe(hash(before));
+  });
+
+  it("with base-node keeps what is below it", async () => {
+    const t = await chain(["base", "mid", "top"], 3 * MiB);
+    const before = await t.content();
+    await t.stream({ device: "vda", jobId: "s0", baseNode: "base" });
+    expect(t.layers()).toEqual(["top", "base"]);
+    expect(hash(await t.content())).toBe(hash(before));
+    await t.write("base", 0xff); // Only what base showed before shows it now.
+    expect(hash(await t.content())).not.toBe(hash(before));
+  });
+
+  it("with bottom names the last layer to pull", async () => {
+    const t = await chain(["base", "mid", "low", "top"], 2 * MiB);
+    await t.stream({ device: "vda", jobId: "s0", bottom: "low" });
+    expect(t.layers()).toEqual(["top", "mid", "base"]);
+  });
+
+  it("does nothing, and says so, where there is nothing to pull", async () => {
+    const t = await chain(["base", "top"], MiB);
+    const job = await t.stream({ device: "vda", jobId: "s0", baseNode: "base" });
+    expect(t.layers()).toEqual(["top", "base"]);
+    expect([job.progress.current, job.progress.total]).toEqual([0, 0]);
+    expect(t.story()).toBe("created running waiting pending COMPLETED concluded null");
+  });
+
+  it("refuses what does not fit, and leaves no job and no filter behind", async () => {
+    const t = await chain(["base", "mid", "top"], MiB);
+    const wrong: [Partial<StreamOptions>, string][] = [
+      [{ baseNode: "nope" }, "Cannot find node 'nope'"],
+      [{ baseNode: "top" }, "not in the backing chain"],
+      [{ base: "nope" }, "not in the backing chain"],
+      [{ bottom: "top" }, "not in the backing chain"],
+      [{ baseNode: "base", bottom: "mid" }, "exclude each other"],
+      [{ backingFile: "x" }, "needs a base"],
+      [{ jobId: "0id" }, "Invalid job ID"],
+      [{ device: "nope" }, "Cannot find device or node"],
+      [{ speed: -1 }, "expects 0 or more"],
+    ];
+    for (const [options, text] of wrong) {
+      const given = { device: "vda", jobId: "s0", ...options };
+      await expect(startStream(t.services, given), JSON.stringify(options)).rejects.toThrow(text);
+      expect(t.services.jobs.query()).toEqual([]);
+      expect(t.graph.nodes.filter((node) => node.implicit)).toEqual([]);
+    }
+    expect(t.story()).toBe("created null"); // The negative speed: QEMU's trace.
+  });
+
+  it("keeps other jobs away from its layers, but not from its base", async () => {
+    const t = await chain(["base", "mid", "top"], 2 * MiB);
+    const job = await startStream(t.services, {
+      device: "vda",
+      jobId: "s0",
+      baseNode: "base",
+      speed: KiB,
+    });
+    for (const device of ["vda", "top", "mid"]) {
+      const second = startStream(t.services, { device, jobId: "s1" });
+      await expect(second, device).rejects.toMatchObject({ errno: "EBUSY" });
+    }
+    await expect(t.graph.remove("mid")).rejects.toMatchObject({ errno: "EBUSY" });
+    t.graph.get("base").checkOperation("stream");
+    await verbs.cancel(job, true);
+    await t.clock.runUntil(job.finished);
+    expect(t.layers()).toEqual(["top", "mid", "base"]);
+  });
+
+  it("keeps to its speed: 512 KiB every half second at 1 MiB/s", async () => {
+    const t = await chain(["base", "top"], 4 * MiB);
+    const job = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
+    const seen: number[] = [];
+    for (let i = 0; i < 7; i++) {
+      await t.clock.advance(i === 0 ? 1 : 500);
+      seen.push(job.progress.current / KiB);
+    }
+    expect(seen).toEqual([512, 1024, 1536, 2048, 2560, 3072, 3584]);
+    job.setSpeed(0);
+    await t.clock.runUntil(job.finished);
+    expect(t.layers()).toEqual(["top"]);
+  });
+
+  it("cancelled, keeps what was copied; started again, passes it without a wait", async () => {
+    const t = await chain(["base", "top"], 8 * MiB);
+    const before = await t.content();
+    const first = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
+    await t.clock.advance(2600);
+    await verbs.cancel(first, true);
+    await t.clock.runUntil(first.finished);
+    expect(t.story()).toBe("created running aborting CANCELLED concluded null");
+    expect(t.layers()).toEqual(["top", "base"]);
+    const done = first.progress.current;
+    expect(done).toBeGreaterThan(2 * MiB);
+
+    const second = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
+    await t.clock.advance(1);
+    expect(second.progress.current).toBeGreaterThanOrEqual(done);
+    await t.clock.runUntil(second.finished);
+    expect(hash(await t.content())).toBe(hash(before));
+  });
+
+  it("pauses with nothing in flight, and goes on from there", async () => {
+    const t = await chain(["base", "top"], 4 * MiB);
+    const job = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
+    await t.clock.advance(600);
+    await verbs.pause(job);
+    await t.clock.advance(1);
+    const offset = job.progress.current;
+    await t.clock.advance(10_000);
+    expect([job.status, job.progress.current]).toEqual(["paused", offset]);
+    await verbs.resume(job);
+    await t.clock.runUntil(job.finished);
+    expect(t.story()).toMatch(/^created running paused running waiting pending COMPLETED/);
+  });
+
+  it("on an error: report fails the job there, and the chain stays", async () => {
+    const t = await chain(["base", "top"], 2 * MiB);
+    t.faulty.fault = { op: "read", errno: "EIO", offset: MiB };
+    const job = await t.stream({ device: "vda", jobId: "s0", onError: "report" });
+    expect(job.error).toMatchObject({ errno: "EIO", message: "Injected read error" });
+    expect(t.story()).toMatch(/ERROR\(read,report\) aborting COMPLETED\(Injected read error\) con/);
+    expect(t.layers()).toEqual(["top", "base"]);
+  });
+
+  it("on an error: ignore goes on, fails at the end, and the chain stays", async () => {
+    const t = await chain(["base", "top"], 2 * MiB);
+    t.faulty.fault = { op: "read", errno: "EIO", offset: MiB };
+    const job = await t.stream({ device: "vda", jobId: "s0", onError: "ignore" });
+    expect(job.error?.errno).toBe("EIO");
+    expect(job.progress.current).toBe(2 * MiB);
+    expect(t.story()).toMatch(/ERROR\(read,ignore\) aborting COMPLETED/);
+    expect(t.layers()).toEqual(["top", "base"]);
+  });
+
+  it("on an error: stop pauses once, and resume tries the same bytes again", async () => {
+    const t = await chain(["base", "top"], 4 * MiB);
+    const before = await t.content();
+    t.faulty.fault = { op: "read", errno: "EIO" };
+    const job = await startStream(t.services, { device: "vda", jobId: "s0", onError: "stop" });
+    await t.clock.advance(1000);
+    expect([job.status, job.ioStatus]).toEqual(["paused", "failed"]);
+    expect(t.story()).toBe("created running ERROR(read,stop) paused");
+    await verbs.resume(job);
+    await t.clock.advance(1000);
+    expect(job.status).toBe("paused"); // Still broken.
+    t.faulty.fault = null;
+    await verbs.resume(job);
+    expect(job.ioStatus).toBe("ok");
+    await t.clock.runUntil(job.finished);
+    expect(job.error).toBe(null);
+    expect(job.progress.current).toBe(4 * MiB);
+    expect(t.layers()).toEqual(["top"]);
+    expect(hash(await t.content())).toBe(hash(before));
+  });
+
+  it("on a full store: enospc pauses, and goes on when there is room", async () => {
+    const t = await chain(["base", "top"], 2 * MiB);
+    t.topStore.fault = { op: "write", errno: "ENOSPC" };
+    const job = await startStream(t.services, { device: "vda", jobId: "s0", onError: "enospc" });
+    await t.clock.advance(1000);
+    expect([job.status, job.ioStatus]).toEqual(["paused", "nospace"]);
+    expect(t.story()).toContain("ERROR(write,stop)");
+    t.topStore.fault = null;
+    await verbs.resume(job);
+    await t.clock.runUntil(job.finished);
+    expect(t.layers()).toEqual(["top"]);
+  });
+
+  it("fails, with the old chain, when the header cannot be written", async () => {
+    const t = await chain(["base", "mid", "top"], MiB);
+    const before = await t.content();
+    const job = await t.stream({
+      device: "vda",
+      jobId: "s0",
+      baseNode: "base",
+      backingFile: "forbidden",
+    });
+    expect(job.error?.errno).toBe("EIO");
+    expect(t.layers()).toEqual(["top", "mid", "base"]);
+    expect(hash(await t.content())).toBe(hash(before));
+  });
+
+  it("loses no guest write while it runs, in any interleaving (seeded)", async () => {
+    for (let seed = 1; seed <= 8; seed++) {
+      const random = seededRandom(seed);
+      const t = await chain(["base", "mid", "top"], 2 * MiB);
+      const model = await t.content();
+      const job = await startStream(t.services, {
+        device: "vda",
+        jobId: "s0",
+        speed: random.below(2) * 4 * MiB,
+      });
+      for (let i = 0; i < 80; i++) {
+        const offset = random.below(2 * MiB - 5000);
+        const data = new Uint8Array(1 + random.below(5000));
+        random.fill(data);
+        model.set(data, offset);
+        const write = t.disk.write(data, offset);
+        if (random.below(3) === 0) await t.clock.advance(random.below(40));
+        await write;
+      }
+      await t.clock.runUntil(job.finished);
+      expect(job.error, `seed ${seed}`).toBe(null);
+      expect(t.layers()).toEqual(["top"]);
+      const now = await t.content();
+      expect(Buffer.compare(now, model), `seed ${seed}`).toBe(0);
+    }
+  });
+});
+
+const hash = (buf: Buffer) => createHash("sha256").update(buf).digest("hex");
+
+/** A chain of tiny images, base first, every one with data of its own; the top is device vda. */
+async function chain(names: string[], size: number) {
+  const clock = new VirtualClock();
+  const world = await testWorld({ clock });
+  const faulty = faultyDriver("faulty");
+  const topStore = faultyDriver("faulty-top");
+  const graph = new Graph(world, [memoryDriver(), tinyFormat, copyOnRead, faulty, topStore]);
+  const told: string[] = [];
+  const jobs = new JobList({
+    onStatus: ({ status }) => void told.push(status),
+    onBug(bug) {
+      throw bug;
+    },
+  });
+  const services: BlockJobServices = {
+    graph,
+    jobs,
+    clock,
+    emit({ event, data }) {
+      const { error, operation, action } = data as Record<string, string>;
+      const name = event.replace("BLOCK_JOB_", "");
+      if (operation) told.push(`${name}(${operation},${action})`);
+      else told.push(error ? `${name}(${error})` : name);
+    },
+  };
+
+  let below: string | undefined;
+  for (const [i, name] of names.entries()) {
+    const isTop = i === names.length - 1;
+    const driver = i === 0 ? "faulty" : isTop ? "faulty-top" : "memory";
+    const node = await graph.add({
+      driver: "tiny",
+      "node-name": name,
+      file: { driver, size: 0 },
+      size,
+      "cluster-size": 64 * KiB,
+      ...(below !== undefined && { backing: below }),
+    });
+    if (!isTop) await fill(node.name, i + 1);
+    below = name;
+  }
+  const disk = open("top", "vda");
+
+  function open(node: string, name: string): BlockBackend {
+    return graph.openBackend(graph.get(node), {
+      name,
+      description: `device '${name}'`,
+      permissions: { take: Perm.consistentRead | Perm.write, share: Perm.all },
+    });
+  }
+
+  /** The lowest layer is data everywhere; those above it have every third cluster. */
+  async function fill(node: string, value: number): Promise<void> {
+    const device = open(node, "filler");
+    for (let at = 0; at < size; at += 64 * KiB) {
+      const mine = value === 1 || (at / (64 * KiB)) % 3 === value % 3;
+      if (mine) await device.write(new Uint8Array(64 * KiB).fill(value), at);
+    }
+    await graph.closeBackend(device);
+  }
+
+  return {
+    clock,
+    graph,
+    services,
+    disk,
+    faulty,
+    topStore,
+    story: () => told.splice(0).join(" "),
+    layers: () => chainOf(disk.node).map((node) => node.name),
+    async content(): Promise<Buffer> {
+      const buf = Buffer.alloc(size);
+      await disk.read(buf, 0);
+      return buf;
+    },
+    async write(node: string, value: number): Promise<void> {
+      const device = open(node, "writer");
+      await device.write(new Uint8Array(size).fill(value), 0);
+      await graph.closeBackend(device);
+    },
+    async stream(options: StreamOptions) {
+      const job = await startStream(services, options);
+      await clock.runUntil(job.finished);
+      return job;
+    },
+  };
+}
