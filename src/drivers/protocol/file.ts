@@ -1,0 +1,156 @@
+/**
+ * A file, on Node. Never import this from anything that a browser loads: it needs node:fs.
+ *
+ * The length is asked for once and then followed, as for every store: a file that others change
+ * while it is open is not supported, and is found out where a read comes up short.
+ */
+
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import * as v from "valibot";
+import { size } from "../../base/check.ts";
+import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
+import type { BlockDriver, BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import { storeError } from "./errors.ts";
+
+const openOptions = { filename: v.string() };
+type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
+
+const createOptions = { filename: v.string(), size };
+type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
+
+export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> {
+  return {
+    name: "file",
+    kind: "protocol",
+    roles: {},
+    openOptions,
+    createOptions,
+
+    async open({ options: { filename }, readOnly }) {
+      const handle = await openFile(filename, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+      try {
+        return new FileState(handle, filename, await lengthOf(handle, filename), readOnly);
+      } catch (error) {
+        await handle.close();
+        throw storeError(error, `Opening '${filename}'`);
+      }
+    },
+
+    /** Makes the file, or empties the one that is there. */
+    async create({ options: { filename, size } }) {
+      const handle = await openFile(filename, constants.O_RDWR | constants.O_CREAT);
+      try {
+        await lengthOf(handle, filename);
+        await handle.truncate(0);
+        await handle.truncate(size);
+        await handle.sync();
+      } catch (error) {
+        throw storeError(error, `Creating '${filename}'`);
+      } finally {
+        await handle.close();
+      }
+    },
+  };
+}
+
+async function openFile(filename: string, flags: number): Promise<FileHandle> {
+  // Node throws a plain TypeError for it.
+  if (filename.includes("\0")) throw new BlockError("EINVAL", "A file name cannot hold a NUL");
+  try {
+    return await open(filename, flags, 0o644);
+  } catch (error) {
+    throw storeError(error, `Opening '${filename}'`);
+  }
+}
+
+/** @throws BlockError EINVAL if it is a directory, a device or a pipe: their length means nothing */
+async function lengthOf(handle: FileHandle, filename: string): Promise<number> {
+  const stat = await handle.stat();
+  if (!stat.isFile()) throw new BlockError("EINVAL", `'${filename}' is not a regular file`);
+  return stat.size;
+}
+
+class FileState implements BlockState {
+  readonly limits = { requestAlignment: 1, clusterSize: 0, growable: true };
+  readonly #handle: FileHandle;
+  readonly #filename: string;
+  readonly #readOnly: boolean;
+  #length: number;
+
+  constructor(handle: FileHandle, filename: string, length: number, readOnly: boolean) {
+    this.#handle = handle;
+    this.#filename = filename;
+    this.#length = length;
+    this.#readOnly = readOnly;
+  }
+
+  getLength(): number {
+    return this.#length;
+  }
+
+  async pread(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
+    const attempted = `Reading ${buf.length} bytes at ${offset} of '${this.#filename}'`;
+    for (let done = 0; done < buf.length; ) {
+      throwIfAborted(signal);
+      const { bytesRead } = await this.#try(attempted, () =>
+        this.#handle.read(buf, done, buf.length - done, offset + done),
+      );
+      if (bytesRead === 0) {
+        throw new BlockError("EIO", `${attempted} failed: the file has become shorter`);
+      }
+      done += bytesRead;
+    }
+  }
+
+  async pwrite(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
+    assert(!this.#readOnly, "nothing writes to a read-only file");
+    const attempted = `Writing ${buf.length} bytes at ${offset} of '${this.#filename}'`;
+    for (let done = 0; done < buf.length; ) {
+      throwIfAborted(signal);
+      const { bytesWritten } = await this.#try(attempted, () =>
+        this.#handle.write(buf, done, buf.length - done, offset + done),
+      );
+      if (bytesWritten === 0)
+        throw new BlockError("ENOSPC", `${attempted} failed: nothing written`);
+      done += bytesWritten;
+      // After each piece: a request that fails half way has made the file longer all the same.
+      this.#length = Math.max(this.#length, offset + done);
+    }
+  }
+
+  /** Past the end by a hole; Node has no call that punches one in the middle. */
+  async pwriteZeroes(offset: number, bytes: number): Promise<void> {
+    if (offset < this.#length) throw new BlockError("ENOTSUP", "No cheap way to write zeroes");
+    await this.truncate(offset + bytes);
+  }
+
+  async truncate(length: number): Promise<void> {
+    assert(!this.#readOnly, "nothing writes to a read-only file");
+    await this.#try(`Resizing '${this.#filename}' to ${length} bytes`, () =>
+      this.#handle.truncate(length),
+    );
+    this.#length = length;
+  }
+
+  async flush(): Promise<void> {
+    if (this.#readOnly) return;
+    await this.#try(`Flushing '${this.#filename}'`, () => this.#handle.datasync());
+  }
+
+  async close(): Promise<void> {
+    await this.#try(`Closing '${this.#filename}'`, () => this.#handle.close());
+  }
+
+  info(): StateInfo {
+    return { filename: this.#filename };
+  }
+
+  async #try<T>(attempted: string, call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } catch (error) {
+      throw storeError(error, attempted);
+    }
+  }
+}

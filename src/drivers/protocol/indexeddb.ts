@@ -1,0 +1,231 @@
+/**
+ * A disk in IndexedDB: where there is no OPFS, or no dedicated worker. One database per image, so
+ * that deleting an image is deleting a database and a broken one takes no other along:
+ *
+ *     database "blocktab:<name>", object store "chunks"
+ *       "header"      { format: 1, length, "chunk-size": 65536 }
+ *       0, 1, 2, …    Uint8Array of 64 KiB: the bytes from key * 64 KiB on; no key: zeroes
+ *
+ * Writes land in ChunkCache, which puts up to 4 MiB of chunks into one transaction. The name is
+ * locked (Web Locks) while the image is open: IndexedDB itself would let two tabs mix their caches.
+ */
+
+import * as v from "valibot";
+import { size } from "../../base/check.ts";
+import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
+import type {
+  BlockDriver,
+  BlockState,
+  RequestOptions,
+  StateInfo,
+  StoreStatus,
+} from "../../block/driver.ts";
+import { storeError } from "./errors.ts";
+import { ChunkCache } from "./indexeddb-cache.ts";
+import { CHUNK, ChunkTable, databaseNames, deleteDatabase } from "./indexeddb-table.ts";
+import { retryWhileBusy } from "./retry-busy.ts";
+
+const name = v.pipe(
+  v.string(),
+  v.check((text) => text.length >= 1 && text.length <= 200, "1 to 200 characters"),
+);
+
+const openOptions = { name };
+type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
+
+const createOptions = { name, size };
+type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
+
+export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> {
+  return {
+    name: "indexeddb",
+    kind: "protocol",
+    roles: {},
+    openOptions,
+    createOptions,
+
+    async open({ options: { name }, readOnly, world, signal }) {
+      const mode = readOnly ? "shared" : "exclusive";
+      const release = await retryWhileBusy(world.clock, signal, () => lock(name, mode));
+      let table: ChunkTable | undefined;
+      try {
+        // Asked first, because opening a database makes it.
+        if (!(await databaseNames()).includes(name)) throw noSuchImage(name);
+        table = await ChunkTable.open(name);
+        const length = await table.readLength();
+        if (length === undefined) throw noSuchImage(name);
+        throwIfAborted(signal);
+        return new IndexeddbState(table, length, name, readOnly, release);
+      } catch (error) {
+        table?.close();
+        await release();
+        throw error;
+      }
+    },
+
+    /** Makes the image, or empties the one that is there. */
+    async create({ options: { name, size }, world, signal }) {
+      const release = await retryWhileBusy(world.clock, signal, () => lock(name, "exclusive"));
+      let table: ChunkTable | undefined;
+      try {
+        table = await ChunkTable.open(name);
+        await table.reset(size);
+      } finally {
+        table?.close();
+        await release();
+      }
+    },
+  };
+}
+
+class IndexeddbState implements BlockState {
+  readonly limits = { requestAlignment: 1, clusterSize: 0, growable: true };
+  readonly #table: ChunkTable;
+  readonly #cache: ChunkCache;
+  readonly #name: string;
+  readonly #readOnly: boolean;
+  readonly #release: () => Promise<void>;
+
+  constructor(
+    table: ChunkTable,
+    length: number,
+    name: string,
+    readOnly: boolean,
+    release: () => Promise<void>,
+  ) {
+    this.#table = table;
+    this.#cache = new ChunkCache(table, length);
+    this.#name = name;
+    this.#readOnly = readOnly;
+    this.#release = release;
+  }
+
+  getLength(): number {
+    return this.#cache.length;
+  }
+
+  pread(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
+    return this.#cache.read(buf, offset, signal);
+  }
+
+  async pwrite(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
+    this.#assertWritable();
+    await this.#cache.write(buf, offset, signal);
+  }
+
+  async pwriteZeroes(
+    offset: number,
+    bytes: number,
+    { signal }: RequestOptions = {},
+  ): Promise<void> {
+    this.#assertWritable();
+    await this.#cache.writeZeroes(offset, bytes, signal);
+  }
+
+  /** Frees whole chunks; what is left of others keeps its bytes. */
+  async pdiscard(offset: number, bytes: number, { signal }: RequestOptions = {}): Promise<void> {
+    this.#assertWritable();
+    throwIfAborted(signal);
+    const first = Math.ceil(offset / CHUNK);
+    const end = Math.floor((offset + bytes) / CHUNK);
+    if (first < end) await this.#cache.removeChunks(first, end - 1);
+  }
+
+  storeStatus(offset: number, bytes: number): Promise<StoreStatus> {
+    return this.#cache.status(offset, bytes);
+  }
+
+  async truncate(length: number): Promise<void> {
+    this.#assertWritable();
+    await this.#cache.truncate(length);
+  }
+
+  async flush(): Promise<void> {
+    await this.#cache.flush();
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.#cache.flush();
+    } finally {
+      this.#table.close();
+      await this.#release();
+    }
+  }
+
+  info(): StateInfo {
+    return { filename: this.#name };
+  }
+
+  #assertWritable(): void {
+    assert(!this.#readOnly, "nothing writes to a read-only image");
+  }
+}
+
+/** Names of the images in IndexedDB. Works in a window, too. */
+export async function listIndexeddb(): Promise<string[]> {
+  return (await databaseNames()).sort();
+}
+
+/** @throws BlockError EBUSY while it is open anywhere, ENOENT if there is none */
+export async function removeIndexeddb(name: string): Promise<void> {
+  const release = await lock(name, "exclusive");
+  try {
+    if (!(await databaseNames()).includes(name)) throw noSuchImage(name);
+    await deleteDatabase(name);
+  } finally {
+    await release();
+  }
+}
+
+function noSuchImage(name: string): BlockError {
+  return new BlockError("ENOENT", `There is no image '${name}' in IndexedDB`);
+}
+
+/**
+ * Takes the image's name in this origin, for as long as the returned function is not called.
+ *
+ * @param mode readers share, as long as nobody writes
+ * @throws BlockError EBUSY if somebody has it, ENOTSUP where there are no locks
+ */
+async function lock(name: string, mode: LockMode): Promise<() => Promise<void>> {
+  const locks = globalThis.navigator?.locks;
+  if (locks === undefined) {
+    throw new BlockError(
+      "ENOTSUP",
+      "There are no Web Locks here, which keep two tabs from writing to one image: they need a " +
+        "page from https or localhost",
+    );
+  }
+  let letGo: (() => void) | undefined;
+  let gone: Promise<unknown> | undefined;
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const options = { mode, ifAvailable: true };
+      gone = locks.request(`blocktab:indexeddb:${name}`, options, (granted) => {
+        if (granted === null) return reject(heldElsewhere(name));
+        resolve();
+        return new Promise<void>((end) => {
+          letGo = end;
+        });
+      });
+      gone.catch(reject);
+    });
+  } catch (error) {
+    throw storeError(error, `Locking '${name}' in IndexedDB`);
+  }
+  return async () => {
+    letGo?.();
+    await gone;
+    // An answer from the lock manager, which stands behind the release in its queue (Chromium): who
+    // opens next, in any tab, gets the lock.
+    await locks.query();
+  };
+}
+
+function heldElsewhere(name: string): BlockError {
+  return new BlockError(
+    "EBUSY",
+    `The image '${name}' in IndexedDB is open elsewhere: close the other tab that uses it`,
+  );
+}

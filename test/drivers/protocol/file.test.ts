@@ -1,0 +1,92 @@
+import { mkdtemp, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { fileDriver } from "../../../src/drivers/protocol/file.ts";
+import {
+  describeProtocol,
+  failure,
+  filled,
+  noise,
+  storeWorld,
+} from "../../conformance/protocol.ts";
+
+const world = storeWorld();
+const driver = fileDriver();
+let directory: string;
+let count = 0;
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "blocktab-file-"));
+});
+afterAll(() => rm(directory, { recursive: true }));
+
+function opened(filename: string, readOnly = false) {
+  return driver.open({ world, options: { filename }, nodeName: "n", readOnly, children: {} });
+}
+
+describeProtocol("file", { writable: true, sharedReaders: true, far: 2 ** 40 }, async (content) => {
+  const filename = join(directory, `${++count}.img`);
+  await driver.create!({ world, options: { filename, size: 0 } });
+  const store = {
+    open: (readOnly: boolean) => opened(filename, readOnly),
+    remove: () => rm(filename),
+  };
+  return filled(store, content);
+});
+
+describe("fileDriver", () => {
+  it("makes holes, not blocks", async () => {
+    const filename = join(directory, "holes");
+    await driver.create!({ world, options: { filename, size: 2 ** 40 } });
+    const { size, blocks } = await stat(filename);
+    expect({ size, blocks }).toEqual({ size: 2 ** 40, blocks: 0 });
+    const state = await opened(filename);
+    await state.pwriteZeroes?.(2 ** 40, 2 ** 30, {});
+    await state.close?.();
+    expect((await stat(filename)).size).toBe(2 ** 40 + 2 ** 30);
+    expect((await stat(filename)).blocks).toBe(0);
+  });
+
+  it("empties what was there when it creates", async () => {
+    const filename = join(directory, "old");
+    await writeFile(filename, noise(5000));
+    await driver.create!({ world, options: { filename, size: 100 } });
+    const state = await opened(filename, true);
+    const buf = noise(100);
+    await state.pread?.(buf, 0, {});
+    expect(buf).toEqual(new Uint8Array(100));
+    await state.close?.();
+  });
+
+  it("says what is wrong with a name", async () => {
+    expect((await failure(opened(join(directory, "none")), "ENOENT")).message).toContain("none");
+    await failure(opened(directory, true), "EINVAL");
+    await failure(opened(directory), "EINVAL");
+    await failure(opened("/dev/null"), "EINVAL");
+    await failure(opened(`${directory}/a\0b`), "EINVAL");
+    await failure(opened(join(directory, "x".repeat(300))), "EINVAL");
+    const inNothing = { filename: join(directory, "no", "file"), size: 1 };
+    await failure(driver.create!({ world, options: inNothing }), "ENOENT");
+  });
+
+  it("keeps its length where it cannot grow", async () => {
+    const filename = join(directory, "too-long");
+    await driver.create!({ world, options: { filename, size: 0 } });
+    const file = await opened(filename);
+    // Longer than any file system of this machine lets a file be.
+    await failure(file.truncate!(2 ** 53 - 1), "EFBIG");
+    expect(file.getLength?.()).toBe(0);
+    await file.close?.();
+  });
+
+  it("fails where the file has become shorter behind its back", async () => {
+    const filename = join(directory, "shrunk");
+    await writeFile(filename, noise(5000));
+    const state = await opened(filename, true);
+    await truncate(filename, 1000);
+    const error = await failure(state.pread!(new Uint8Array(2000), 500, {}), "EIO");
+    expect(error.message).toContain("shrunk");
+    await state.close?.();
+  });
+});

@@ -1,0 +1,80 @@
+/**
+ * Answers of sync access handles that were seen in browsers, but that no browser here gives when it
+ * is asked to. All else about OPFS is tested on the real thing: test/browser/protocol/opfs.test.ts.
+ */
+
+import { describe, expect, it } from "vitest";
+import { OpfsState, type SyncAccessHandle } from "../../../src/drivers/protocol/opfs.ts";
+import { failure, noise } from "../../conformance/protocol.ts";
+
+describe("OpfsState", () => {
+  it.each<[string, number[], string]>([
+    ["Firefox at its quota: nothing written", [0], "ENOSPC"],
+    ["Firefox at its quota, half way", [600, 0], "ENOSPC"],
+    ["Chromium off the record, full: -8 as unsigned", [2 ** 32 - 8], "ENOSPC"],
+    ["any other code cast to unsigned", [2 ** 32 - 1], "EIO"],
+    ["more than there was to write", [1001], "EIO"],
+    ["a negative number", [-1], "EIO"],
+  ])("fails a write for %s", async (_, answers, errno) => {
+    const state = new OpfsState(
+      handle({ write: () => answers.shift()!, getSize: () => 77 }),
+      "f",
+      false,
+    );
+    await failure(state.pwrite(new Uint8Array(1000), 0), errno);
+    // Asked for again: who knows what it has done.
+    expect(state.getLength()).toBe(77);
+  });
+
+  it("goes on with the rest of a short write, and of a short read", async () => {
+    const calls: unknown[] = [];
+    const some = (buf: Uint8Array, { at }: { at: number }) => {
+      calls.push([at, buf.length]);
+      return Math.min(400, buf.length);
+    };
+    const state = new OpfsState(handle({ write: some, read: some }), "f", false);
+    await state.pwrite(noise(1000), 50);
+    expect(calls.splice(0)).toEqual([
+      [50, 1000],
+      [450, 600],
+      [850, 200],
+    ]);
+    expect(state.getLength()).toBe(1050);
+    await state.pread(new Uint8Array(500), 0);
+    expect(calls).toEqual([
+      [0, 500],
+      [400, 100],
+    ]);
+  });
+
+  it.each([0, 2 ** 32 - 5, 1001])("fails a read that is answered with %i", async (answer) => {
+    const state = new OpfsState(handle({ read: () => answer }), "f", true);
+    await failure(state.pread(new Uint8Array(1000), 0), "EIO");
+  });
+
+  it("fails a truncate that has no effect", async () => {
+    const state = new OpfsState(handle({ getSize: () => 5000 }), "f", false);
+    await failure(state.truncate(9000), "ENOSPC");
+    await failure(state.truncate(1000), "EIO");
+    expect(state.getLength()).toBe(5000);
+  });
+
+  it("fails a truncate with the exception of Firefox", async () => {
+    const truncate = () => {
+      throw { name: "NS_ERROR_FILE_NO_DEVICE_SPACE", message: "" };
+    };
+    await failure(new OpfsState(handle({ truncate }), "f", false).truncate(9000), "ENOSPC");
+  });
+});
+
+function handle(answers: Partial<SyncAccessHandle>): SyncAccessHandle {
+  return {
+    read: (buf) => buf.length,
+    write: (buf) => buf.length,
+    truncate() {},
+    getSize: () => 0,
+    flush() {},
+    close() {},
+    ...answers,
+  };
+}
