@@ -1,0 +1,63 @@
+/** From the browser's storage into the user's downloads. */
+
+import type { Client } from "../src/engine/client.ts";
+import { DISK, type StoreDriver } from "./catalogue.ts";
+
+const NODE = "download";
+/** One read out of a store that has no files. */
+const READ_BYTES = 1024 * 1024;
+/** How long the browser may take to start on the object URL; it keeps the file from then on. */
+const URL_LIFE_MS = 60_000;
+
+/**
+ * Starts the download of the closed disk. Nobody may write to the disk until the browser has saved
+ * it, and there is no telling when that is.
+ */
+export async function saveDisk(client: Client, store: StoreDriver): Promise<void> {
+  const file = store === "opfs" ? await fileOf(client) : await copyOut(client, store);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = DISK;
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), URL_LIFE_MS);
+}
+
+/** The file itself, once it is sure that no other tab writes to it. */
+async function fileOf(client: Client): Promise<File> {
+  await client.execute("blockdev-add", {
+    driver: "opfs",
+    "node-name": NODE,
+    "read-only": true,
+    filename: DISK,
+  });
+  await client.execute("blockdev-del", { "node-name": NODE });
+  return client.getFile(DISK);
+}
+
+/** Reads the image's own bytes through an export of its store; browsers move large Blobs to disk. */
+async function copyOut(client: Client, store: StoreDriver): Promise<Blob> {
+  await client.execute("blockdev-add", {
+    driver: store,
+    "node-name": NODE,
+    "read-only": true,
+    name: DISK,
+  });
+  try {
+    const id = `${NODE}0`;
+    await client.execute("block-export-add", { type: "message-port", id, "node-name": NODE });
+    try {
+      const device = await client.openDevice(id);
+      const parts: BlobPart[] = [];
+      for (let offset = 0; offset < device.size; offset += READ_BYTES) {
+        parts.push(await device.read(offset, Math.min(READ_BYTES, device.size - offset)));
+      }
+      return new Blob(parts, { type: "application/octet-stream" });
+    } finally {
+      await client.execute("block-export-del", { id, mode: "hard" });
+    }
+  } finally {
+    await client.execute("blockdev-del", { "node-name": NODE });
+  }
+}

@@ -1,0 +1,38 @@
+/** What a person can do about an error: the engine says what happened, this says what helps. */
+
+/** An error as it is shown: what happened, and a sentence about what to do. */
+export interface Problem {
+  readonly text: string;
+  readonly hint?: string;
+  readonly errno?: string;
+}
+
+const HINTS: Readonly<Record<string, string>> = {
+  ENOSPC:
+    "The browser has no more room for this site: free disk space, or delete data of other sites. Nothing that was copied is lost.",
+  EBUSY: "The disk is most likely open in another tab of this browser: close that tab.",
+  ESTALE:
+    "The template is not the one that this disk was made from, so going on would mix two disks. Put the old file back, or delete this disk and start over.",
+  ENOENT: "Check that the file is still where it was, and that the server serves it.",
+  EACCES:
+    "The server or the browser refuses access. In a private window, open the page in a normal one.",
+  ETIMEDOUT:
+    "Check that the template's server is running and that you are online. Nothing that was copied is lost.",
+  EIO: "Check that the template's server is running and that you are online. Nothing that was copied is lost.",
+  EROFS: "The disk is open for reading only.",
+  EFBIG: "The disk is larger than this store can hold.",
+  ENOTSUP: "This image uses something that is not supported here.",
+};
+
+/** A QMP error, or whatever else was thrown, as a problem. */
+export function problemOf(error: unknown): Problem {
+  const text = error instanceof Error ? error.message : String(error);
+  const errno = (error as { errno?: unknown } | null)?.errno;
+  return typeof errno === "string" ? withHint(text, errno) : { text };
+}
+
+export function withHint(text: string, errno: string | undefined): Problem {
+  if (errno === undefined) return { text };
+  const hint = Object.hasOwn(HINTS, errno) ? HINTS[errno] : undefined;
+  return { text, errno, ...(hint !== undefined && { hint }) };
+}

@@ -1,0 +1,49 @@
+/** The page's entry: starts the engine, finds out what there is, and draws it from then on. */
+
+import { render } from "preact";
+import { type Client, connect } from "../src/engine/client.ts";
+import { App } from "./app.ts";
+import { problemOf } from "./hints.ts";
+import { QmpLog } from "./log.ts";
+import { Notices } from "./notices.ts";
+import { hasOpfs } from "./platform.ts";
+import "./style.css";
+import { Page } from "./views/page.tsx";
+import { ProblemBox } from "./views/parts.tsx";
+
+declare global {
+  interface Window {
+    /** For the console, and for tests. */
+    blocktab?: { readonly client: Client };
+  }
+}
+
+const root = document.getElementById("root")!;
+
+async function main(): Promise<void> {
+  const log = new QmpLog();
+  const client = await connect({ log: (entry) => log.add(entry) });
+  window.blocktab = { client };
+  const app = new App(client, log, (await hasOpfs()) ? "opfs" : "indexeddb");
+  const notices = new Notices();
+  root.replaceChildren();
+  render(<Page app={app} notices={notices} />, root);
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") void app.flush();
+  });
+  await Promise.all([
+    app.start(),
+    app.loadTemplate(),
+    // In development there is no sw.js: Vite serves modules one by one.
+    ...(import.meta.env.PROD ? [notices.watch()] : []),
+  ]);
+}
+
+main().catch((error: unknown) => {
+  console.error(error);
+  const { text } = problemOf(error);
+  root.replaceChildren();
+  const hint = "This page needs a current browser with WebAssembly SIMD and module workers.";
+  render(<ProblemBox problem={{ text: `The page could not start: ${text}`, hint }} />, root);
+});

@@ -1,0 +1,62 @@
+/** The chain as it is now: one box for each image, base first, arrows to the backing file. */
+
+import type { App } from "../app.ts";
+import type { ChainBox } from "../chain.ts";
+import type { StreamJob } from "../fold.ts";
+import { formatBytes, percentOf } from "../format.ts";
+
+/** Stores that are in this browser. */
+const LOCAL = new Set(["opfs", "indexeddb", "memory"]);
+
+export function ChainPanel({ app }: { readonly app: App }) {
+  const boxes = app.boxes.value;
+  const isWhole = app.isWhole.value;
+  return (
+    <section class="panel" aria-labelledby="chain-title">
+      <h2 id="chain-title">Chain</h2>
+      <ol class="chain" data-testid="chain" data-images={boxes.length}>
+        {boxes.map((box, n) => (
+          <li key={box.nodeName} class="link">
+            {n > 0 ? (
+              <span class="arrow">
+                {"<──"}
+                <span class="visually-hidden"> is the backing file of</span>
+              </span>
+            ) : null}
+            <Image box={box} job={n === boxes.length - 1 ? app.job.value : undefined} />
+          </li>
+        ))}
+      </ol>
+      <p class="hint">
+        {isWhole
+          ? "One local image: all of the disk is in this browser, and it needs no server."
+          : "What the overlay on the right does not have yet is read from the images on its left."}
+      </p>
+    </section>
+  );
+}
+
+function Image({ box, job }: { readonly box: ChainBox; readonly job: StreamJob | undefined }) {
+  const isLocal = LOCAL.has(box.store);
+  const size = box.actualSize === undefined ? "" : formatBytes(box.actualSize);
+  return (
+    <div class={`image ${isLocal ? "local" : "remote"}`} data-node-name={box.nodeName}>
+      <p class="name" title={box.filename}>
+        <span class="bracket">[</span>
+        <span class="store">{box.store}</span> {box.name}
+        <span class="bracket">]</span>
+      </p>
+      <p class="facts">
+        {box.format} · {formatBytes(box.virtualSize)} disk
+        {isLocal && box.readOnly ? " · read only" : ""}
+      </p>
+      <p class="facts">
+        {size}{" "}
+        {isLocal ? "in this browser" : box.store === "http" ? "on the server" : "in the file"}
+        {job !== undefined && job.len > 0 && job.outcome !== "completed"
+          ? ` · ${percentOf(job.offset, job.len)} % streamed`
+          : ""}
+      </p>
+    </div>
+  );
+}

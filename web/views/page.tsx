@@ -1,0 +1,105 @@
+/** The page: what is shown in which stage. */
+
+import type { App, Stage } from "../app.ts";
+import type { Notices } from "../notices.ts";
+import { ChainPanel } from "./chain.tsx";
+import { JobPanel } from "./job.tsx";
+import { LogPanel } from "./log.tsx";
+import { ProblemAt, ProblemBox } from "./parts.tsx";
+import { ReopenPanel } from "./reopen.tsx";
+import { SectorPanel } from "./sector.tsx";
+import { StartPanel } from "./start.tsx";
+import { ToolsPanel } from "./tools.tsx";
+import { VerifyPanel } from "./verify.tsx";
+
+export function Page({ app, notices }: { readonly app: App; readonly notices: Notices }) {
+  const { fatal } = app;
+  return (
+    <>
+      <Header notices={notices} />
+      <main>
+        <Banners app={app} notices={notices} />
+        {fatal.value === undefined ? (
+          <Panels app={app} stage={app.stage.value} />
+        ) : (
+          <ProblemBox
+            problem={{
+              text: fatal.value.text,
+              hint: "Reload the page to start the engine again. The disk is as it was last written.",
+            }}
+          />
+        )}
+        <LogPanel log={app.log} />
+      </main>
+    </>
+  );
+}
+
+function Header({ notices }: { readonly notices: Notices }) {
+  return (
+    <header>
+      <h1>blocktab</h1>
+      <p class="tagline">QEMU's block layer and background jobs in a browser tab</p>
+      {notices.isOfflineReady.value ? (
+        <span
+          class="chip"
+          title="The page itself is kept in this browser: it loads with no server."
+        >
+          page kept for offline use
+        </span>
+      ) : null}
+    </header>
+  );
+}
+
+function Banners({ app, notices }: { readonly app: App; readonly notices: Notices }) {
+  return (
+    <>
+      {app.store === "indexeddb" ? (
+        <p class="banner" role="status">
+          This window has no private file system (OPFS), as in some private windows. Disks go to
+          IndexedDB instead: slower, and in a private window gone when it is closed.
+        </p>
+      ) : null}
+      {notices.hasNewVersion.value ? (
+        <p class="banner" role="status">
+          A new version of this page is ready. It is used once all of its tabs are closed, never
+          under a running job.
+        </p>
+      ) : null}
+    </>
+  );
+}
+
+function Panels({ app, stage }: { readonly app: App; readonly stage: Stage }) {
+  switch (stage.kind) {
+    case "working":
+      return (
+        <section class="panel working" aria-busy="true">
+          <p role="status">{stage.text} …</p>
+          <ProblemAt app={app} place="disk" />
+        </section>
+      );
+    case "none":
+      return <StartPanel app={app} />;
+    case "closed":
+      return (
+        <>
+          <ReopenPanel app={app} />
+          <ToolsPanel app={app} />
+        </>
+      );
+    case "open":
+      return (
+        <>
+          <ChainPanel app={app} />
+          <JobPanel app={app} stage={stage} />
+          <SectorPanel app={app} stage={stage} />
+          <div class="columns">
+            <VerifyPanel app={app} stage={stage} />
+            <ToolsPanel app={app} />
+          </div>
+        </>
+      );
+  }
+}

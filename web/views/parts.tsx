@@ -1,0 +1,73 @@
+/** Small parts that all panels use. */
+
+import type { ComponentChildren } from "preact";
+import type { App, Place } from "../app.ts";
+import type { Problem } from "../hints.ts";
+
+interface ButtonProps {
+  readonly onClick: () => void;
+  readonly children: ComponentChildren;
+  readonly testId?: string;
+  readonly disabled?: boolean;
+  /** Why it is disabled, or what it does. */
+  readonly title?: string | undefined;
+  readonly kind?: "primary" | "danger";
+}
+
+export function Button({ onClick, children, testId, disabled, title, kind }: ButtonProps) {
+  return (
+    <button
+      type="button"
+      class={kind}
+      data-testid={testId}
+      disabled={disabled}
+      title={title}
+      onClick={onClick}
+    >
+      {children}
+    </button>
+  );
+}
+
+/** The last error of what was started at `place`, if it has not been put right. */
+export function ProblemAt({ app, place }: { readonly app: App; readonly place: Place }) {
+  const problem = app.problems.value[place];
+  return problem === undefined ? null : <ProblemBox problem={problem} />;
+}
+
+export function ProblemBox({ problem }: { readonly problem: Problem }) {
+  return (
+    <div class="problem" role="alert" data-testid="error" data-errno={problem.errno}>
+      <p>{problem.text}</p>
+      {problem.hint === undefined ? null : <p class="hint">{problem.hint}</p>}
+    </div>
+  );
+}
+
+interface BarProps {
+  readonly label: string;
+  readonly percent: number;
+  readonly offset: number;
+  readonly len: number;
+  readonly tone?: string | undefined;
+  readonly testId?: string;
+}
+
+/** A progress bar: whole percent for people, bytes for programs. */
+export function Bar({ label, percent, offset, len, tone, testId }: BarProps) {
+  return (
+    <div
+      class={`bar ${tone ?? ""}`}
+      role="progressbar"
+      aria-label={label}
+      aria-valuemin={0}
+      aria-valuemax={100}
+      aria-valuenow={percent}
+      data-testid={testId}
+      data-offset={offset}
+      data-len={len}
+    >
+      <div class="fill" style={{ transform: `scaleX(${len === 0 ? 1 : offset / len})` }} />
+    </div>
+  );
+}
