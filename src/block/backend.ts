@@ -112,8 +112,13 @@ export class BlockBackend implements RootParent {
     this.#onDrain?.begin();
   }
 
+  /** True while no request of its own is under way. */
+  get isIdle(): boolean {
+    return this.#inFlight === 0;
+  }
+
   isQuiet(): boolean {
-    return this.#inFlight === 0 && (this.#onDrain?.isQuiet() ?? true);
+    return this.isIdle && (this.#onDrain?.isQuiet() ?? true);
   }
 
   drainedEnd(): void {

@@ -10,7 +10,7 @@ import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import { type BackendInit, BlockBackend } from "./backend.ts";
 import { BlockChild, type RootParent } from "./child.ts";
-import type { BlockDriver, ChildRole, World } from "./driver.ts";
+import type { BlockDriver, ChildRole, Children, World } from "./driver.ts";
 import * as io from "./io.ts";
 import { BlockNode } from "./node.ts";
 import { type BlockdevOptions, type BlockdevRef, checkOptions } from "./options.ts";
@@ -67,14 +67,12 @@ export class Graph {
     throw new BlockError("ENOENT", `Cannot find node '${name}'`);
   }
 
-  /** A device by its name, else a node by its. @throws BlockError ENOENT (DeviceNotFound) */
+  /** A device by its name, else a node by its. @throws BlockError ENOENT (GenericError) */
   getDeviceOrNode(name: string): BlockNode {
     for (const backend of this.#backends) if (backend.name === name) return backend.node;
     const node = this.find(name);
     if (node) return node;
-    throw new BlockError("ENOENT", `Cannot find device or node '${name}'`, {
-      class: "DeviceNotFound",
-    });
+    throw new BlockError("ENOENT", `Cannot find device or node '${name}'`);
   }
 
   /** @throws BlockError EINVAL with the drivers that there are */
@@ -131,7 +129,7 @@ export class Graph {
         options: checked.own as never,
         nodeName: node.name,
         readOnly: node.readOnly,
-        children: Object.fromEntries(node.children),
+        children: liveChildren(node),
         ...(signal && { signal }),
       });
       node.setState(state);
@@ -241,7 +239,8 @@ export class Graph {
   /** Waits for the backend's requests, then takes it away; nodes that only it used are closed. */
   async closeBackend(backend: BlockBackend): Promise<void> {
     backend.markClosed();
-    while (!backend.isQuiet()) await this.#quietBell.rung();
+    // Not isQuiet(): a job that closes its own backend is at work.
+    while (!backend.isIdle) await this.#quietBell.rung();
     if (!this.#backends.delete(backend)) return;
     await this.#detach(backend.edge);
   }
@@ -400,6 +399,15 @@ export class Graph {
     for (const node of nodes) visit(node);
     for (const [edge, permissions] of plan) edge.permissions = permissions;
   }
+}
+
+/** The edges as the graph has them at any moment: a driver keeps this, and jobs change backings. */
+function liveChildren(node: BlockNode): Children {
+  const roles: readonly ChildRole[] = ["file", "data-file", "backing", "target"];
+  const live = {};
+  for (const role of roles)
+    Object.defineProperty(live, role, { get: () => node.children.get(role) });
+  return live;
 }
 
 /** A name inside an image is never followed: whoever opens it says what stands below. */

@@ -188,8 +188,9 @@ export class BlockJob extends Job {
         device: this.id,
         operation: error.at?.op === "write" ? "write" : "read",
         action,
-        // Not QEMU's: a person wants to know which URL, which bytes.
+        // Not QEMU's: a person wants to know which URL, which bytes, and what helps.
         reason: error.message,
+        errno: error.errno,
       },
     });
     if (action === "stop") {

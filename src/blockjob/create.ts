@@ -84,7 +84,7 @@ function checkCreateOptions(
     ...(driver.kind === "format" && { file: v.string() }),
     ...driver.createOptions,
   };
-  const checked = check(v.strictObject(entries), options) as Record<string, unknown>;
+  const checked = check(v.strictObject(entries), options, "options") as Record<string, unknown>;
   if (driver.kind !== "format") {
     const { driver: _name, ...own } = checked;
     return { file: undefined, own };

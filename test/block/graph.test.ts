@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { BlockBackend } from "../../src/block/backend.ts";
 import { Graph } from "../../src/block/graph.ts";
+import type { BlockdevOptions } from "../../src/block/options.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import { chainOf } from "../../src/block/status.ts";
 import { copyOnRead } from "../../src/drivers/filter/copy-on-read.ts";
@@ -167,7 +168,7 @@ async function makeGraph(): Promise<Graph> {
   return new Graph(await testWorld(), [memoryDriver(), tinyFormat, copyOnRead]);
 }
 
-function tiny(name: string, more: object = {}) {
+function tiny(name: string, more: object = {}): BlockdevOptions {
   return {
     driver: "tiny",
     "node-name": name,
@@ -175,7 +176,7 @@ function tiny(name: string, more: object = {}) {
     size: 1000,
     "cluster-size": 64,
     ...more,
-  } as never;
+  };
 }
 
 function device(

@@ -9,6 +9,8 @@ export interface Fault {
   readonly errno: Errno;
   /** Only requests that touch this byte; all if left out. */
   readonly offset?: number;
+  /** So many requests go well before that. */
+  after?: number;
 }
 
 export function faultyDriver(name: string): BlockDriver & { fault: Fault | null } {
@@ -24,6 +26,7 @@ export function faultyDriver(name: string): BlockDriver & { fault: Fault | null 
         if (fault?.op !== op) return;
         const at = fault.offset;
         if (at !== undefined && (at < offset || at >= offset + bytes)) return;
+        if (fault.after !== undefined && fault.after-- > 0) return;
         throw new BlockError(fault.errno, `Injected ${op} error`);
       };
       return {
