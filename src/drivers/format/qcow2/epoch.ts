@@ -1,0 +1,184 @@
+/**
+ * What is written in which order, so that at every moment what is on disk is clean or has leaks,
+ * never worse: also when the tab is killed between any two writes, or the store loses everything
+ * since its last flush. Metadata changes gather in pages.ts; one epoch writes them:
+ *
+ *     step 0   new refcount blocks                              only if there are any
+ *              ─── flush ───
+ *     step A   guest data and copies (written before, by io.ts), refcounts that went up,
+ *              refcount table entries of new blocks, whole new L2 tables
+ *              ─── flush ───
+ *     step B   entries that can be reached: in L2 tables that were there, and in the L1 table
+ *              ─── flush ───
+ *     then     refcounts of what was freed go down, in memory: part of the next step A
+ *
+ * What holds because of it:
+ *
+ *   1. A pointer on disk points to what is on disk: data, L2 tables and refcount blocks are flushed
+ *      before the entry that leads to them is written.
+ *   2. A cluster that something on disk refers to has its refcount on disk: refcounts go up in A,
+ *      references appear in B.
+ *   3. A refcount goes down only after the last reference to it is gone from the disk: after B's
+ *      flush. Until then the cluster is not free in memory either, so nobody is given it.
+ *   4. Nothing is changed in memory between the start of A and the end of B: the caller holds the
+ *      image's mutex. So B cannot write an entry whose data or refcount came after A.
+ *   5. A page is clean only when the flush after its writing has succeeded. After a failure
+ *      everything is written again, in the same order.
+ *   6. A step that has nothing to write is left out, its flush too; but A always flushes, for the
+ *      guest's data.
+ */
+
+import { settleAll } from "../../../base/settle.ts";
+import type { Image } from "./image.ts";
+import type { Page } from "./pages.ts";
+
+/** Most runs of freed clusters that are remembered; more start an epoch early. */
+const FREED_RUNS_MAX = 16 * 1024;
+/** Adjacent pages go out as one write, up to this many bytes. */
+const WRITE_BYTES_MAX = 128 * 1024;
+const PARALLEL_WRITES = 16;
+
+interface FreedRun {
+  /** In host clusters. */
+  index: number;
+  count: number;
+}
+
+export class Epoch {
+  readonly #image: Image;
+  /** Offsets of refcount blocks that no durable refcount table entry leads to. */
+  readonly #newBlocks = new Set<number>();
+  /** Offsets of L2 tables that no L1 entry in the file leads to. */
+  readonly #newTables = new Set<number>();
+  #freed: FreedRun[] = [];
+
+  constructor(image: Image) {
+    this.#image = image;
+  }
+
+  addNewBlock(offset: number): void {
+    this.#newBlocks.add(offset);
+  }
+
+  addNewTable(offset: number): void {
+    this.#newTables.add(offset);
+  }
+
+  /** One reference less to each of `count` clusters, once that is on disk (invariant 3). */
+  free(offset: number, count: number): void {
+    const index = offset / this.#image.layout.clusterBytes;
+    const last = this.#freed.at(-1);
+    if (last && last.index + last.count === index) last.count += count;
+    else this.#freed.push({ index, count });
+  }
+
+  /**
+   * To be called under the mutex before a change: a change may then dirty a few pages.
+   *
+   * @throws BlockError what writing throws; nothing is lost then
+   */
+  async makeRoom(): Promise<void> {
+    if (this.#image.pages.isFull || this.#freed.length >= FREED_RUNS_MAX) await this.run();
+  }
+
+  /** One epoch. The caller holds the mutex. @throws BlockError what writing or flushing throws */
+  async run(): Promise<void> {
+    const { pages } = this.#image;
+    if (this.#newBlocks.size > 0) {
+      await this.#step((page) => this.#newBlocks.has(page.table.offset));
+      this.#newBlocks.clear();
+    }
+    await this.#step((page) => !this.#isReachable(page), true);
+    // From its first write on, step B makes them reachable, whether it succeeds or not.
+    this.#newTables.clear();
+    if (pages.hasDirty) await this.#step(() => true);
+    await this.#settleFreed();
+  }
+
+  /** run(), and again until no refcount waits to go down. For close(). */
+  async finish(): Promise<void> {
+    do await this.run();
+    while (this.#image.pages.hasDirty || this.#freed.length > 0);
+  }
+
+  /**
+   * Forgets what was not written yet, on an image that must not be written any more.
+   *
+   * @returns true if there was something
+   */
+  abandon(): boolean {
+    const { pages } = this.#image;
+    const had = pages.hasDirty || this.#freed.length > 0;
+    for (const page of pages.dirtyPages(() => true)) pages.drop(page.offset, 1);
+    this.#freed = [];
+    this.#newBlocks.clear();
+    this.#newTables.clear();
+    return had;
+  }
+
+  /** True for pages that belong in step B. */
+  #isReachable({ table }: Page): boolean {
+    return table.kind === "l1" || (table.kind === "l2" && !this.#newTables.has(table.offset));
+  }
+
+  async #step(wanted: (page: Page) => boolean, always = false): Promise<void> {
+    const { pages } = this.#image;
+    const dirty = pages.dirtyPages(wanted);
+    if (dirty.length === 0 && !always) return;
+    const runs = adjacentRuns(dirty, pages.pageBytes);
+    for (let i = 0; i < runs.length; i += PARALLEL_WRITES) {
+      await settleAll(runs.slice(i, i + PARALLEL_WRITES).map((run) => this.#write(run)));
+    }
+    await this.flushStores();
+    for (const page of dirty) pages.markClean(page);
+  }
+
+  #write(run: readonly Page[]): Promise<void> {
+    const { file, pages } = this.#image;
+    const [first] = run;
+    if (!first) return Promise.resolve();
+    if (run.length === 1) return file.write(first.bytes, first.offset);
+    const buf = new Uint8Array(run.length * pages.pageBytes);
+    for (const [i, page] of run.entries()) buf.set(page.bytes, i * pages.pageBytes);
+    return file.write(buf, first.offset);
+  }
+
+  async flushStores(): Promise<void> {
+    const { file, dataFile } = this.#image;
+    await settleAll([file.flush(), ...(dataFile ? [dataFile.flush()] : [])]);
+  }
+
+  async #settleFreed(): Promise<void> {
+    const { pages, refcounts } = this.#image;
+    const freed = this.#freed.sort((a, b) => a.index - b.index);
+    this.#freed = [];
+    try {
+      for (let run = freed[0]; run; run = freed[0]) {
+        // Going down is safe to write at any time now.
+        if (pages.isFull) await this.#step((page) => !this.#isReachable(page));
+        const lowered = await refcounts.lower(run.index, run.count);
+        run.index += lowered;
+        run.count -= lowered;
+        if (run.count === 0) freed.shift();
+      }
+    } finally {
+      // After a failure: a leak until the next epoch.
+      this.#freed.push(...freed);
+    }
+  }
+}
+
+function adjacentRuns(sorted: readonly Page[], pageBytes: number): Page[][] {
+  const runs: Page[][] = [];
+  let run: Page[] = [];
+  for (const page of sorted) {
+    const last = run.at(-1);
+    const joins = last && last.offset + pageBytes === page.offset;
+    if (!joins || run.length * pageBytes >= WRITE_BYTES_MAX) {
+      run = [];
+      runs.push(run);
+    }
+    run.push(page);
+  }
+  return runs;
+}

@@ -1,0 +1,82 @@
+/**
+ * Where the image's own structures lie, so that nothing is ever written over them.
+ *
+ *     header │ refcount table │ refcount blocks │ L1 │ L2 tables │ snapshot table │ snapshots' L1s
+ *
+ * Pointers come from a file that anything may have happened to. Before guest data goes to a cluster,
+ * before a new one is handed out, and before a table is changed, the place is looked up here: all
+ * fixed areas, and those L2 tables and refcount blocks that are known. All are known where the
+ * tables that point to them are small (SCAN_BYTES, as of a disk of 16 TiB with 64 KiB clusters);
+ * else those that were met. (QEMU: block/qcow2-refcount.c, qcow2_check_metadata_overlap().)
+ */
+
+import { BlockError } from "../../../base/errors.ts";
+
+/** Tables up to this size are read whole when an image is opened for writing. */
+export const SCAN_BYTES = 256 * 1024;
+export type GuardedTable = "L2 table" | "refcount block";
+
+/** Bounds the memory for tables met later on: 16 bytes or so each. */
+const TABLES_MAX = 128 * 1024;
+
+interface Area {
+  readonly name: string;
+  readonly offset: number;
+  readonly end: number;
+}
+
+export class Guard {
+  readonly #areas = new Map<string, Area>();
+  /** Offsets of tables that have one cluster each. */
+  readonly #tables: Readonly<Record<GuardedTable, Set<number>>> = {
+    "L2 table": new Set(),
+    "refcount block": new Set(),
+  };
+  readonly #clusterBytes: number;
+
+  constructor(clusterBytes: number) {
+    this.#clusterBytes = clusterBytes;
+  }
+
+  /** Says where an area is, or is now. @param bytes rounded up to whole clusters; 0: nowhere */
+  setArea(name: string, offset: number, bytes: number): void {
+    const clusters = Math.ceil(bytes / this.#clusterBytes);
+    this.#areas.set(name, { name, offset, end: offset + clusters * this.#clusterBytes });
+  }
+
+  addTable(offset: number, kind: GuardedTable): void {
+    const tables = this.#tables[kind];
+    if (offset > 0 && tables.size < TABLES_MAX) tables.add(offset);
+  }
+
+  hasTable(offset: number, kind: GuardedTable): boolean {
+    return this.#tables[kind].has(offset);
+  }
+
+  /** The cluster may be handed out again. */
+  removeTable(offset: number, kind: GuardedTable): void {
+    this.#tables[kind].delete(offset);
+  }
+
+  /**
+   * What of the image lies in a range of whole clusters; null if nothing known does.
+   *
+   * @param except what is about to be written there, as what it is
+   */
+  find(offset: number, bytes: number, except?: GuardedTable): string | null {
+    const end = offset + bytes;
+    for (const area of this.#areas.values()) {
+      if (area.offset < end && offset < area.end) return area.name;
+    }
+    for (const kind of ["L2 table", "refcount block"] as const) {
+      const tables = this.#tables[kind];
+      if (kind === except || tables.size === 0) continue;
+      for (let at = offset; at < end; at += this.#clusterBytes) if (tables.has(at)) return kind;
+    }
+    return null;
+  }
+}
+
+export function overlapError(what: string, offset: number, area: string): BlockError {
+  return new BlockError("EIO", `The image is corrupt: ${what} at ${offset} lies on its ${area}`);
+}

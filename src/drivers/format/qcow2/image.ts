@@ -1,0 +1,169 @@
+/**
+ * One opened image, as all of the driver's parts share it. The parts are functions over it:
+ *
+ *     map.ts         where is this byte?            refcount.ts   which clusters are free?
+ *     allocate.ts    room for a write               epoch.ts      what is written in which order
+ *     zeroes.ts      zero writes, discards          grow.ts       larger disks
+ *     compressed.ts  packed clusters                rewrite.ts    the header's names
+ *
+ * Whatever changes the image's tables runs inside `mutex`, one at a time. Guest data does not: room
+ * for it is made under the mutex, it is written without, and made reachable under the mutex again.
+ */
+
+import { writeU32, writeU64 } from "../../../base/bytes.ts";
+import { assert, BlockError } from "../../../base/errors.ts";
+import { Mutex } from "../../../base/mutex.ts";
+import type { BlockChild } from "../../../block/child.ts";
+import type { Children } from "../../../block/driver.ts";
+import type { Kernel } from "../../../kernel/kernel.ts";
+import { Epoch } from "./epoch.ts";
+import type { Extensions } from "./extensions.ts";
+import { Guard } from "./guard.ts";
+import { AT, Autoclear, type Header, Incompatible } from "./header.ts";
+import type { Inflater } from "./inflate.ts";
+import type { Layout } from "./layout.ts";
+import { Pages, type Table } from "./pages.ts";
+import { Refcounts } from "./refcount.ts";
+
+export interface ImageInit {
+  readonly header: Header;
+  readonly extensions: Extensions;
+  readonly kernel: Kernel;
+  readonly nodeName: string;
+  readonly readOnly: boolean;
+  readonly children: Children;
+  readonly inflate: Inflater;
+  /** Most memory for tables. */
+  readonly cacheBytes: number;
+}
+
+export class Image {
+  readonly nodeName: string;
+  readonly readOnly: boolean;
+  readonly kernel: Kernel;
+  readonly file: BlockChild;
+  readonly inflate: Inflater;
+  readonly layout: Layout;
+  /** True if guest clusters live in the data-file child, each at its guest offset. */
+  readonly externalData: boolean;
+  readonly mutex = new Mutex();
+  readonly pages: Pages;
+  readonly guard: Guard;
+  readonly refcounts: Refcounts;
+  readonly epoch: Epoch;
+  /** As in the file now. Replaced, never changed. */
+  header: Header;
+  extensions: Extensions;
+  l1: Table;
+  /** Something was found that must not be: nothing is written any more. */
+  isCorrupt: boolean;
+  /** Next free byte for packed data, and the end of the cluster that it is in; null: none yet. */
+  packedTail: { offset: number; end: number } | null = null;
+  readonly #children: Children;
+  #mayWrite = false;
+
+  constructor(init: ImageInit) {
+    const { header, children } = init;
+    assert(children.file, "a qcow2 image has a file");
+    this.nodeName = init.nodeName;
+    this.readOnly = init.readOnly;
+    this.kernel = init.kernel;
+    this.file = children.file;
+    this.inflate = init.inflate;
+    this.layout = header.layout;
+    this.externalData = (header.incompatible.lo & Incompatible.externalData) !== 0;
+    this.header = header;
+    this.extensions = init.extensions;
+    this.#children = children;
+    this.isCorrupt = (header.incompatible.lo & Incompatible.corrupt) !== 0;
+    this.l1 = { kind: "l1", offset: header.l1Offset, bytes: header.l1Entries * 8 };
+    this.pages = new Pages(this.file, init.kernel, this.layout.clusterBytes, init.cacheBytes);
+    this.guard = new Guard(this.layout.clusterBytes);
+    this.refcounts = new Refcounts(this);
+    this.epoch = new Epoch(this);
+  }
+
+  get dataFile(): BlockChild | undefined {
+    return this.#children["data-file"];
+  }
+
+  get backing(): BlockChild | undefined {
+    return this.#children.backing;
+  }
+
+  /** True unless it is certain that unallocated clusters read as zeroes, now and later. */
+  get mayHaveBacking(): boolean {
+    return this.backing !== undefined || this.extensions.backingName !== null;
+  }
+
+  get isRawExternal(): boolean {
+    return this.externalData && (this.header.autoclear.lo & Autoclear.rawExternalData) !== 0;
+  }
+
+  l2Table(offset: number): Table {
+    return { kind: "l2", offset, bytes: this.layout.clusterBytes };
+  }
+
+  /**
+   * Called under the mutex before anything is changed. The first time it clears, in the file, the
+   * autoclear bits that our writes would make untrue: those we do not know, and bitmaps, since we
+   * do not record writes in them.
+   *
+   * @throws BlockError EIO on an image known to be corrupt
+   */
+  async beginChange(): Promise<void> {
+    assert(!this.readOnly, "a read-only image is not changed");
+    this.checkUsable();
+    if (this.#mayWrite) return;
+    const { autoclear } = this.header;
+    const kept = this.externalData ? (autoclear.lo & Autoclear.rawExternalData) >>> 0 : 0;
+    if (autoclear.hi !== 0 || autoclear.lo !== kept) {
+      const bytes = new Uint8Array(8);
+      writeU32(bytes, 4, kept);
+      await this.file.write(bytes, AT.autoclear);
+      await this.file.flush();
+      this.header = { ...this.header, autoclear: { hi: 0, lo: kept } };
+    }
+    this.#mayWrite = true;
+  }
+
+  get hasBegunChanging(): boolean {
+    return this.#mayWrite;
+  }
+
+  checkUsable(): void {
+    if (!this.isCorrupt) return;
+    throw new BlockError(
+      "EIO",
+      `The image of node '${this.nodeName}' is corrupt and is not written any more; repair it first`,
+    );
+  }
+
+  /**
+   * Stops all further writing and says so in the file, as far as it still takes writes.
+   *
+   * @returns the error to throw: what was found, and if the mark could not be set, that
+   */
+  async markCorrupt(found: BlockError): Promise<BlockError> {
+    if (this.isCorrupt || this.readOnly) return found;
+    this.isCorrupt = true;
+    if (this.header.version === 2) return found;
+    const { incompatible } = this.header;
+    const word = { hi: incompatible.hi, lo: (incompatible.lo | Incompatible.corrupt) >>> 0 };
+    this.header = { ...this.header, incompatible: word };
+    const bytes = new Uint8Array(8);
+    writeU64(bytes, 0, word.hi * 2 ** 32 + word.lo);
+    try {
+      await this.file.write(bytes, AT.incompatible);
+      await this.file.flush();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      return new BlockError(
+        found.errno,
+        `${found.message}; the image could not be marked corrupt: ${error.message}`,
+        { cause: found },
+      );
+    }
+    return found;
+  }
+}

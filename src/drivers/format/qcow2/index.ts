@@ -1,0 +1,22 @@
+/**
+ * The qcow2 driver: QEMU's own image format, versions 2 and 3. See image.ts for its parts.
+ */
+
+import type { BlockDriver } from "../../../block/driver.ts";
+import { type CreateOptions, create, createOptions } from "./create.ts";
+import { looksLikeQcow2 } from "./header.ts";
+import { type OpenOptions, openImage, openOptions } from "./open.ts";
+import { stateOf } from "./state.ts";
+
+export function qcow2Driver(): BlockDriver<OpenOptions, CreateOptions> {
+  return {
+    name: "qcow2",
+    kind: "format",
+    roles: { file: true, "data-file": false, backing: false },
+    openOptions,
+    createOptions,
+    probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
+    open: async (context) => stateOf(await openImage(context)),
+    create,
+  };
+}

@@ -1,0 +1,194 @@
+/**
+ * Opening: the header is believed field by field, then the features decide what may be done.
+ *
+ *     file ─▶ header.ts ─▶ extensions.ts ─▶ features ─▶ where the tables lie ─▶ Image
+ *
+ * Nothing is written here, and nothing is allocated that a number in the file decides the size of,
+ * but one cluster (2 MiB at most).
+ */
+
+import * as v from "valibot";
+import { readU32 } from "../../../base/bytes.ts";
+import { size as sizeSchema } from "../../../base/check.ts";
+import { assert, BlockError } from "../../../base/errors.ts";
+import type { BlockChild } from "../../../block/child.ts";
+import type { Children, OpenContext } from "../../../block/driver.ts";
+import { parseExtensions } from "./extensions.ts";
+import { type GuardedTable, SCAN_BYTES } from "./guard.ts";
+import {
+  checkFeatures,
+  HEAD_BYTES,
+  type Header,
+  Incompatible,
+  invalid,
+  parseHeader,
+} from "./header.ts";
+import { Image } from "./image.ts";
+import { loadInflater } from "./inflate.ts";
+import { hostOffsetOf, SECTOR_BYTES } from "./layout.ts";
+import { CACHE_BYTES, type Table } from "./pages.ts";
+import { readSnapshots } from "./snapshots.ts";
+
+/** The driver's own members of blockdev-add (QEMU: BlockdevOptionsQcow2). */
+export const openOptions = {
+  /** Most bytes of tables in memory; 2 MiB if not given. */
+  "cache-size": v.optional(sizeSchema),
+};
+
+export type OpenOptions = v.InferOutput<v.StrictObjectSchema<typeof openOptions, undefined>>;
+
+/**
+ * @throws BlockError EINVAL that names the field, ENOTSUP that names the feature, EPERM for images
+ *   that may only be read
+ */
+export async function openImage(context: OpenContext<OpenOptions>): Promise<Image> {
+  const image = await readImage(context);
+  try {
+    checkDataFile(image, context.children);
+  } catch (error) {
+    image.pages.close();
+    throw error;
+  }
+  return image;
+}
+
+/** openImage() that does not ask for the data file: enough to change tables. */
+export async function readImage(context: OpenContext<OpenOptions>): Promise<Image> {
+  const { children, readOnly, nodeName, world } = context;
+  const { file } = children;
+  assert(file, "a qcow2 node has a file");
+  const header = parseHeader(await readHead(file, HEAD_BYTES));
+  const head = await readHead(file, header.layout.clusterBytes);
+  const extensions = parseExtensions(head, header);
+  checkFeatures(header, (bit) => extensions.featureName(0, bit));
+  checkPlaces(header, file, readOnly);
+  if (!readOnly) checkWritable(header);
+
+  const inflate = await loadInflater(header.compression);
+  const image = new Image({
+    header,
+    extensions,
+    kernel: world.kernel,
+    nodeName,
+    readOnly,
+    children,
+    inflate,
+    cacheBytes: context.options["cache-size"] ?? CACHE_BYTES,
+  });
+  if (!readOnly) {
+    try {
+      await fillGuard(image);
+    } catch (error) {
+      image.pages.close();
+      throw error;
+    }
+  }
+  return image;
+}
+
+async function readHead(file: BlockChild, bytes: number): Promise<Uint8Array> {
+  const head = new Uint8Array(Math.min(bytes, file.length));
+  await file.read(head, 0);
+  return head;
+}
+
+function checkDataFile({ externalData: needed, extensions }: Image, children: Children): void {
+  const given = children["data-file"] !== undefined;
+  if (needed && !given) {
+    const name = extensions.dataFileName;
+    throw new BlockError(
+      "EINVAL",
+      `The image keeps its data in another file${name === null ? "" : `, '${name}'`}. Names inside ` +
+        "images are not followed: give 'data-file' as a node or its options",
+    );
+  }
+  if (!needed && given) {
+    throw new BlockError("EINVAL", "'data-file' is given, but the image keeps its data in itself");
+  }
+}
+
+/** A table that the file does not hold cannot be read as zeroes: those would be lost clusters. */
+function checkPlaces(header: Header, file: BlockChild, readOnly: boolean): void {
+  const { length } = file;
+  const check = (name: string, offset: number, bytes: number) => {
+    if (bytes === 0 || offset + bytes <= length) return;
+    throw invalid(
+      `${name} is ${offset} and the table ends at ${offset + bytes}, past the file's end at ${length}`,
+    );
+  };
+  check("l1_table_offset", header.l1Offset, header.l1Entries * 8);
+  // Reading needs no refcounts, nor snapshots.
+  if (readOnly) return;
+  const refcountBytes = header.refcountTableClusters * header.layout.clusterBytes;
+  if (refcountBytes === 0) throw invalid("refcount_table_clusters is 0");
+  if (header.refcountTableOffset === 0) throw invalid("refcount_table_offset is 0");
+  check("refcount_table_offset", header.refcountTableOffset, refcountBytes);
+}
+
+/** @throws BlockError EPERM with what to do instead */
+function checkWritable(header: Header): void {
+  const { lo } = header.incompatible;
+  if (lo & Incompatible.corrupt) {
+    throw new BlockError(
+      "EPERM",
+      "The image is marked corrupt. It can be opened with 'read-only': true; to write to it, " +
+        "repair it first (qemu-img check -r all)",
+    );
+  }
+  if (lo & Incompatible.dirty) {
+    throw new BlockError(
+      "EPERM",
+      "The image was not closed cleanly, so its refcounts may be wrong. It can be opened with " +
+        "'read-only': true; to write to it, repair it first (qemu-img check -r all)",
+    );
+  }
+  if (header.size % SECTOR_BYTES !== 0) {
+    throw new BlockError(
+      "EPERM",
+      `The disk's size of ${header.size} is not a multiple of ${SECTOR_BYTES}. It can be opened ` +
+        "with 'read-only': true; the rest of its last sector then reads as zeroes",
+    );
+  }
+}
+
+/** Learns where the image's structures lie. */
+async function fillGuard(image: Image): Promise<void> {
+  const { guard, header, layout, file, l1, refcounts } = image;
+  guard.setArea("header", 0, layout.clusterBytes);
+  guard.setArea("refcount table", refcounts.table.offset, refcounts.table.bytes);
+  guard.setArea("L1 table", l1.offset, l1.bytes);
+  if (header.snapshotCount > 0) {
+    const areas = await readSnapshots(file, header);
+    guard.setArea("snapshot table", header.snapshotsOffset, areas.tableBytes);
+    for (const [i, table] of areas.l1Tables.entries()) {
+      guard.setArea(`snapshot ${i}'s L1 table`, table.offset, table.bytes);
+    }
+  }
+  await scanTable(image, refcounts.table, "refcount block");
+  await scanTable(image, l1, "L2 table");
+}
+
+/** A change behind one entry would be one behind the other as well. */
+function sharedTable(kind: GuardedTable, offset: number): BlockError {
+  return new BlockError(
+    "EPERM",
+    `The image is corrupt: two entries lead to the ${kind} at ${offset}. It can be opened with ` +
+      "'read-only': true",
+  );
+}
+
+async function scanTable(image: Image, table: Table, kind: GuardedTable): Promise<void> {
+  const { pages, guard } = image;
+  if (table.bytes > SCAN_BYTES) return;
+  for (let at = 0; at < table.bytes; at += pages.pageBytes) {
+    const offset = table.offset + at;
+    await pages.load(table, offset);
+    const page = pages.peek(offset);
+    assert(page, "nothing else uses the pages while an image is opened");
+    for (let i = 0; i < page.bytes.length; i += 8) {
+      const at = hostOffsetOf(readU32(page.bytes, i), readU32(page.bytes, i + 4));
+      if (guard.hasTable(at, kind)) throw sharedTable(kind, at);
+      guard.addTable(at, kind);
+    }
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * Which host clusters are in use, and how often: looking up, handing out, giving back.
+ *
+ *   1. A cluster is handed out only if its refcount is 0 and nothing known of the image lies there
+ *      (guard.ts); cluster 0 never is, the header lies there.
+ *   2. Handing out counts up at once, in memory; so nobody is given it a second time.
+ *   3. Giving back what was never referred to counts down at once (release()); all other clusters
+ *      go through epoch.free(), which counts down when it is safe.
+ *   4. A refcount block that does not exist yet is made in the first cluster that it describes.
+ *      Without a block all those clusters are free.
+ *
+ * All under the image's mutex.
+ */
+
+import { writeU64 } from "../../../base/bytes.ts";
+import { BlockError } from "../../../base/errors.ts";
+import { overlapError } from "./guard.ts";
+import type { Image } from "./image.ts";
+import { REFCOUNT_TABLE_RESERVED, tableOffsetOf } from "./layout.ts";
+import type { Page, Table } from "./pages.ts";
+import { appendRegion } from "./refcount-grow.ts";
+
+/** Clusters side by side. */
+export interface HostRun {
+  /** Of the first one, in the file. */
+  readonly offset: number;
+  readonly count: number;
+}
+
+export class Refcounts {
+  table: Table;
+  readonly #image: Image;
+  /** No cluster below it is free, counted in clusters. */
+  #hint = 0;
+
+  constructor(image: Image) {
+    const { header, layout } = image;
+    this.#image = image;
+    this.table = {
+      kind: "refcount-table",
+      offset: header.refcountTableOffset,
+      bytes: header.refcountTableClusters * layout.clusterBytes,
+    };
+  }
+
+  /** How many references a cluster has. */
+  get(index: number): Promise<number> {
+    const { kernel, layout } = this.#image;
+    return this.#withCounts(index, (page, at) =>
+      page ? kernel.refcountGet(page.bytes, layout.refcountOrder, at) : 0,
+    );
+  }
+
+  /**
+   * Hands out the first free run, cut at `want` clusters.
+   *
+   * @throws BlockError EFBIG where offsets end; EIO, and the image is marked corrupt, if what is
+   *   counted as free is in use
+   */
+  async allocate(want: number): Promise<HostRun> {
+    const { kernel, layout } = this.#image;
+    for (let from = this.#hint; ; ) {
+      const step = await this.#withCounts(from, (page, at, left) => {
+        if (!page) return null;
+        const run = kernel.findFreeRun(page.bytes, layout.refcountOrder, at, left, want);
+        if (!run) return { next: from + left };
+        const offset = (from + run.index - at) * layout.clusterBytes;
+        const area = this.#image.guard.find(offset, run.count * layout.clusterBytes);
+        if (area) return { error: overlapError("a cluster that is counted as free", offset, area) };
+        kernel.refcountAdd(page.bytes, layout.refcountOrder, run.index, run.count, 1);
+        this.#image.pages.markDirty(page);
+        this.#hint = from + run.index - at + run.count;
+        return { run: { offset, count: run.count } };
+      });
+      if (step === null) await this.#addBlock(Math.floor(from / layout.refcountBlockEntries));
+      else if (step.error) throw await this.#image.markCorrupt(step.error);
+      else if (step.run) return step.run;
+      else from = step.next;
+    }
+  }
+
+  /** Hands out exactly `count` clusters side by side, at the end of all that is counted. */
+  async allocateRegion(count: number): Promise<number> {
+    if (count === 1) return (await this.allocate(1)).offset;
+    return appendRegion(this.#image, await this.#blockEnd(), count);
+  }
+
+  /** One reference more. @returns false if the refcount cannot go any higher */
+  raise(index: number): Promise<boolean> {
+    const { kernel, layout, pages } = this.#image;
+    return this.#withCounts(index, (page, at) => {
+      if (!page || kernel.refcountAdd(page.bytes, layout.refcountOrder, at, 1, 1) >= 0)
+        return false;
+      pages.markDirty(page);
+      return true;
+    });
+  }
+
+  /**
+   * One reference less, for as many of `count` clusters as share a page with the first.
+   *
+   * @returns how many
+   * @throws BlockError EIO, and the image is marked corrupt, if one has no reference to lose
+   */
+  async lower(index: number, count: number): Promise<number> {
+    const { kernel, layout, pages } = this.#image;
+    const { refcountOrder, clusterBytes } = layout;
+    const done = await this.#withCounts(index, (page, at, left) => {
+      const n = Math.min(count, left);
+      if (!page || kernel.refcountAdd(page.bytes, refcountOrder, at, n, -1) >= 0) return 0;
+      pages.markDirty(page);
+      this.#forgetTail(page, at, index, n);
+      return n;
+    });
+    if (done === 0) {
+      const place = `clusters ${index} to ${index + count - 1} (of ${clusterBytes} bytes)`;
+      throw await this.#image.markCorrupt(
+        new BlockError("EIO", `The image is corrupt: ${place} are in use but have refcount 0`),
+      );
+    }
+    this.#hint = Math.min(this.#hint, index);
+    return done;
+  }
+
+  /**
+   * Takes back clusters that nothing refers to, neither on disk nor in memory. What cannot be
+   * counted down now is left to the next epoch: whoever gives up has an error of his own to tell.
+   */
+  async release({ offset, count }: HostRun): Promise<void> {
+    const { clusterBytes } = this.#image.layout;
+    const index = offset / clusterBytes;
+    let done = 0;
+    try {
+      while (done < count) done += await this.lower(index + done, count - done);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      this.#image.epoch.free(offset + done * clusterBytes, count - done);
+    }
+  }
+
+  /** Packed data must not be added to a cluster that has become free. */
+  #forgetTail(page: Page, at: number, index: number, count: number): void {
+    const { packedTail, layout, kernel } = this.#image;
+    if (!packedTail) return;
+    const tail = packedTail.end / layout.clusterBytes - 1;
+    if (tail < index || tail >= index + count) return;
+    const left = kernel.refcountGet(page.bytes, layout.refcountOrder, at + tail - index);
+    if (left === 0) this.#image.packedTail = null;
+  }
+
+  /**
+   * Looks at the refcounts from a cluster on.
+   *
+   * @param look called once; `at` is the cluster's index in the page and `left` counts from there
+   *   to the page's end; no page: there is no block, and `left` means nothing
+   */
+  async #withCounts<T>(
+    index: number,
+    look: (page: Page | null, at: number, left: number) => T,
+  ): Promise<T> {
+    const { layout, pages } = this.#image;
+    const block = Math.floor(index / layout.refcountBlockEntries);
+    for (;;) {
+      if (block * 8 >= this.table.bytes) return look(null, 0, 0);
+      const entryPage = pages.pageOffset(this.table, block * 8);
+      const entries = pages.peek(entryPage);
+      if (!entries) {
+        await pages.load(this.table, entryPage);
+        continue;
+      }
+      const offset = this.#blockOffset(entries, block);
+      if (offset === 0) return look(null, 0, 0);
+      const area = this.#image.guard.find(offset, layout.clusterBytes, "refcount block");
+      if (area) {
+        throw await this.#image.markCorrupt(overlapError("a refcount block", offset, area));
+      }
+      this.#image.guard.addTable(offset, "refcount block");
+      const table: Table = { kind: "refcount-block", offset, bytes: layout.clusterBytes };
+      const perByte = 8 / 2 ** layout.refcountOrder;
+      const inBlock = index % layout.refcountBlockEntries;
+      const pageOffset = pages.pageOffset(table, Math.floor(inBlock / perByte));
+      const page = pages.peek(pageOffset);
+      if (!page) {
+        await pages.load(table, pageOffset);
+        continue;
+      }
+      const at = inBlock - (pageOffset - offset) * perByte;
+      return look(page, at, pages.pageBytes * perByte - at);
+    }
+  }
+
+  #blockOffset(entries: Page, block: number): number {
+    const at = this.table.offset + block * 8 - entries.offset;
+    const what = `refcount table entry ${block}`;
+    return tableOffsetOf(entries.bytes, at, this.#image.layout, REFCOUNT_TABLE_RESERVED, what);
+  }
+
+  async #addBlock(block: number): Promise<void> {
+    const { epoch, file, guard, layout, kernel, pages } = this.#image;
+    if (block * 8 >= this.table.bytes) {
+      await appendRegion(this.#image, block, 0);
+      return;
+    }
+    const offset = block * layout.refcountBlockEntries * layout.clusterBytes;
+    const area = block === 0 ? "header" : guard.find(offset, layout.clusterBytes);
+    if (area) {
+      throw await this.#image.markCorrupt(overlapError("an uncounted cluster", offset, area));
+    }
+    // Whatever lay in this part of the file, the block's other pages must read as zeroes.
+    await file.writeZeroes(offset, layout.clusterBytes);
+    const entryPage = pages.pageOffset(this.table, block * 8);
+    for (;;) {
+      const entries = pages.peek(entryPage);
+      if (entries) {
+        pages.drop(offset, layout.clusterBytes);
+        const table: Table = { kind: "refcount-block", offset, bytes: layout.clusterBytes };
+        const page = pages.create(table, offset);
+        kernel.refcountAdd(page.bytes, layout.refcountOrder, 0, 1, 1);
+        writeU64(entries.bytes, this.table.offset + block * 8 - entryPage, offset);
+        pages.markDirty(entries);
+        epoch.addNewBlock(offset);
+        guard.addTable(offset, "refcount block");
+        return;
+      }
+      await pages.load(this.table, entryPage);
+    }
+  }
+
+  /** Index behind the last refcount block that there is. */
+  async #blockEnd(): Promise<number> {
+    const { pages } = this.#image;
+    for (let at = this.table.bytes - pages.pageBytes; at >= 0; at -= pages.pageBytes) {
+      let page = pages.peek(this.table.offset + at);
+      for (; !page; page = pages.peek(this.table.offset + at)) {
+        await pages.load(this.table, this.table.offset + at);
+      }
+      const entries = pages.pageBytes / 8;
+      for (let i = entries - 1; i >= 0; i--) {
+        if (this.#blockOffset(page, at / 8 + i) !== 0) return at / 8 + i + 1;
+      }
+    }
+    return 0;
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * Raw: the disk is the file, or a window of it. No metadata; the smallest format there can be.
+ *
+ *     file   │<── offset ──>│<──────── size ────────>│
+ *                           └──────── the disk ──────┘
+ */
+
+import * as v from "valibot";
+import { size as bytesSchema } from "../../base/check.ts";
+import { assert, BlockError } from "../../base/errors.ts";
+import type { BlockChild } from "../../block/child.ts";
+import type { BlockDriver, BlockState, OpenContext } from "../../block/driver.ts";
+
+interface RawOptions {
+  readonly offset?: number | undefined;
+  readonly size?: number | undefined;
+}
+
+interface RawCreateOptions {
+  readonly size: number;
+}
+
+export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> {
+  return {
+    name: "raw",
+    kind: "format",
+    roles: { file: true },
+    openOptions: { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) },
+    createOptions: { size: bytesSchema },
+
+    /** Any file is a raw image; whoever knows it better is surer than 1. */
+    probe: () => 1,
+
+    async open({ options, children }: OpenContext<RawOptions>): Promise<BlockState> {
+      const { file } = children;
+      assert(file, "a raw node has a file");
+      const offset = options.offset ?? 0;
+      checkWindow(file, offset, options.size);
+      return stateOf(file, offset, options);
+    },
+
+    async create({ file, options }) {
+      assert(file, "a raw image is made in a file");
+      await file.truncate(0);
+      await file.truncate(options.size);
+      await file.flush();
+    },
+  };
+}
+
+/** @throws BlockError EINVAL if the window is not in the file */
+function checkWindow(file: BlockChild, offset: number, size: number | undefined): void {
+  if (offset <= file.length && (size === undefined || offset + size <= file.length)) return;
+  const end = size === undefined ? "" : ` with size ${size}`;
+  throw new BlockError(
+    "EINVAL",
+    `The raw disk at offset ${offset}${end} does not lie in its file of ${file.length} bytes`,
+  );
+}
+
+function stateOf(file: BlockChild, offset: number, { size }: RawOptions): BlockState {
+  const isWindow = offset > 0 || size !== undefined;
+  return {
+    limits: { requestAlignment: 1, clusterSize: 0, growable: false },
+    getLength: () => size ?? Math.max(0, file.length - offset),
+    map: async (at, bytes) => ({ kind: "data", bytes, role: "file", offset: offset + at }),
+    allocate: async (at, bytes) => ({
+      bytes,
+      role: "file",
+      offset: offset + at,
+      headBytes: 0,
+      tailBytes: 0,
+      commit: async () => {},
+      abort: async () => {},
+    }),
+    pwriteZeroes: (at, bytes, options) => file.writeZeroes(offset + at, bytes, options),
+    pdiscard: (at, bytes, options) => file.discard(offset + at, bytes, options),
+    async truncate(length) {
+      if (isWindow) throw new BlockError("ENOTSUP", "A window of a file cannot change its size");
+      await file.truncate(length);
+    },
+    flush: () => file.flush(),
+  };
+}
