@@ -37,6 +37,8 @@ export interface StreamOptions {
   readonly bottom?: string | undefined;
   /** What to write into the overlay's header instead of the base's own name. */
   readonly backingFile?: string | undefined;
+  /** Write "raw" as the base's format where that is the name of a protocol driver. */
+  readonly maskProtocol?: boolean | undefined;
   readonly speed?: number | undefined;
   readonly onError?: OnErrorPolicy | undefined;
   readonly filterNodeName?: string | undefined;
@@ -101,6 +103,7 @@ interface StreamPlan {
   /** null: the whole chain is pulled. */
   readonly base: BlockNode | null;
   readonly backingFile: string | undefined;
+  readonly maskProtocol: boolean;
 }
 
 interface Stream {
@@ -145,6 +148,7 @@ function planStream(graph: Graph, device: BlockNode, options: StreamOptions): St
     base,
     bottom: base === null || bottom === overlay ? null : bottom,
     backingFile: options.backingFile,
+    maskProtocol: options.maskProtocol ?? false,
   };
 }
 
@@ -276,7 +280,7 @@ async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
     const done = graph.setBacking(overlay, base);
     try {
       const name = plan.backingFile ?? label?.["backing-filename"] ?? fileName(base);
-      const format = label?.["backing-filename-format"] ?? base?.driver.name ?? null;
+      const format = label?.["backing-filename-format"] ?? formatName(base, plan.maskProtocol);
       await overlay.state.changeBackingFile?.(base ? (name ?? base.name) : null, base && format);
     } catch (error) {
       graph.setBacking(overlay, old);
@@ -285,4 +289,10 @@ async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
     return done;
   });
   await letGo();
+}
+
+/** What a header calls the format of its backing file; null if there is none. */
+function formatName(base: BlockNode | null, maskProtocol: boolean): string | null {
+  if (base === null) return null;
+  return maskProtocol && base.driver.kind === "protocol" ? "raw" : base.driver.name;
 }

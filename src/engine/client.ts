@@ -1,0 +1,190 @@
+/**
+ * The engine as a page sees it: typed QMP commands, events, and the bytes of disks.
+ *
+ *     const client = await connect();
+ *     await client.execute("blockdev-add", { driver: "memory", "node-name": "m", size: 1048576 });
+ *     await client.execute("block-export-add", { type: "message-port", id: "d", "node-name": "m" });
+ *     const device = await client.openDevice("d");
+ *     for await (const event of client.events()) …
+ *
+ * The engine runs in a dedicated worker, since only there browsers have sync access to files. Needs
+ * no cross-origin isolation. Everything throws QmpError; when the worker crashes or the engine stops
+ * after an internal error, all that is outstanding and all that comes after fails with why.
+ */
+
+import type { JobStatus } from "../job/status.ts";
+import type { CommandName, ReturnOf } from "../qmp/commands/index.ts";
+import { DataClient } from "./data-client.ts";
+import { Device } from "./device.ts";
+import type { EventQueue } from "./event-queue.ts";
+import type { ConnectMessage, Port, StoredFile } from "./protocol.ts";
+import { type ArgumentList, type LogEntry, QmpClient } from "./qmp-client.ts";
+import { clientError, QmpError } from "./qmp-error.ts";
+import { type JobOutcome, waitForJob } from "./wait-for-job.ts";
+
+export type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
+export type { QmpEvent } from "../qmp/events.ts";
+export type { BlockDeviceInfo, ImageInfo } from "../qmp/types.ts";
+export type { JobOutcome, LogEntry, StoredFile };
+export { Device, QmpError };
+
+export interface ConnectOptions {
+  /** Another client's worker, to be one more client of its engine. Without it: an own worker. */
+  readonly worker?: Worker;
+  /** Sees all QMP traffic from the greeting on. Must not throw. */
+  readonly log?: (entry: LogEntry) => void;
+}
+
+/** @throws QmpError if the worker cannot be loaded or the engine does not run in this browser */
+export async function connect(options: ConnectOptions = {}): Promise<Client> {
+  const worker =
+    options.worker ??
+    new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "blocktab" });
+  const qmp = new MessageChannel();
+  const data = new MessageChannel();
+  const client = new Client({
+    qmp: qmp.port1,
+    data: data.port1,
+    worker,
+    ownsWorker: options.worker === undefined,
+    log: options.log,
+  });
+  const message: ConnectMessage = { type: "connect", qmp: qmp.port2, data: data.port2 };
+  worker.postMessage(message, [qmp.port2, data.port2]);
+  try {
+    await client.negotiate();
+  } catch (error) {
+    if (options.worker === undefined) worker.terminate();
+    throw error;
+  }
+  return client;
+}
+
+export interface ClientInit {
+  readonly qmp: Port;
+  readonly data: Port;
+  /** What the engine runs in; undefined if in this thread. */
+  readonly worker?: Worker;
+  /** close() ends the engine, too. */
+  readonly ownsWorker: boolean;
+  readonly log?: ((entry: LogEntry) => void) | undefined;
+}
+
+export class Client {
+  /** For other clients of the same engine. */
+  readonly worker: Worker | undefined;
+  /** Sees all QMP traffic, if set. Must not throw. */
+  log: ((entry: LogEntry) => void) | null;
+  readonly #init: ClientInit;
+  readonly #qmp: QmpClient;
+  readonly #data: DataClient;
+  readonly #onCrash: (event: Event) => void;
+  #closed: Promise<void> | null = null;
+  #isBroken = false;
+
+  /** Use connect(). */
+  constructor(init: ClientInit) {
+    this.#init = init;
+    this.worker = init.worker;
+    this.log = init.log ?? null;
+    this.#qmp = new QmpClient(init.qmp, (entry) => this.log?.(entry));
+    this.#data = new DataClient(init.data, (error) => this.#break(new QmpError(error)));
+    this.#onCrash = (event) => {
+      const { message } = event as Partial<ErrorEvent>;
+      const why = message || "it could not be loaded, or ran out of memory";
+      this.#break(clientError("EIO", `The engine's worker has crashed: ${why}`));
+    };
+    init.worker?.addEventListener("error", this.#onCrash);
+    init.worker?.addEventListener("messageerror", this.#onCrash);
+  }
+
+  /** For connect(). */
+  negotiate(): Promise<void> {
+    return this.#qmp.negotiate();
+  }
+
+  /** Runs a QMP command. Commands of one client run in order, those of several side by side. */
+  execute<Name extends CommandName>(
+    name: Name,
+    ...args: ArgumentList<Name>
+  ): Promise<ReturnOf<Name>> {
+    return this.#qmp.execute(name, ...args);
+  }
+
+  /** QMP events from now on, to be read with `for await`; see EventQueue for how many it keeps. */
+  events(): EventQueue {
+    return this.#qmp.events();
+  }
+
+  /** See wait-for-job.ts. */
+  waitForJob(id: string, status: JobStatus, signal?: AbortSignal): Promise<JobOutcome> {
+    return waitForJob(this.#qmp, id, status, signal);
+  }
+
+  /** @param id of an export, see block-export-add. @throws QmpError ENOENT */
+  async openDevice(id: string): Promise<Device> {
+    return new Device(id, this.#data, await this.#data.request({ op: "open", export: id }));
+  }
+
+  /** Hands a File or Blob to the engine, where driver `blob` finds it by name. @throws EEXIST */
+  async addBlob(name: string, blob: Blob): Promise<void> {
+    await this.#data.request({ op: "add-blob", name, blob });
+  }
+
+  /** A node that has it open keeps it. */
+  async removeBlob(name: string): Promise<void> {
+    await this.#data.request({ op: "remove-blob", name });
+  }
+
+  /** The image files that are kept in this browser (OPFS). */
+  listFiles(): Promise<readonly StoredFile[]> {
+    return this.#data.request({ op: "list-files" });
+  }
+
+  /**
+   * An image file for a download: its bytes stay on disk until they are read. Close its node first;
+   * it can be read until the image is opened for writing again.
+   *
+   * @throws QmpError EBUSY while it is open as a node, ENOENT
+   */
+  getFile(filename: string): Promise<File> {
+    return this.#data.request({ op: "get-file", filename });
+  }
+
+  /** @throws QmpError EBUSY while it is open, ENOENT */
+  async removeFile(filename: string): Promise<void> {
+    await this.#data.request({ op: "remove-file", filename });
+  }
+
+  /**
+   * Says good-bye. If this client made the worker, the engine ends first in good order: jobs are
+   * cancelled, nodes flushed and closed.
+   *
+   * @throws QmpError if something could not be written
+   */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const { worker, ownsWorker } = this.#init;
+    try {
+      if (ownsWorker && !this.#isBroken) await this.#data.request({ op: "shutdown" });
+    } finally {
+      this.#data.disconnect();
+      this.#break(clientError("ENOMEDIUM", "The client has been closed"));
+      if (ownsWorker) worker?.terminate();
+    }
+  }
+
+  #break(why: QmpError): void {
+    this.#isBroken = true;
+    this.#init.worker?.removeEventListener("error", this.#onCrash);
+    this.#init.worker?.removeEventListener("messageerror", this.#onCrash);
+    this.#qmp.fail(why);
+    this.#data.fail(why);
+    this.#init.qmp.close();
+    this.#init.data.close();
+  }
+}

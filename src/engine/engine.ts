@@ -1,0 +1,210 @@
+/**
+ * The composition root: one graph, one list of jobs, one list of exports, and the clients of them.
+ *
+ *   monitors, data ports ──▶ commands ──▶ jobs ──▶ graph ──▶ drivers
+ *            ◀────────────── events ──────┘
+ *
+ * It is also the outermost frame: a broken invariant anywhere below stops the engine. From then on
+ * every client is told why, jobs are held at their next pause point, and nothing that is still in
+ * memory is written, since nobody knows whether it is right: a disk is worth more than an uptime.
+ */
+
+import type { Clock } from "../base/clock.ts";
+import { BlockError } from "../base/errors.ts";
+import type { Random } from "../base/random.ts";
+import type { BlockDriver } from "../block/driver.ts";
+import { Graph } from "../block/graph.ts";
+import { JobList } from "../job/list.ts";
+import { loadKernel } from "../kernel/kernel.ts";
+import { COMMANDS } from "../qmp/commands/index.ts";
+import type { QmpServices } from "../qmp/context.ts";
+import { ExportList } from "../qmp/exports.ts";
+import { Monitor } from "../qmp/monitor.ts";
+import { DataPort, type FileStore } from "./data-port.ts";
+import type { Port } from "./protocol.ts";
+
+export interface EngineOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** build/kernel.wasm, or what was compiled from it. */
+  readonly kernelBytes: BufferSource | WebAssembly.Module;
+  readonly drivers: Iterable<BlockDriver>;
+  /** The map that the blob driver was given; clients put their Blobs there. */
+  readonly blobs?: Map<string, Blob>;
+  /** Where images live that clients may list, fetch and delete. */
+  readonly files?: FileStore;
+}
+
+/** @throws BlockError ENOTSUP, ENOMEM if the kernel does not run on this machine */
+export async function createEngine(options: EngineOptions): Promise<Engine> {
+  const { clock, random } = options;
+  const kernel = await loadKernel(options.kernelBytes);
+  return new Engine(new Graph({ clock, random, kernel }, options.drivers), options);
+}
+
+export class Engine {
+  readonly graph: Graph;
+  readonly jobs: JobList;
+  readonly exports: ExportList;
+  readonly clock: Clock;
+  readonly #services: QmpServices;
+  readonly #blobs: Map<string, Blob>;
+  readonly #files: FileStore | undefined;
+  readonly #monitors = new Set<Monitor>();
+  readonly #dataPorts = new Set<DataPort>();
+  readonly #closing = new AbortController();
+  #closed: Promise<void> | null = null;
+  #stopped: BlockError | null = null;
+  /** Why no command is taken any more. */
+  #refusal: BlockError | null = null;
+
+  /** Use createEngine(). */
+  constructor(graph: Graph, options: Omit<EngineOptions, "kernelBytes" | "drivers">) {
+    this.graph = graph;
+    this.clock = options.clock;
+    this.#blobs = options.blobs ?? new Map();
+    this.#files = options.files;
+    this.jobs = new JobList({
+      onStatus: (data) => this.emit({ event: "JOB_STATUS_CHANGE", data }),
+      onBug: (bug) => this.stop(bug),
+    });
+    this.exports = new ExportList(graph, (id) =>
+      this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
+    );
+    this.#services = {
+      graph,
+      jobs: this.jobs,
+      exports: this.exports,
+      clock: this.clock,
+      commands: COMMANDS,
+      signal: this.#closing.signal,
+      emit: (event) => this.emit(event),
+    };
+  }
+
+  /** Why the engine has stopped; null while it works. */
+  get stopped(): BlockError | null {
+    return this.#stopped;
+  }
+
+  /** Sends a QMP event, with the time, to all monitors that have negotiated. */
+  emit({ event, data }: { readonly event: string; readonly data: object }): void {
+    const message = { timestamp: this.clock.timestamp(), event, data };
+    for (const monitor of this.#monitors) monitor.sendEvent(message);
+  }
+
+  /**
+   * A QMP connection.
+   *
+   * @param send takes greeting, replies and events, which it must not change
+   */
+  openMonitor(send: (message: object) => void): Monitor {
+    const monitor = new Monitor({
+      services: this.#services,
+      send,
+      onBug: (bug) => this.stop(bug),
+    });
+    this.#monitors.add(monitor);
+    if (this.#refusal) monitor.stop(this.#refusal);
+    return monitor;
+  }
+
+  closeMonitor(monitor: Monitor): void {
+    monitor.close();
+    // Until then close() has to wait for its command.
+    monitor.idle().then(() => this.#monitors.delete(monitor));
+  }
+
+  /** A client on two ports: QMP, and the data that QMP cannot carry (protocol.ts). */
+  connect(ports: { readonly qmp: Port; readonly data: Port }): void {
+    const { qmp, data } = ports;
+    const monitor = this.openMonitor((message) => qmp.postMessage(message, []));
+    qmp.onmessage = (event) => monitor.receive(event.data);
+    const dataPort: DataPort = new DataPort({
+      port: data,
+      exports: this.exports,
+      blobs: this.#blobs,
+      files: this.#files,
+      isFileOpen: (filename) => this.#isFileOpen(filename),
+      shutdown: () => this.close(),
+      onBug: (bug) => this.stop(bug),
+      onDisconnect: () => {
+        this.#dataPorts.delete(dataPort);
+        this.closeMonitor(monitor);
+        qmp.close();
+      },
+    });
+    this.#dataPorts.add(dataPort);
+    if (this.#stopped) dataPort.stop(this.#stopped);
+  }
+
+  /**
+   * The end after an internal error: see the file's head. The first error counts.
+   *
+   * @param bug what was thrown, anything
+   */
+  stop(bug: unknown): void {
+    if (this.#stopped) return;
+    const text = bug instanceof Error ? bug.message : String(bug);
+    const why = new BlockError("EIO", `The engine has stopped after an internal error: ${text}`, {
+      cause: bug,
+    });
+    this.#stopped = why;
+    this.#refusal = why;
+    for (const job of this.jobs.all()) job.pause();
+    for (const monitor of this.#monitors) monitor.stop(why);
+    for (const dataPort of this.#dataPorts) dataPort.stop(why);
+  }
+
+  /**
+   * An orderly end: cancels all jobs, takes all exports away, flushes and closes all nodes. Goes on
+   * where one of these fails, and then throws the first failure. A second call waits for the first.
+   *
+   * @throws BlockError of the first node that could not be flushed or closed, or if the engine has
+   *   stopped: then nothing is written
+   */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    if (this.#stopped) throw this.#stopped;
+    this.#refusal = new BlockError("ECANCELED", "The engine is closing down");
+    for (const monitor of this.#monitors) monitor.stop(this.#refusal);
+    this.#closing.abort();
+    await this.jobs.cancelAll();
+    for (const monitor of this.#monitors) await monitor.idle();
+    // A last command may have started one.
+    await this.jobs.cancelAll();
+    const failures: BlockError[] = [];
+    const attempt = async (step: Promise<void>) => {
+      try {
+        await step;
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        failures.push(error);
+      }
+    };
+    for (const { id } of this.exports.all) await attempt(this.exports.remove(id, true));
+    // From the top down: closing a node may leave those below it without users.
+    const tried = new Set<string>();
+    const next = () =>
+      this.graph.nodes.find(
+        (node) => node.monitorOwned && node.parents.size === 0 && !tried.has(node.name),
+      );
+    for (let node = next(); node; node = next()) {
+      tried.add(node.name);
+      await attempt(this.graph.remove(node.name));
+    }
+    for (const monitor of this.#monitors) monitor.close();
+    if (failures[0]) throw failures[0];
+  }
+
+  #isFileOpen(filename: string): boolean {
+    return this.graph.nodes.some(
+      ({ driver, state }) =>
+        driver.name === this.#files?.driver && state.info?.().filename === filename,
+    );
+  }
+}

@@ -1,0 +1,43 @@
+/** The same engine on Node, with files as stores: for scripts, command lines and tests. */
+
+import { readFile } from "node:fs/promises";
+import { type Clock, SystemClock } from "../base/clock.ts";
+import { type Random, systemRandom } from "../base/random.ts";
+import type { BlockDriver } from "../block/driver.ts";
+import { browserDrivers } from "../drivers/index.ts";
+import { fileDriver } from "../drivers/protocol/file.ts";
+import { Client } from "./client.ts";
+import { createEngine, type Engine } from "./engine.ts";
+import { localPorts } from "./local-port.ts";
+
+/** Built by `npm run build:wasm`. */
+const KERNEL = new URL("../../build/kernel.wasm", import.meta.url);
+
+export interface NodeEngineOptions {
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly kernelBytes?: BufferSource | WebAssembly.Module;
+  /** Instead of all that work on Node. */
+  readonly drivers?: Iterable<BlockDriver>;
+}
+
+export async function createNodeEngine(options: NodeEngineOptions = {}): Promise<Engine> {
+  const blobs = new Map<string, Blob>();
+  return createEngine({
+    clock: options.clock ?? new SystemClock(),
+    random: options.random ?? systemRandom(),
+    kernelBytes: options.kernelBytes ?? (await readFile(KERNEL)),
+    drivers: options.drivers ?? [...browserDrivers(blobs), fileDriver()],
+    blobs,
+  });
+}
+
+/** A client in the same thread. Its close() leaves the engine running: call engine.close(). */
+export async function connectLocally(engine: Engine): Promise<Client> {
+  const [qmp, engineQmp] = localPorts();
+  const [data, engineData] = localPorts();
+  const client = new Client({ qmp, data, ownsWorker: false });
+  engine.connect({ qmp: engineQmp, data: engineData });
+  await client.negotiate();
+  return client;
+}

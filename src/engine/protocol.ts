@@ -1,0 +1,81 @@
+/**
+ * What a page and its engine say to each other: two ports for each client.
+ *
+ *             ConnectMessage (worker.postMessage, both ports transferred)
+ *   page ═══════════════════════════════════════════════════════════════▶ worker
+ *        ══ qmp ══  QMP, each message one JSON object                     Monitor
+ *        ══ data ═  DataMessage ▶   ◀ DataReply, EngineStopped            DataPort
+ *
+ * QMP stays as QEMU has it. The data port is for what QMP cannot carry: the bytes of exports, Blobs
+ * and Files. Its requests have numbers, run side by side and are answered in any order. Buffers are
+ * transferred, never copied or shared, so no cross-origin isolation is needed.
+ *
+ * Both sides load this file: it has no schemas, so that a page does not load what checks them.
+ */
+
+import { MiB } from "../base/bytes.ts";
+import type { Errno, ErrorClass } from "../base/errors.ts";
+import type { DataRequest } from "./data-request.ts";
+
+/** Most bytes of one read or write; the client splits longer ones. */
+export const REQUEST_BYTES_MAX = 1 * MiB;
+/** Requests that one data port may have under way. Bounds the engine's memory for a client. */
+export const REQUESTS_MAX = 64;
+
+/** The part of MessagePort that is used; see also local-port.ts. */
+export interface Port {
+  postMessage(message: unknown, transfer: Transferable[]): void;
+  onmessage: ((event: MessageEvent) => void) | null;
+  /** Nothing is sent or received any more. */
+  close(): void;
+}
+
+/** The first message to the worker, one for each client. */
+export interface ConnectMessage {
+  readonly type: "connect";
+  readonly qmp: MessagePort;
+  readonly data: MessagePort;
+}
+
+export interface OpenedDevice {
+  readonly device: number;
+  /** In bytes. */
+  readonly size: number;
+  readonly writable: boolean;
+}
+
+export interface StoredFile {
+  readonly filename: string;
+  /** In bytes. */
+  readonly size: number;
+}
+
+/** What each request is answered with; undefined where it is only done. */
+export interface DataResults {
+  open: OpenedDevice;
+  read: ArrayBuffer;
+  "list-files": readonly StoredFile[];
+  "get-file": File;
+}
+export type ResultOf<Op extends DataRequest["op"]> = Op extends keyof DataResults
+  ? DataResults[Op]
+  : undefined;
+
+/** Why a request failed; a QMP error has no errno. */
+export interface ErrorData {
+  readonly class: ErrorClass;
+  readonly desc: string;
+  readonly errno?: Errno;
+}
+
+export type DataReply =
+  | { readonly type: "done"; readonly id: number; readonly result: unknown }
+  | { readonly type: "failed"; readonly id: number; readonly error: ErrorData };
+
+/** An internal error: nothing is done any more, and outstanding requests are not answered. */
+export interface EngineStopped {
+  readonly type: "engine-stopped";
+  readonly error: ErrorData;
+}
+
+export type FromDataPort = DataReply | EngineStopped;

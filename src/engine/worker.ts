@@ -1,0 +1,64 @@
+/**
+ * The engine's worker: makes one engine and connects it to every client whose ports come in.
+ *
+ * What nobody caught is our bug, and stops the engine: every client is told why.
+ */
+
+import kernelUrl from "../../build/kernel.wasm?url";
+import { SystemClock } from "../base/clock.ts";
+import { BlockError } from "../base/errors.ts";
+import { systemRandom } from "../base/random.ts";
+import { browserDrivers } from "../drivers/index.ts";
+import { listOpfs, opfsFile, removeOpfs } from "../drivers/protocol/opfs.ts";
+import { errorData, type FileStore } from "./data-port.ts";
+import { createEngine, type Engine } from "./engine.ts";
+import type { ConnectMessage, EngineStopped } from "./protocol.ts";
+
+const files: FileStore = {
+  driver: "opfs",
+  list: () => listOpfs(),
+  get: (filename) => opfsFile(filename),
+  remove: (filename) => removeOpfs(filename),
+};
+
+let engine: Engine | null = null;
+const starting = start();
+
+addEventListener("message", ({ data }: MessageEvent<ConnectMessage>) => {
+  // Extensions and tools post messages, too.
+  if (data?.type !== "connect") return;
+  starting.then(
+    (started) => started.connect(data),
+    (error) => refuse(data, error),
+  );
+});
+addEventListener("unhandledrejection", ({ reason }) => engine?.stop(reason));
+addEventListener("error", ({ error, message }) => engine?.stop(error ?? message));
+
+async function start(): Promise<Engine> {
+  const blobs = new Map<string, Blob>();
+  engine = await createEngine({
+    clock: new SystemClock(),
+    random: systemRandom(),
+    kernelBytes: await fetchKernel(),
+    drivers: browserDrivers(blobs),
+    blobs,
+    files,
+  });
+  return engine;
+}
+
+async function fetchKernel(): Promise<ArrayBuffer> {
+  const response = await fetch(kernelUrl);
+  if (response.ok) return response.arrayBuffer();
+  throw new BlockError("EIO", `Loading ${kernelUrl} failed: HTTP status ${response.status}`);
+}
+
+/** There is no engine: says so where the client listens from the start. */
+function refuse({ data }: ConnectMessage, error: unknown): void {
+  const text = error instanceof Error ? error.message : String(error);
+  const why =
+    error instanceof BlockError ? error : new BlockError("EIO", `The engine cannot start: ${text}`);
+  const message: EngineStopped = { type: "engine-stopped", error: errorData(why) };
+  data.postMessage(message);
+}

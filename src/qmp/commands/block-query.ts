@@ -1,0 +1,34 @@
+/** What there is: nodes and devices (QEMU: qapi/block-core.json). */
+
+import * as v from "valibot";
+import { nodeInfo, skipImplicit } from "../block-info.ts";
+import { command } from "../schema.ts";
+import { blockDeviceInfo, blockInfo } from "../types.ts";
+
+export const queryNamedBlockNodes = command({
+  name: "query-named-block-nodes",
+  doc: "Lists all nodes.",
+  args: {
+    /** Leave out the images behind each node, which are in the list on their own anyway. */
+    flat: v.optional(v.boolean()),
+  },
+  returns: v.array(blockDeviceInfo),
+  run: ({ graph }, { flat = false }) => graph.nodes.map((node) => nodeInfo(node, { flat })),
+});
+
+export const queryBlock = command({
+  name: "query-block",
+  doc: "Lists all devices. Filters that jobs have put in by themselves are not shown.",
+  args: {},
+  returns: v.array(blockInfo),
+  run: ({ graph }) =>
+    graph.backends
+      .filter(({ name }) => name !== "")
+      .map((backend) => ({
+        device: backend.name,
+        type: "unknown",
+        removable: false,
+        locked: false,
+        inserted: nodeInfo(skipImplicit(backend.node), { skipImplicit: true }),
+      })),
+});

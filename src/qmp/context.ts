@@ -1,0 +1,23 @@
+/** What commands are handed: the engine they work on, and the monitor that the request came from. */
+
+import type { BlockJobServices } from "../blockjob/block-job.ts";
+import type { ExportList } from "./exports.ts";
+import type { Command } from "./schema.ts";
+
+/** One of these per engine. */
+export interface QmpServices extends BlockJobServices {
+  readonly exports: ExportList;
+  readonly commands: ReadonlyMap<string, Command>;
+  /** Raised when the engine closes down: nothing that is still waited for will be wanted. */
+  readonly signal: AbortSignal;
+}
+
+/** One of these per monitor. */
+export interface Session {
+  /** qmp_capabilities has been through: commands are served, events are sent. */
+  negotiated: boolean;
+}
+
+export interface QmpContext extends QmpServices {
+  readonly session: Session;
+}

@@ -1,0 +1,91 @@
+/**
+ * A command as data: its name, what it takes, what it answers, what it does. From this one object
+ * come the argument check, the TypeScript types of the page's client, query-commands, and what
+ * query-qmp-schema needs to know.
+ */
+
+import * as v from "valibot";
+import { check } from "../base/check.ts";
+import { BlockError } from "../base/errors.ts";
+import type { QmpContext } from "./context.ts";
+
+type Entries = v.ObjectEntries;
+type OutputOf<Args extends Entries> = v.InferOutput<v.StrictObjectSchema<Args, undefined>>;
+type InputOf<Args extends Entries> = v.InferInput<v.StrictObjectSchema<Args, undefined>>;
+
+export interface Command<
+  Name extends string = string,
+  Args extends Entries = Entries,
+  Returns extends v.GenericSchema = v.GenericSchema,
+  Open extends boolean = boolean,
+> {
+  /** As on the wire. */
+  readonly name: Name;
+  /** One sentence for people. */
+  readonly doc: string;
+  /** valibot schema of each argument; those that may be left out are v.optional(). */
+  readonly args: Args;
+  /** Further arguments are let through: what runs the command knows them (blockdev-add). */
+  readonly open?: Open;
+  /** What `run` answers. */
+  readonly returns: Returns;
+  /**
+   * @param args checked
+   * @throws BlockError whose class and text become the reply's `error`
+   */
+  run(
+    context: QmpContext,
+    args: OutputOf<Args>,
+  ): v.InferOutput<Returns> | Promise<v.InferOutput<Returns>>;
+}
+
+/** Only there so that TypeScript infers the types of one command from its own parts. */
+export function command<
+  const Name extends string,
+  const Args extends Entries,
+  Returns extends v.GenericSchema,
+  const Open extends boolean = false,
+>(it: Command<Name, Args, Returns, Open>): Command<Name, Args, Returns, Open> {
+  return it;
+}
+
+/** The answer of commands that have none: an empty object. */
+export const nothing = v.strictObject({});
+
+/** A whole number of 64 bits in QAPI; here exact ones only. */
+export const int = v.pipe(v.number(), v.safeInteger());
+
+/** The commands of a list, by name: { name: { args, returns } }. */
+export type CommandTypes<List extends readonly Command[]> = {
+  [C in List[number] as C["name"]]: {
+    readonly args: C extends Command<string, Entries, v.GenericSchema, true>
+      ? Loose<C>
+      : InputOf<C["args"]>;
+    readonly returns: v.InferOutput<C["returns"]>;
+  };
+};
+type Loose<C extends Command> = InputOf<C["args"]> & { readonly [member: string]: unknown };
+
+/**
+ * Checks the arguments and runs the command.
+ *
+ * @param args `arguments` of the request, or {} if it had none
+ * @throws BlockError EINVAL that names the first argument in the wrong; what the command throws
+ */
+export async function invoke(
+  command: Command,
+  context: QmpContext,
+  args: object,
+): Promise<unknown> {
+  if (!command.open) return command.run(context, check(v.strictObject(command.args), args));
+  return command.run(context, check(v.looseObject(command.args), args));
+}
+
+/** @throws BlockError EINVAL (CommandNotFound) */
+export function findCommand(commands: ReadonlyMap<string, Command>, name: string): Command {
+  const command = commands.get(name);
+  if (command) return command;
+  throw new BlockError("EINVAL", `The command '${name}' has not been found`, {
+    class: "CommandNotFound",
+  });
+}

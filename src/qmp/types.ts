@@ -1,0 +1,126 @@
+/**
+ * What the queries answer, in QEMU's words and shapes (qapi/block-core.json, qapi/job.json). Each is
+ * a schema; the TypeScript types are made from them.
+ */
+
+import * as v from "valibot";
+import { size } from "../base/check.ts";
+import { STATUSES } from "../job/status.ts";
+import { int } from "./schema.ts";
+
+export const versionInfo = v.strictObject({
+  qemu: v.strictObject({ major: int, minor: int, micro: int }),
+  package: v.string(),
+});
+
+export const jobStatus = v.picklist(STATUSES);
+
+/** JobInfo: an entry of query-jobs. */
+export const jobInfo = v.strictObject({
+  id: v.string(),
+  type: v.string(),
+  status: jobStatus,
+  "current-progress": int,
+  "total-progress": int,
+  error: v.exactOptional(v.string()),
+});
+
+export const ioStatus = v.picklist(["ok", "failed", "nospace"]);
+
+/** BlockJobInfo: an entry of query-block-jobs. `len` and `offset` have no unit: see the job. */
+export const blockJobInfo = v.strictObject({
+  type: v.string(),
+  /** The job's id. */
+  device: v.string(),
+  len: int,
+  offset: int,
+  busy: v.boolean(),
+  paused: v.boolean(),
+  /** Bytes per second; 0 is unlimited. */
+  speed: int,
+  "io-status": ioStatus,
+  ready: v.boolean(),
+  status: jobStatus,
+  "auto-finalize": v.boolean(),
+  "auto-dismiss": v.boolean(),
+  error: v.exactOptional(v.string()),
+});
+
+/** ImageInfo: an image, and the images behind it. Sizes in bytes. */
+export interface ImageInfo {
+  filename: string;
+  /** Driver name. */
+  format: string;
+  "virtual-size": number;
+  /** What it takes up in its store. */
+  "actual-size"?: number;
+  "dirty-flag"?: boolean;
+  "cluster-size"?: number;
+  encrypted?: boolean;
+  compressed?: boolean;
+  /** As written in the image: a label. */
+  "backing-filename"?: string;
+  "backing-filename-format"?: string;
+  "format-specific"?: { type: string; data: object };
+  "backing-image"?: ImageInfo;
+}
+
+export const imageInfo: v.GenericSchema<ImageInfo> = v.strictObject({
+  filename: v.string(),
+  format: v.string(),
+  "virtual-size": size,
+  "actual-size": v.exactOptional(size),
+  "dirty-flag": v.exactOptional(v.boolean()),
+  "cluster-size": v.exactOptional(size),
+  encrypted: v.exactOptional(v.boolean()),
+  compressed: v.exactOptional(v.boolean()),
+  "backing-filename": v.exactOptional(v.string()),
+  "backing-filename-format": v.exactOptional(v.string()),
+  "format-specific": v.exactOptional(v.strictObject({ type: v.string(), data: v.looseObject({}) })),
+  "backing-image": v.exactOptional(v.lazy(() => imageInfo)),
+});
+
+/** BlockDeviceInfo: an entry of query-named-block-nodes. */
+export const blockDeviceInfo = v.strictObject({
+  file: v.string(),
+  "node-name": v.string(),
+  ro: v.boolean(),
+  drv: v.string(),
+  backing_file: v.exactOptional(v.string()),
+  backing_file_depth: int,
+  children: v.array(v.strictObject({ child: v.string(), "node-name": v.string() })),
+  active: v.boolean(),
+  encrypted: v.boolean(),
+  detect_zeroes: v.picklist(["off", "on", "unmap"]),
+  bps: int,
+  bps_rd: int,
+  bps_wr: int,
+  iops: int,
+  iops_rd: int,
+  iops_wr: int,
+  image: imageInfo,
+  cache: v.strictObject({
+    writeback: v.boolean(),
+    direct: v.boolean(),
+    "no-flush": v.boolean(),
+  }),
+  write_threshold: int,
+});
+export type BlockDeviceInfo = v.InferOutput<typeof blockDeviceInfo>;
+
+/** BlockInfo: an entry of query-block. */
+export const blockInfo = v.strictObject({
+  device: v.string(),
+  type: v.string(),
+  removable: v.boolean(),
+  locked: v.boolean(),
+  inserted: blockDeviceInfo,
+});
+
+/** BlockExportInfo: an entry of query-block-exports. */
+export const blockExportInfo = v.strictObject({
+  id: v.string(),
+  type: v.string(),
+  "node-name": v.string(),
+  "shutting-down": v.boolean(),
+});

@@ -1,0 +1,299 @@
+/**
+ * The real qemu-storage-daemon as the judge: both are told the same, line by line, and must agree on
+ * the kind of every answer (its error class), on the members of every reply, and on the order of
+ * status events. Skipped by name where there is no qemu-storage-daemon.
+ */
+
+import { type ChildProcessByStdio, execFileSync, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
+import { afterAll, expect, it } from "vitest";
+import { createNodeEngine } from "../../src/engine/node.ts";
+import { COMMANDS } from "../../src/qmp/commands/index.ts";
+import { kernelBytes } from "../kernel/load.ts";
+import type { Wire } from "./conversation.ts";
+
+const hasQemu = spawnSync("qemu-storage-daemon", ["--version"]).status === 0;
+const withQemu = it.skipIf(!hasQemu);
+const directory = mkdtempSync(join(tmpdir(), "blocktab-qmp-"));
+afterAll(() => rmSync(directory, { recursive: true }));
+
+/** Ours, and newer than the oldest qemu-storage-daemon that may be installed. */
+const NEWER_MEMBERS = new Set(["children", "active"]);
+/** QEMU resolves names that stand in images; we never do. Nor does every store tell what it uses. */
+const LEFT_OUT_MEMBERS = new Set(["full-backing-filename", "actual-size"]);
+
+withQemu("malformed input is answered in the same way", async () => {
+  await compare([
+    '{"execute":"query-version"}',
+    '{"execute":"nonsense"}',
+    '{"execute":"qmp_capabilities","arguments":{"foo":1}}',
+    '{"execute":"qmp_capabilities"}',
+    '{"execute":"qmp_capabilities"}',
+    '{"execute":"nonsense","id":[1,{"a":null}]}',
+    '{"execute":"query-version","id":null}',
+    '{"arguments":{},"id":1}',
+    '{"execute":1,"id":"x"}',
+    '{"execute":"query-jobs","extra":1}',
+    '{"execute":"query-jobs","arguments":[]}',
+    '{"execute":"query-jobs","arguments":{"x":1}}',
+    '{"execute":"query-jobs","exec-oob":"query-jobs"}',
+    "[]",
+    "1 ",
+    '"x"',
+    "null ",
+    '{"a":}',
+    '{"execute" "query-jobs"}',
+    "{'execute':'query-jobs','id':'it\\'s'}",
+    '{"execute":"job-pause"}',
+    '{"execute":"job-pause","arguments":{"id":1}}',
+    '{"execute":"job-pause","arguments":{"id":null}}',
+    '{"execute":"job-pause","arguments":{"id":"x","y":2}}',
+  ]);
+});
+
+withQemu("what does not fit is refused with the same class", async () => {
+  const file = image("a.qcow2", "-f", "qcow2", "1M");
+  await compare([
+    '{"execute":"qmp_capabilities"}',
+    ...["pause", "resume", "cancel", "complete", "finalize", "dismiss"].map((verb) =>
+      line(`job-${verb}`, { id: "x" }),
+    ),
+    line("block-job-set-speed", { device: "x", speed: 1 }),
+    line("block-job-set-speed", { device: "x", speed: "1" }),
+    line("block-job-set-speed", { device: "x", speed: 1.5 }),
+    line("block-job-set-speed", { device: "x", speed: -1 }),
+    line("blockdev-add", { driver: "file", "node-name": "f" }),
+    line("blockdev-add", { "node-name": "f" }),
+    line("blockdev-add", { driver: "bogus", "node-name": "f" }),
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: file, bogus: 1 }),
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: `${file}.no` }),
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: 1 }),
+    line("blockdev-add", { driver: "file", "node-name": "9f", filename: file }),
+    line("blockdev-add", { driver: "file", filename: file }),
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: file }),
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: file }),
+    line("blockdev-del", { "node-name": "nope" }),
+    line("block-stream", { device: "nope", "job-id": "j" }),
+    line("block-stream", { device: "f" }),
+    line("block-stream", { device: "f", "job-id": "j", "on-error": "bogus" }),
+    line("block-stream", { device: "f", "job-id": "j", base: "x", "base-node": "y" }),
+    line("blockdev-create", { "job-id": "j", options: { driver: "bogus" } }),
+    line("blockdev-create", { "job-id": "j", options: { filename: "x" } }),
+    line("blockdev-create", {
+      "job-id": "0j",
+      options: { driver: "file", filename: file, size: 1 },
+    }),
+    line("block-export-add", { type: "bogus", id: "e", "node-name": "f" }),
+    line("block-export-del", { id: "e" }),
+    line("query-jobs"),
+  ]);
+});
+
+withQemu("a chain is opened, shown, streamed and closed alike", async () => {
+  const base = image("base.qcow2", "-f", "qcow2", "4M");
+  execFileSync("qemu-io", ["-c", "write -P 7 64k 1M", base]);
+  const qmp = (file: string) => [
+    '{"execute":"qmp_capabilities"}',
+    line("blockdev-create", {
+      "job-id": "c",
+      options: { driver: "file", filename: file, size: 0 },
+    }),
+    line("job-dismiss", { id: "c" }),
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: file }),
+    line("blockdev-create", {
+      "job-id": "c",
+      options: {
+        driver: "qcow2",
+        file: "f",
+        size: 4194304,
+        "backing-file": base,
+        "backing-fmt": "qcow2",
+      },
+    }),
+    line("job-dismiss", { id: "c" }),
+    line("blockdev-add", {
+      driver: "qcow2",
+      "node-name": "top",
+      file: "f",
+      backing: { driver: "qcow2", "node-name": "base", file: { driver: "file", filename: base } },
+    }),
+    line("query-named-block-nodes", { flat: true }),
+    line("query-named-block-nodes"),
+    line("blockdev-del", { "node-name": "f" }),
+    line("block-stream", { device: "top", "job-id": "s", speed: 1024, "auto-dismiss": false }),
+    line("block-stream", { device: "top", "job-id": "s2" }),
+    line("query-block-jobs"),
+    line("query-jobs"),
+    line("job-pause", { id: "s" }),
+    line("job-complete", { id: "s" }),
+    line("job-finalize", { id: "s" }),
+    line("job-dismiss", { id: "s" }),
+    line("blockdev-del", { "node-name": "top" }),
+    line("job-cancel", { id: "s" }),
+    line("query-jobs"),
+    line("job-resume", { id: "s" }),
+    line("job-dismiss", { id: "s" }),
+    line("block-stream", { device: "top", "job-id": "s", "auto-dismiss": false }),
+    line("query-jobs"),
+    line("job-dismiss", { id: "s" }),
+    line("blockdev-del", { "node-name": "top" }),
+    line("blockdev-del", { "node-name": "f" }),
+    line("query-named-block-nodes"),
+  ];
+  const [ours, theirs] = [join(directory, "ours.qcow2"), join(directory, "theirs.qcow2")];
+  await compare(qmp(ours), qmp(theirs));
+  expect(execFileSync("qemu-img", ["compare", ours, theirs]).toString()).toContain("identical");
+});
+
+withQemu("commands take the arguments that QEMU's take", async () => {
+  const replies = await askQemu(['{"execute":"qmp_capabilities"}', line("query-qmp-schema")]);
+  const [answer] = replies.at(-1)!.heard;
+  const schema = new Map((answer!["return"] as SchemaInfo[]).map((info) => [info.name, info]));
+  const wrong: string[] = [];
+  for (const { name, args, open } of COMMANDS.values()) {
+    // Unions of what each driver and type takes: they have tests of their own.
+    if (open || name === "block-export-add") continue;
+    const theirs = schema.get(schema.get(name)?.["arg-type"] ?? "")?.members ?? [];
+    for (const member of theirs) {
+      const ours = (args as Record<string, { type: string }>)[member.name];
+      if (ours && (ours.type === "optional") === "default" in member) continue;
+      wrong.push(`${name}: ${member.name}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+});
+
+interface SchemaInfo {
+  name: string;
+  "arg-type"?: string;
+  members?: { name: string; default?: null }[];
+}
+
+/** One line and what came of it, in the order in which it came. */
+interface Exchange {
+  readonly line: string;
+  readonly heard: Wire[];
+}
+
+/** Tells both the same, and expects answers of the same kinds. */
+async function compare(lines: readonly string[], theirLines = lines): Promise<void> {
+  const ours = (await askOurs(lines)).map(digest);
+  const theirs = (await askQemu(theirLines)).map(digest);
+  expect(ours).toEqual(theirs);
+}
+
+/**
+ * The reply and the events of one line. Which of them comes first is not compared: an event that
+ * does not wait for anything may be told before or after the reply. See monitor.ts for what is sure.
+ */
+function digest({ line, heard }: Exchange): object {
+  const isEvent = (message: Wire) => "event" in message;
+  return {
+    line: line.replaceAll(directory, "").replace("theirs", "ours"),
+    reply: heard.filter((message) => !isEvent(message)).map(replyKind),
+    events: heard.filter(isEvent).map(eventKind),
+  };
+}
+
+function eventKind({ event, data }: Wire): string {
+  const members = data as Wire;
+  return `${event} ${members["status"] ?? Object.keys(members).sort()}`;
+}
+
+function replyKind(reply: Wire): string {
+  const id = "id" in reply ? ` id ${JSON.stringify(reply.id, sorted)}` : "";
+  const error = reply["error"] as { class: string } | undefined;
+  return error ? `error ${error.class}${id}` : `return ${shape(reply["return"])}${id}`;
+}
+
+function sorted(_key: string, value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).sort());
+}
+
+/** What a value looks like: types instead of values, members in order. */
+function shape(value: unknown): string {
+  // In what order nodes are listed is no promise.
+  if (Array.isArray(value)) return `[${value.map(shape).sort().join(" ")}]`;
+  if (typeof value !== "object" || value === null) return typeof value;
+  const members = Object.entries(value)
+    .filter(([member]) => !NEWER_MEMBERS.has(member) && !LEFT_OUT_MEMBERS.has(member))
+    .sort()
+    .map(([member, inner]) => `${member}:${shape(inner)}`);
+  return `{${members.join(" ")}}`;
+}
+
+async function askOurs(lines: readonly string[]): Promise<Exchange[]> {
+  const engine = await createNodeEngine({ kernelBytes: kernelBytes() });
+  const session = new Session();
+  const monitor = engine.openMonitor((message) => session.hear(message as Wire));
+  await session.say(lines, (text) => monitor.receiveText(text));
+  await engine.close();
+  return session.exchanges;
+}
+
+async function askQemu(lines: readonly string[]): Promise<Exchange[]> {
+  const args = ["--chardev", "stdio,id=c", "--monitor", "chardev=c"];
+  const daemon: ChildProcessByStdio<Writable, Readable, null> = spawn("qemu-storage-daemon", args, {
+    stdio: ["pipe", "pipe", "ignore"],
+  });
+  try {
+    const session = new Session();
+    createInterface(daemon.stdout).on("line", (text) => session.hear(JSON.parse(text)));
+    await session.say(lines, (text) => daemon.stdin.write(text));
+    return session.exchanges;
+  } finally {
+    daemon.kill();
+  }
+}
+
+/** Says one line after the other, each when the one before it was answered and all jobs rest. */
+class Session {
+  readonly exchanges: Exchange[] = [];
+  readonly #statuses = new Map<string, string>();
+  #isAnswered = false;
+  #wake = () => {};
+
+  hear(message: Wire): void {
+    if ("QMP" in message) return;
+    this.exchanges.at(-1)!.heard.push(message);
+    const { event, data } = message as { event?: string; data?: { id: string; status: string } };
+    if (event === "JOB_STATUS_CHANGE") this.#statuses.set(data!.id, data!.status);
+    if ("return" in message || "error" in message) this.#isAnswered = true;
+    this.#wake();
+  }
+
+  async say(lines: readonly string[], send: (text: string) => void): Promise<void> {
+    // With a speed of next to nothing a running job rests, too, until it is paused.
+    let rest = REST;
+    for (const line of lines) {
+      if (line.includes('"speed":1024')) rest = [...REST, "running"];
+      if (line.includes("job-pause")) rest = REST;
+      this.exchanges.push({ line, heard: [] });
+      this.#isAnswered = false;
+      send(`${line}\n`);
+      while (!this.#isAnswered || [...this.#statuses.values()].some((now) => !rest.includes(now))) {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    }
+  }
+}
+
+const REST = ["paused", "concluded", "null"];
+
+function line(execute: string, args?: object): string {
+  return JSON.stringify({ execute, ...(args && { arguments: args }) });
+}
+
+function image(name: string, ...args: string[]): string {
+  const path = join(directory, name);
+  const size = args.pop()!;
+  execFileSync("qemu-img", ["create", "-q", ...args, path, size]);
+  return path;
+}
