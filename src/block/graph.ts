@@ -250,11 +250,12 @@ export class Graph {
    *
    *   before   users ──▶ [node]          after   users ──▶ [filter] ──▶ [node]
    *
-   * @param options the filter's, without `file`
+   * @param options the filter's, without `file`; without a name queries do not show it as a layer
    * @throws BlockError EBUSY if a link that would move is frozen by a job
    */
   async insertFilter(options: BlockdevOptions, node: BlockNode): Promise<BlockNode> {
-    const inherited = { readOnly: node.readOnly, monitorOwned: true, implicit: true, depth: 0 };
+    const implicit = options["node-name"] === undefined;
+    const inherited = { readOnly: node.readOnly, monitorOwned: true, implicit, depth: 0 };
     const filter = await this.#open({ ...options, file: node.name }, inherited);
     try {
       await this.drained([node], () => {
@@ -334,12 +335,8 @@ export class Graph {
    * QEMU polls in a nested event loop; here it is a wait, so the world may have changed when
    * `change` runs: it looks again at what it relies on.
    */
-  async drained<T>(
-    nodes: readonly BlockNode[],
-    change: () => T | Promise<T>,
-    except?: RootParent,
-  ): Promise<T> {
-    const roots = rootsAbove(nodes).filter((root) => root !== except);
+  async drained<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
+    const roots = rootsAbove(nodes);
     for (const root of roots) root.drainedBegin();
     try {
       while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {

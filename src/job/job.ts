@@ -259,6 +259,8 @@ export class Job extends JobState {
     } catch (reason) {
       this.fail(reason);
     }
+    // QEMU ends a job from its main loop: whoever started it is answered before it tells of its end.
+    await this.clock.yield();
     this.runIsOver = true;
     if (!this.#gate.close()) this.fail(new Error("run() returned while one of its waits went on"));
     this.settle();

@@ -117,8 +117,8 @@ describe("waitForJob", () => {
       sent.push(client.execute("job-pause", { id: "x" }).catch(() => ({})));
     const ended = client.waitForJob("s", "concluded");
     await Promise.all(sent);
-    expect(await client.execute("query-jobs")).toEqual([]);
     expect(await ended).toEqual({ status: "concluded" });
+    expect(await client.execute("query-jobs")).toEqual([]);
   });
 
   it("tells why a job failed", async () => {

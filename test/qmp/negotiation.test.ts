@@ -68,15 +68,16 @@ describe("several monitors", () => {
     const two = await new Conversation(world).negotiated();
     const options = { driver: "memory", name: "m", size: 0 };
     await one.execute("blockdev-create", { "job-id": "j", options });
+    await world.clock.advance(0);
     await two.execute("job-dismiss", { id: "j" });
     expect(one.transcript()).toMatchInlineSnapshot(`
       "
       -> {"execute":"blockdev-create","arguments":{"job-id":"j","options":{"driver":"memory","name":"m","size":0}}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"created"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"running"}}
+      <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"waiting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"pending"}}
-      <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"concluded"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"null"}}
       "

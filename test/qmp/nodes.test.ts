@@ -1,12 +1,14 @@
 /** Making, opening, showing, exporting and closing nodes, as a client types it. */
 
 import { describe, expect, it } from "vitest";
-import { type Conversation, conversation } from "./conversation.ts";
+import { Conversation, conversation, testEngine } from "./conversation.ts";
 
 describe("blockdev-create", () => {
   it("makes an image in a job that stays until it is dismissed", async () => {
-    const qmp = await (await conversation()).negotiated();
+    const world = await testEngine();
+    const qmp = await new Conversation(world).negotiated();
     await create(qmp, "j", { driver: "memory", name: "m", size: 1048576 });
+    await world.clock.advance(0);
     await qmp.execute("query-jobs");
     await qmp.execute("query-block-jobs");
     await create(qmp, "j", { driver: "memory", name: "m2", size: 0 });
@@ -17,9 +19,9 @@ describe("blockdev-create", () => {
       -> {"execute":"blockdev-create","arguments":{"job-id":"j","options":{"driver":"memory","name":"m","size":1048576}}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"created"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"running"}}
+      <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"waiting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"pending"}}
-      <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"concluded"}}
       -> {"execute":"query-jobs"}
       <- {"return":[{"id":"j","type":"create","status":"concluded","current-progress":1,"total-progress":1}]}

@@ -12,7 +12,6 @@
 import * as v from "valibot";
 import { assert, BlockError } from "../../base/errors.ts";
 import type { BlockDriver } from "../../block/driver.ts";
-import { fileOf } from "../../block/io.ts";
 import type { BlockNode } from "../../block/node.ts";
 import { Perm } from "../../block/permissions.ts";
 import { backingOf, chainOf, chainStatus, skipFilters } from "../../block/status.ts";
@@ -70,8 +69,3 @@ export const copyOnRead: BlockDriver<CopyOnReadOptions> = {
     }
   },
 };
-
-/** Used by jobs that put the filter in themselves: the overlay it copies into. */
-export function overlayOf(filter: BlockNode): BlockNode {
-  return skipFilters(fileOf(filter).node);
-}
