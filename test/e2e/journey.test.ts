@@ -1,0 +1,272 @@
+/**
+ * What a user does with the page, in real Chromium, on images that the real qemu-img made; and what
+ * qemu-img says of the file that comes out.
+ */
+
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { BrowserContext } from "playwright";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ensurePage } from "../../scripts/page.ts";
+import { launchChromium, PageDriver } from "../../scripts/page-driver.ts";
+import {
+  checkImage,
+  compareImages,
+  diskSha256,
+  type GuestWrite,
+  makeExpected,
+} from "../../scripts/qemu.ts";
+import { type RunningServer, startServer } from "../../scripts/server.ts";
+import { resolveTemplate } from "../../scripts/template.ts";
+import { MiB } from "../../src/base/bytes.ts";
+import { seededRandom } from "../../src/base/random.ts";
+
+let page: string;
+let folder: string;
+
+beforeAll(async () => {
+  page = await ensurePage();
+  folder = mkdtempSync(join(tmpdir(), "blocktab-e2e-"));
+});
+
+afterAll(() => {
+  rmSync(folder, { recursive: true, maxRetries: 5 });
+});
+
+describe("Try it", () => {
+  it("turns a chain on a server into one local image, while the page writes to it", async () => {
+    const top = makeChain("whole");
+    await using user = await visit(top);
+    const { driver, server } = user;
+    await driver.tryIt();
+    expect(await driver.chain()).toBe(
+      "[http base.qcow2] <── [http mid.qcow2] <── [http top.qcow2] <── [opfs disk.qcow2]",
+    );
+    await driver.setSpeed("1 MiB/s");
+    const during: GuestWrite[] = [];
+    for (const write of writesOn(64 * MiB, 6)) {
+      await driver.writeSector(write.offset, write.bytes);
+      expect(await driver.readSector(write.offset)).toEqual(write.bytes);
+      if ((await driver.job())?.outcome === "") during.push(write);
+      user.writes.push(write);
+    }
+    expect(during.length).toBeGreaterThan(0);
+    await driver.setSpeed("unlimited");
+    expect(await driver.waitForOutcome()).toMatchObject({ outcome: "completed", len: 64 * MiB });
+    await driver.until("one image is left", async () => (await driver.images()) === 1);
+    expect(await driver.chain()).toBe("[opfs disk.qcow2]");
+
+    server.templateUp = false;
+    await driver.reload();
+    await driver.waitForDisk();
+    await user.expectDiskAndFile();
+  });
+
+  it("reads whole with no server at all: the page comes from its cache", async () => {
+    await using user = await visit(makeRaw("offline", 8 * MiB));
+    const { driver, server } = user;
+    await driver.tryIt();
+    await driver.setSpeed("unlimited");
+    await driver.waitForOutcome();
+    await driver.waitForOffline();
+    await server.close();
+    await driver.reload();
+    await driver.waitForDisk();
+    expect(await driver.images()).toBe(1);
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("the job", () => {
+  it("stands still while it is paused, and goes on", async () => {
+    await using user = await visit(makeRaw("pause", 32 * MiB));
+    const { driver } = user;
+    await driver.tryIt();
+    await driver.setSpeed("1 MiB/s");
+    await driver.until("something is done", async () => ((await driver.job())?.offset ?? 0) > 0);
+    await driver.pause();
+    const paused = await driver.job();
+    // The disk is there for the user all the same.
+    const [write] = writesOn(32 * MiB, 1);
+    await driver.writeSector(write!.offset, write!.bytes);
+    user.writes.push(write!);
+    expect(await driver.job()).toMatchObject({ status: "paused", offset: paused!.offset });
+    await driver.resume();
+    await driver.setSpeed("unlimited");
+    expect(await driver.waitForOutcome()).toMatchObject({ outcome: "completed" });
+    await user.expectDiskAndFile();
+  });
+
+  it("leaves a good overlay when it is cancelled, and skips what is there when it starts again", async () => {
+    await using user = await visit(makeRaw("cancel", 32 * MiB));
+    const { driver, server } = user;
+    await driver.tryIt();
+    await driver.until("some is done", async () => ((await driver.job())?.offset ?? 0) >= 8 * MiB);
+    await driver.setSpeed("1 MiB/s");
+    await driver.cancel();
+    const copied = (await driver.job())!.offset;
+    expect(copied).toBeLessThan(32 * MiB);
+    expect(await driver.images()).toBe(2);
+
+    await user.expectCleanFile();
+    await user.reopenWritable();
+    const before = server.templateBytes;
+    await driver.startAgain();
+    await driver.setSpeed("unlimited");
+    expect(await driver.waitForOutcome()).toMatchObject({ outcome: "completed" });
+    // A little more than the rest: whole pieces of the http driver's cache.
+    expect(server.templateBytes - before).toBeLessThan(32 * MiB - copied + 4 * MiB);
+    await user.expectDiskAndFile();
+  });
+
+  it("waits when the server goes away, says so, and goes on when it is back", async () => {
+    await using user = await visit(makeRaw("outage", 32 * MiB));
+    const { driver, server } = user;
+    await driver.tryIt();
+    await driver.setSpeed("2 MiB/s");
+    await driver.until("something is done", async () => ((await driver.job())?.offset ?? 0) > 0);
+    server.templateUp = false;
+    await expect(driver.waitForOutcome()).rejects.toThrow(/template\/0\/outage\.raw/);
+    // The error is told at once; the pause comes when the other reads have given up, too.
+    await expect.poll(async () => (await driver.job())?.status, { timeout: 60_000 }).toBe("paused");
+    server.templateUp = true;
+    await driver.page.getByTestId("resume").click();
+    await driver.until("the error is gone", async () => (await driver.job())?.status === "running");
+    await driver.setSpeed("unlimited");
+    expect(await driver.waitForOutcome()).toMatchObject({ outcome: "completed" });
+    await user.expectDiskAndFile();
+  });
+
+  it("refuses a template that has been changed since the disk was made", async () => {
+    const image = makeRaw("changed", 32 * MiB);
+    await using user = await visit(image);
+    const { driver } = user;
+    await driver.tryIt();
+    await driver.cancel();
+    makeRaw("changed", 8 * MiB, 99);
+    await driver.reload();
+    await driver
+      .until("the page objects", async () => (await driver.errors()).length > 0)
+      .catch(() => {});
+    expect((await driver.errors()).join()).toMatch(/changed/);
+  });
+});
+
+/** A browser of its own on a page of its own. */
+async function visit(image: string): Promise<User> {
+  const template = await resolveTemplate(image);
+  const server = await startServer({ page, template, port: 0 });
+  const profile = mkdtempSync(join(folder, "user-"));
+  const chromium = await launchChromium(profile);
+  const driver = new PageDriver(chromium.pages()[0] ?? (await chromium.newPage()));
+  await driver.goto(server.url);
+  return new User(driver, server, chromium, image, profile);
+}
+
+class User implements AsyncDisposable {
+  readonly driver: PageDriver;
+  readonly server: RunningServer;
+  readonly writes: GuestWrite[] = [];
+  readonly #chromium: BrowserContext;
+  readonly #image: string;
+  readonly #folder: string;
+
+  constructor(
+    driver: PageDriver,
+    server: RunningServer,
+    chromium: BrowserContext,
+    image: string,
+    folder: string,
+  ) {
+    this.driver = driver;
+    this.server = server;
+    this.#chromium = chromium;
+    this.#image = image;
+    this.#folder = folder;
+  }
+
+  /** The page reads, and the downloaded file holds, the template plus the page's own writes. */
+  async expectDiskAndFile(): Promise<void> {
+    const expected = join(this.#folder, "expected.qcow2");
+    const format = this.#image.endsWith(".raw") ? "raw" : "qcow2";
+    await makeExpected(expected, { path: this.#image, format }, this.writes);
+    expect((await this.driver.verify()).sha256).toBe(await diskSha256(expected));
+    const file = await this.expectCleanFile();
+    expect(await compareImages(file, expected)).toBeNull();
+  }
+
+  /** @returns the downloaded file */
+  async expectCleanFile(): Promise<string> {
+    const file = join(this.#folder, "downloaded.qcow2");
+    await this.driver.download(file);
+    expect(await checkImage(file)).toBeNull();
+    return file;
+  }
+
+  /** After a download the disk is open for reading only. */
+  async reopenWritable(): Promise<void> {
+    await this.driver.page.getByTestId("reopen-writable").click();
+    await this.driver.waitForDisk();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#chromium.close();
+    await this.server.close();
+  }
+}
+
+/**
+ *   base.qcow2  48 MiB, 64 KiB clusters, compressed
+ *   mid.qcow2   64 MiB, 4 KiB clusters, some data and some zeroes over the base
+ *   top.qcow2   64 MiB, 2 MiB clusters, a little data
+ *
+ * @returns the top's path
+ */
+function makeChain(name: string): string {
+  const at = (file: string) => join(folder, name, file);
+  mkdirSync(join(folder, name));
+  const raw = makeRaw(`${name}/source`, 24 * MiB);
+  img("resize", "-q", "-f", "raw", raw, "48M");
+  img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=64k", raw, at("base.qcow2"));
+  create(at("mid.qcow2"), "base.qcow2", "cluster_size=4k", "64M");
+  io(at("mid.qcow2"), "write -P 0x11 5M 3M", "write -z 12M 2M", "write -P 0x22 60M 12k");
+  create(at("top.qcow2"), "mid.qcow2", "cluster_size=2M", "64M");
+  io(at("top.qcow2"), "write -P 0x33 40M 1000k", "write -P 0x44 6M 512", "write -z 30M 2M");
+  return at("top.qcow2");
+}
+
+/** A raw disk of random bytes. @returns its path */
+function makeRaw(name: string, bytes: number, seed = 5): string {
+  const path = join(folder, `${name}.raw`);
+  const content = new Uint8Array(bytes);
+  seededRandom(seed).fill(content);
+  writeFileSync(path, content);
+  return path;
+}
+
+function create(path: string, backing: string, options: string, size: string): void {
+  img("create", "-q", "-f", "qcow2", "-o", options, "-b", backing, "-F", "qcow2", path, size);
+}
+
+function img(...args: string[]): void {
+  execFileSync("qemu-img", args);
+}
+
+function io(path: string, ...commands: string[]): void {
+  const args = commands.flatMap((command) => ["-c", command]);
+  execFileSync("qemu-io", ["-f", "qcow2", ...args, path], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+}
+
+/** Sectors of random bytes at random places; the same every time. */
+function writesOn(size: number, count: number): GuestWrite[] {
+  const random = seededRandom(count);
+  return Array.from({ length: count }, () => {
+    const bytes = new Uint8Array(512);
+    random.fill(bytes);
+    return { offset: random.below(size / 512) * 512, bytes };
+  });
+}

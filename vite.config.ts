@@ -1,0 +1,63 @@
+import { playwright } from "@vitest/browser-playwright";
+import { defineConfig } from "vitest/config";
+import { chromiumLaunchOptions } from "./scripts/chromium.mjs";
+import { clearIndexeddb, overrideQuota } from "./test/browser/protocol/commands.ts";
+import { serviceWorker } from "./web/sw-plugin.ts";
+
+export default defineConfig({
+  root: "web",
+  base: "./",
+  cacheDir: "../node_modules/.vite",
+  build: { outDir: "../dist", emptyOutDir: true, assetsInlineLimit: 0, target: "es2022" },
+  worker: { format: "es" },
+  plugins: [serviceWorker()],
+  test: {
+    projects: [
+      {
+        // Everything that needs no browser, and what drives one from outside.
+        test: {
+          name: "node",
+          root: import.meta.dirname,
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/browser/**", "test/e2e/**"],
+          environment: "node",
+          testTimeout: 60_000,
+        },
+      },
+      {
+        // The same conformance suites on real OPFS and IndexedDB, in real Chromium.
+        test: {
+          name: "browser",
+          root: import.meta.dirname,
+          include: ["test/browser/**/*.test.ts"],
+          testTimeout: 60_000,
+          fileParallelism: false,
+          globalSetup: ["test/browser/protocol/commands.ts"],
+          browser: {
+            enabled: true,
+            commands: { overrideQuota, clearIndexeddb },
+            headless: true,
+            screenshotFailures: false,
+            provider: playwright({
+              persistentContext: true,
+              launchOptions: chromiumLaunchOptions(),
+            }),
+            instances: [{ browser: "chromium" }],
+          },
+        },
+      },
+      {
+        // The page and the commands as a user meets them: built, served, driven.
+        test: {
+          name: "e2e",
+          root: import.meta.dirname,
+          include: ["test/e2e/**/*.test.ts"],
+          environment: "node",
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
