@@ -20,13 +20,10 @@ export async function main(args: string[]): Promise<number> {
     console.log(USAGE);
     return 0;
   }
+  const port = values.port ?? process.env["PORT"];
+  const asked = port === undefined ? {} : { port: portOf(port) };
   const template = await chooseTemplate(positionals);
-  const port = values.port === undefined ? process.env["PORT"] : values.port;
-  const server = await startServer({
-    page: await ensurePage(),
-    template,
-    ...(port !== undefined && { port: portOf(port) }),
-  });
+  const server = await startServer({ page: await ensurePage(), template, ...asked });
   report(server, template);
   await interrupted();
   await server.close();

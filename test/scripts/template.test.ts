@@ -166,8 +166,12 @@ describe("refuses, in one line that names the image", () => {
     [
       "an encrypted qcow2",
       () => {
-        const options = ["-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10"];
-        return create("luks.qcow2", "--object", "secret,id=k,data=x", ...options);
+        // crypt_method 2, LUKS. Not by qemu-img: it measures the CPU first, and fails on a busy one.
+        const path = create("luks.qcow2");
+        const bytes = readFileSync(path);
+        bytes.writeUInt32BE(2, 32);
+        writeFileSync(path, bytes);
+        return path;
       },
       /encrypted/,
     ],
