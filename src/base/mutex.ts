@@ -9,10 +9,6 @@ export class Mutex {
   readonly #waiting: (() => void)[] = [];
   #held = false;
 
-  get isHeld(): boolean {
-    return this.#held;
-  }
-
   /**
    * Runs `work` alone. It must not come back for the same mutex: that would wait for ever.
    *

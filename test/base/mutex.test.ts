@@ -26,7 +26,6 @@ it("runs one at a time, in the order of coming", async () => {
   for (const name of ["a", "b", "c"]) await end(name);
   expect(await Promise.all(all)).toEqual(["a", "b", "c"]);
   expect(story).toEqual(["a begins", "a ends", "b begins", "b ends", "c begins", "c ends"]);
-  expect(mutex.isHeld).toBe(false);
 });
 
 it("nobody who comes while it is handed over gets in before those who wait", async () => {
@@ -69,5 +68,4 @@ it("whoever waits can be called off; those behind move up", async () => {
   await end("c");
   await Promise.all([first, third]);
   await expect(mutex.run(work("d"), stop.signal)).rejects.toMatchObject({ errno: "ECANCELED" });
-  expect(mutex.isHeld).toBe(false);
 });

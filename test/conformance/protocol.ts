@@ -390,6 +390,18 @@ export function describeProtocol(
       });
     }
 
+    it("keeps what is written far behind the end while zeroes are written nearer by", async () => {
+      for (let round = 0; round < 20; round++) {
+        const state = await open(await made(new Uint8Array(0)));
+        const data = noise(CHUNK, round);
+        await Promise.all([state.pwrite!(data, 3 * CHUNK, {}), zeroed(state, 1000, 3000)]);
+        expect(state.getLength?.()).toBe(4 * CHUNK);
+        expectBytes(await readAll(state, 3 * CHUNK, CHUNK), data, `round ${round}:`);
+        expectBytes(await readAll(state, 0, CHUNK), new Uint8Array(CHUNK), `round ${round}:`);
+        await close(state);
+      }
+    });
+
     it.each([1, 2, 3, 4])("equals a plain array after random requests, seed %i", async (seed) => {
       const store = await made(noise(50_000, seed));
       await playRandomly(store, noise(50_000, seed), seededRandom(seed));

@@ -11,6 +11,7 @@ import * as v from "valibot";
 import { size } from "../../base/check.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
 import type { BlockDriver, BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import { RangeLock } from "../../block/range-lock.ts";
 import { storeError } from "./errors.ts";
 
 const openOptions = { filename: v.string() };
@@ -77,6 +78,8 @@ class FileState implements BlockState {
   readonly #filename: string;
   readonly #readOnly: boolean;
   #length: number;
+  /** Writers share it; who makes the file longer has it alone, or he would cut off their ends. */
+  readonly #end = new RangeLock();
 
   constructor(handle: FileHandle, filename: string, length: number, readOnly: boolean) {
     this.#handle = handle;
@@ -105,6 +108,15 @@ class FileState implements BlockState {
 
   async pwrite(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
     assert(!this.#readOnly, "nothing writes to a read-only file");
+    const held = await this.#end.acquire(0, Number.POSITIVE_INFINITY, false, signal);
+    try {
+      await this.#write(buf, offset, signal);
+    } finally {
+      this.#end.release(held);
+    }
+  }
+
+  async #write(buf: Uint8Array, offset: number, signal: AbortSignal | undefined): Promise<void> {
     const attempted = `Writing ${buf.length} bytes at ${offset} of '${this.#filename}'`;
     for (let done = 0; done < buf.length; ) {
       throwIfAborted(signal);
@@ -121,8 +133,13 @@ class FileState implements BlockState {
 
   /** Past the end by a hole; Node has no call that punches one in the middle. */
   async pwriteZeroes(offset: number, bytes: number): Promise<void> {
-    if (offset < this.#length) throw new BlockError("ENOTSUP", "No cheap way to write zeroes");
-    await this.truncate(offset + bytes);
+    const held = await this.#end.acquire(0, Number.POSITIVE_INFINITY, true);
+    try {
+      if (offset < this.#length) throw new BlockError("ENOTSUP", "No cheap way to write zeroes");
+      await this.truncate(offset + bytes);
+    } finally {
+      this.#end.release(held);
+    }
   }
 
   async truncate(length: number): Promise<void> {

@@ -93,7 +93,9 @@ export async function create(context: CreateContext<CreateOptions>): Promise<voi
   await file.flush();
   await file.write(header, 0);
   await file.flush();
-  if (options.preallocation === "metadata") await preallocate(context, file);
+  // A raw data file is the disk: every cluster of it is in use, as with QEMU.
+  const mapAll = options.preallocation === "metadata" || options["data-file-raw"] === true;
+  if (mapAll) await preallocate(context, file);
 }
 
 function checkOptions(options: CreateOptions): void {

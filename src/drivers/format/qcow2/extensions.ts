@@ -16,7 +16,6 @@ export const ExtensionType = {
   backingFormat: 0xe2792aca,
   featureNames: 0x6803f857,
   bitmaps: 0x23852875,
-  encryption: 0x0537be77,
   dataFile: 0x44415441,
 } as const;
 
@@ -31,7 +30,6 @@ export interface Extensions {
   readonly backingName: string | null;
   readonly backingFormat: string | null;
   readonly dataFileName: string | null;
-  readonly hasBitmaps: boolean;
   /** What the image calls a feature. @param kind 0 incompatible, 1 compatible, 2 autoclear */
   featureName(kind: number, bit: number): string | undefined;
 }
@@ -58,7 +56,7 @@ export function parseExtensions(cluster: Uint8Array, header: Header): Extensions
   const backingFormat = one(ExtensionType.backingFormat, "backing format");
   const dataFile = one(ExtensionType.dataFile, "data file name");
   const features = one(ExtensionType.featureNames, "feature name");
-  const bitmaps = one(ExtensionType.bitmaps, "bitmaps");
+  one(ExtensionType.bitmaps, "bitmaps");
   if (dataFile && !(header.incompatible.lo & Incompatible.externalData)) {
     throw invalid("there is a data file name, but the incompatible bit of data files is 0");
   }
@@ -70,7 +68,6 @@ export function parseExtensions(cluster: Uint8Array, header: Header): Extensions
         : null,
     backingFormat: backingFormat && text(backingFormat),
     dataFileName: dataFile && text(dataFile),
-    hasBitmaps: bitmaps !== null,
     featureName: (kind, bit) => (features ? findFeature(features, kind, bit) : undefined),
   };
 }

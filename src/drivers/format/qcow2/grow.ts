@@ -2,8 +2,9 @@
  * Larger disks. New bytes read as zeroes, whatever lies in a longer backing file or in the rest of
  * the last cluster; smaller disks are not supported.
  *
- * Order: the disk's old last cluster is cleaned up, a longer L1 table is written where nothing
- * refers to it, then one write of 24 header bytes switches size and table together.
+ * Order: the disk's old last cluster is cleaned up; a longer L1 table is written where nothing refers
+ * to it, and one write of 24 header bytes switches to it; the new clusters are made zero; another such
+ * write switches the size. A crash or failure in between leaves the disk as long as it was.
  */
 
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
@@ -45,10 +46,17 @@ export async function grow(image: Image, length: number): Promise<void> {
   if (dataFile && dataFile.length < length) await dataFile.truncate(length);
   await image.epoch.run();
 
-  const l1 = entries > header.l1Entries ? await longerL1(image, entries) : image.l1;
-  await switchSize(image, length, l1.offset, l1.bytes / 8);
+  if (entries > header.l1Entries) {
+    const l1 = await longerL1(image, entries);
+    await switchSize(image, old, l1.offset, l1.bytes / 8);
+  }
+  // Before the size: at no time may the backing file show through, not even after a crash.
   const firstNew = Math.min(alignUp(old, layout.clusterBytes), length);
-  if (shown > firstNew) await writeZeroesLocked(image, firstNew, shown - firstNew);
+  if (shown > firstNew) {
+    await writeZeroesLocked(image, firstNew, shown - firstNew);
+    await image.epoch.run();
+  }
+  await switchSize(image, length, image.l1.offset, image.l1.bytes / 8);
 }
 
 function checkSnapshots({ header }: Image): void {
@@ -148,10 +156,17 @@ async function longerL1(image: Image, entries: number): Promise<{ offset: number
   const { layout, file, l1, refcounts } = image;
   const clusters = Math.ceil((entries * 8) / layout.clusterBytes);
   const offset = await refcounts.allocateRegion(clusters);
-  await file.writeZeroes(offset, clusters * layout.clusterBytes);
-  if (l1.bytes > 0) await copyWithin(image, l1.offset, offset, l1.bytes);
-  // Writes the refcounts, and flushes the copy.
-  await image.epoch.run();
+  try {
+    await file.writeZeroes(offset, clusters * layout.clusterBytes);
+    if (l1.bytes > 0) await copyWithin(image, l1.offset, offset, l1.bytes);
+    // What was in memory of this place belonged to a table that is gone.
+    image.pages.drop(offset, clusters * layout.clusterBytes);
+    // Writes the refcounts, and flushes the copy.
+    await image.epoch.run();
+  } catch (error) {
+    await refcounts.release({ offset, count: clusters });
+    throw error;
+  }
   return { offset, bytes: entries * 8 };
 }
 

@@ -1,7 +1,7 @@
 /**
  * One opened image, as all of the driver's parts share it. The parts are functions over it:
  *
- *     map.ts         where is this byte?            refcount.ts   which clusters are free?
+ *     l2.ts          where is this byte?            refcount.ts   which clusters are free?
  *     allocate.ts    room for a write               epoch.ts      what is written in which order
  *     zeroes.ts      zero writes, discards          grow.ts       larger disks
  *     compressed.ts  packed clusters                rewrite.ts    the header's names
@@ -16,6 +16,7 @@ import { Mutex } from "../../../base/mutex.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { Children } from "../../../block/driver.ts";
 import type { Kernel } from "../../../kernel/kernel.ts";
+import { markBitmapsInUse } from "./bitmaps.ts";
 import { Epoch } from "./epoch.ts";
 import type { Extensions } from "./extensions.ts";
 import { Guard } from "./guard.ts";
@@ -116,7 +117,11 @@ export class Image {
     this.checkUsable();
     if (this.#mayWrite) return;
     const { autoclear } = this.header;
-    const kept = this.externalData ? (autoclear.lo & Autoclear.rawExternalData) >>> 0 : 0;
+    let kept = this.externalData ? (autoclear.lo & Autoclear.rawExternalData) >>> 0 : 0;
+    if (autoclear.lo & Autoclear.bitmaps && (await markBitmapsInUse(this))) {
+      kept |= Autoclear.bitmaps;
+      await this.file.flush();
+    }
     if (autoclear.hi !== 0 || autoclear.lo !== kept) {
       const bytes = new Uint8Array(8);
       writeU32(bytes, 4, kept);

@@ -1,12 +1,18 @@
 import { readFileSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { GiB, KiB, MiB } from "../../../../src/base/bytes.ts";
+import { GiB, KiB, MiB, readU64 } from "../../../../src/base/bytes.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
+import { Graph } from "../../../../src/block/graph.ts";
+import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
+import { rawDriver } from "../../../../src/drivers/format/raw.ts";
+import { fileDriver } from "../../../../src/drivers/protocol/file.ts";
+import { LogStore, logStoreDriver } from "../log-store.ts";
 import { Model, perform, randomChange } from "../model.ts";
 import {
   chainOptions,
   createImage,
+  type Disk,
   firstDifference,
   hasQemu,
   mixedData,
@@ -18,6 +24,7 @@ import {
   readAll,
   testFolder,
   testGraph,
+  testWorld,
   writeRaw,
 } from "../rig.ts";
 
@@ -247,3 +254,91 @@ describe.skipIf(!hasQemu)("files that were cut off", () => {
     truncateSync(path, full.length);
   });
 });
+
+describe.skipIf(!hasQemu)("growing over a longer backing file", () => {
+  it("never shows it in the new bytes: not after a crash, not after any failure", async () => {
+    writeRaw(folder, "long.raw", new Uint8Array(2 * MiB).fill(0x77));
+    const options = ["-o", "cluster_size=4k", "-b", "long.raw", "-F", "raw"];
+    qemuImg(folder, "create", "-q", "-f", "qcow2", ...options, "o.qcow2", "1M");
+    const start = new Uint8Array(readFileSync(join(folder, "o.qcow2")));
+    let finished = false;
+    for (let failAt = 1; !finished; failAt++) {
+      const store = new LogStore(start);
+      store.failAt = failAt;
+      const disk = await openLogged(store, "long.raw");
+      finished = await disk.backend.truncate(2 * MiB).then(
+        () => true,
+        () => false,
+      );
+      store.failAt = 0;
+      // As a tab that is killed now would leave it.
+      writeRaw(folder, "killed.qcow2", store.bytes);
+      const seen = qemuRaw(folder, "killed.qcow2");
+      expect(
+        seen.subarray(MiB).every((byte) => byte === 0),
+        `failing at ${failAt}`,
+      ).toBe(true);
+      const buf = new Uint8Array(disk.backend.length - MiB);
+      await disk.backend.read(buf, MiB);
+      expect(
+        buf.every((byte) => byte === 0),
+        `failing at ${failAt}`,
+      ).toBe(true);
+      await disk.close().catch(() => {});
+    }
+  });
+});
+
+describe.skipIf(!hasQemu)("growing when the store fails", () => {
+  it("leaks nothing that a later, good try does not give back", async () => {
+    const options = ["-o", "cluster_size=512,refcount_bits=64"];
+    qemuImg(folder, "create", "-q", "-f", "qcow2", ...options, "f.qcow2", `${1000 * 512}`);
+    const start = new Uint8Array(readFileSync(join(folder, "f.qcow2")));
+    for (const failAt of [5, 20, 40, 60, 80]) {
+      const store = new LogStore(start);
+      const disk = await openLogged(store, null);
+      store.failAt = failAt;
+      const failed = await disk.backend.truncate(40 * MiB).catch((error) => error);
+      store.failAt = 0;
+      // A header write that failed makes the image unusable until it is opened again.
+      const again = await disk.backend.truncate(40 * MiB).then(
+        () => true,
+        () => false,
+      );
+      await disk.close().catch(() => {});
+      writeRaw(folder, "f2.qcow2", store.bytes);
+      const { status, text } = qemuCheck(folder, "f2.qcow2");
+      if (again) expect(status, `failing at ${failAt} (${failed?.message}): ${text}`).toBe(0);
+      else expect([0, 3], `failing at ${failAt}: ${text}`).toContain(status);
+    }
+  });
+
+  it("takes over no page of a table that stood where the new L1 table goes", async () => {
+    qemuImg(folder, "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "p.qcow2", "4M");
+    qemuIo(folder, "p.qcow2", "write -P 6 0 64k");
+    const bytes = new Uint8Array(readFileSync(join(folder, "p.qcow2")));
+    const l1 = readU64(bytes, 40, "l1_table_offset");
+    bytes[l1]! &= 0x7f; // Not COPIED: the first write moves the L2 table and frees the old one.
+    const disk = await openLogged(new LogStore(bytes), null);
+    await readAll(disk);
+    await disk.backend.write(new Uint8Array(4096).fill(9), 0);
+    await disk.backend.flush();
+    await disk.backend.flush();
+    await disk.backend.truncate(GiB);
+    const buf = new Uint8Array(8192);
+    await disk.backend.read(buf, 0);
+    expect([buf[0], buf[4096]]).toEqual([9, 6]);
+    await disk.close();
+  });
+});
+
+async function openLogged(store: LogStore, backing: string | null): Promise<Disk> {
+  const drivers = [qcow2Driver(), rawDriver(), fileDriver(), logStoreDriver(store)];
+  const graph = new Graph(await testWorld(), drivers as never);
+  const filename = join(folder, backing ?? "");
+  return openDisk(graph, {
+    driver: "qcow2",
+    file: { driver: "log-store" },
+    backing: backing && { driver: "raw", file: { driver: "file", filename } },
+  });
+}
