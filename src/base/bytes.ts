@@ -20,10 +20,6 @@ export function alignUp(value: number, granule: number): number {
   return rest === 0 ? value : value + (granule - rest);
 }
 
-export function isPowerOfTwo(value: number): boolean {
-  return value > 0 && Number.isInteger(Math.log2(value));
-}
-
 export function readU16(bytes: Uint8Array, at: number): number {
   return bytes[at]! * 0x100 + bytes[at + 1]!;
 }

@@ -11,8 +11,8 @@
  * A state is a table with holes: src/block/io.ts has a correct answer for everything optional.
  * Every request comes through io.ts, which promises the driver:
  *
- *   1. 0 <= offset, 0 < bytes, and offset + bytes <= getLength(); only pwrite() of a state with
- *      limits.growable may be asked to go past the end
+ *   1. 0 <= offset, 0 < bytes, and offset + bytes <= getLength(); only pwrite() and pwriteZeroes() of
+ *      a state with limits.growable may be asked to go past the end
  *   2. offset and bytes are multiples of limits.requestAlignment, for zero writes and discards of
  *      limits.clusterSize where there is one (the end of the disk counts as aligned)
  *   3. nothing that would write is asked of a read-only state

@@ -8,6 +8,7 @@
 
 import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
+import { Mutex } from "../base/mutex.ts";
 import { type BackendInit, BlockBackend } from "./backend.ts";
 import { BlockChild, type RootParent } from "./child.ts";
 import type { BlockDriver, ChildRole, Children, World } from "./driver.ts";
@@ -31,6 +32,12 @@ interface Inherited {
   readonly depth: number;
 }
 
+interface Drain {
+  readonly nodes: readonly BlockNode[];
+  /** All whose drainedEnd() is due; grows if new ones come. */
+  readonly roots: RootParent[];
+}
+
 export class Graph {
   readonly world: World;
   readonly drivers: ReadonlyMap<string, BlockDriver>;
@@ -38,6 +45,8 @@ export class Graph {
   /** On their way out: their names and stores are still taken, but nobody finds them any more. */
   readonly #closing = new Set<BlockNode>();
   readonly #backends = new Set<BlockBackend>();
+  readonly #insertions = new Mutex();
+  readonly #drains = new Set<Drain>();
   readonly #quietBell = new Bell();
   #generated = 0;
 
@@ -137,7 +146,9 @@ export class Graph {
       return node;
     } catch (error) {
       // The first failure is the one to tell; nothing has been written that a close could lose.
-      await this.#dispose(node).catch(() => {});
+      await this.#dispose(node).catch((later: unknown) => {
+        if (!(later instanceof BlockError)) throw later;
+      });
       throw error;
     }
   }
@@ -233,6 +244,12 @@ export class Graph {
       throw error;
     }
     this.#backends.add(backend);
+    // Who comes while the graph is drained waits with the others.
+    for (const drain of this.#drains) {
+      if (!rootsAbove(drain.nodes).includes(backend)) continue;
+      drain.roots.push(backend);
+      backend.drainedBegin();
+    }
     return backend;
   }
 
@@ -253,20 +270,24 @@ export class Graph {
    * @param options the filter's, without `file`; without a name queries do not show it as a layer
    * @throws BlockError EBUSY if a link that would move is frozen by a job
    */
-  async insertFilter(options: BlockdevOptions, node: BlockNode): Promise<BlockNode> {
-    const implicit = options["node-name"] === undefined;
-    const inherited = { readOnly: node.readOnly, monitorOwned: true, implicit, depth: 0 };
-    const filter = await this.#open({ ...options, file: node.name }, inherited);
-    try {
-      await this.drained([node], () => {
-        const users = [...node.parents].filter((edge) => edge.parent !== filter);
-        this.#repoint(users, filter);
-      });
-    } catch (error) {
-      await this.#dispose(filter);
-      throw error;
-    }
-    return filter;
+  insertFilter(options: BlockdevOptions, node: BlockNode): Promise<BlockNode> {
+    // One after another: of two on their way in, each would take the other for a user of the node,
+    // and the graph would become a circle.
+    return this.#insertions.run(async () => {
+      const implicit = options["node-name"] === undefined;
+      const inherited = { readOnly: node.readOnly, monitorOwned: true, implicit, depth: 0 };
+      const filter = await this.#open({ ...options, file: node.name }, inherited);
+      try {
+        await this.drained([node], () => {
+          const users = [...node.parents].filter((edge) => edge.parent !== filter);
+          this.#repoint(users, filter);
+        });
+      } catch (error) {
+        await this.#dispose(filter);
+        throw error;
+      }
+      return filter;
+    });
   }
 
   /** Puts a filter's users back onto what is below it and closes it. */
@@ -302,8 +323,11 @@ export class Graph {
       return async () => {};
     }
     assert(edge, "there is a backing edge to take away");
+    const old = edge.node;
     node.children.delete("backing");
-    return () => this.#detach(edge);
+    old.parents.delete(edge);
+    this.#refreshPermissions([old]);
+    return () => this.#disposeIfUnused(old);
   }
 
   async #disposeIfUnused(node: BlockNode): Promise<void> {
@@ -321,7 +345,8 @@ export class Graph {
     };
     for (const edge of edges) move(edge, target);
     try {
-      this.#refreshPermissions([target, ...before]);
+      // Those that lost an edge first: what a filter no longer passes on must not conflict.
+      this.#refreshPermissions([...before, target]);
     } catch (error) {
       for (const [i, edge] of edges.entries()) move(edge, before[i]!);
       throw error;
@@ -337,13 +362,16 @@ export class Graph {
    */
   async drained<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
     const roots = rootsAbove(nodes);
-    for (const root of roots) root.drainedBegin();
+    const drain: Drain = { nodes, roots };
+    this.#drains.add(drain);
+    for (const root of [...roots]) root.drainedBegin();
     try {
       while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {
         await this.#quietBell.rung();
       }
       return await change();
     } finally {
+      this.#drains.delete(drain);
       for (const root of roots) root.drainedEnd();
     }
   }

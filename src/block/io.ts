@@ -87,6 +87,8 @@ async function readLocked(
     const work = readRun(node, mapping, piece, offset + done, options);
     done += mapping.bytes;
     if (done === inside && running.length === 0) return work;
+    // settleAll() tells of its failure, which may come while the next run is still looked up.
+    work.catch(() => {});
     running.push(work);
     if (running.length === PARALLEL_RUNS) {
       await settleAll(running);

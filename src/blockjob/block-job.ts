@@ -186,7 +186,7 @@ export class BlockJob extends Job {
       event: "BLOCK_JOB_ERROR",
       data: {
         device: this.id,
-        operation: error.at?.op === "write" ? "write" : "read",
+        operation: error.at === undefined || error.at.op === "read" ? "read" : "write",
         action,
         // Not QEMU's: a person wants to know which URL, which bytes, and what helps.
         reason: error.message,

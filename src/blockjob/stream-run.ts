@@ -37,8 +37,6 @@ export class StreamRun {
   /** Up to here, from #offset on, lower layers are known to decide. */
   #inheritedEnd = 0;
   #firstIgnored: BlockError | null = null;
-  /** The policy has just said stop: what else fails of the window is more of the same. */
-  #stopping = false;
   #unflushedBytes = 0;
   #flushedAtMs: number;
 
@@ -77,8 +75,8 @@ export class StreamRun {
   /** Brings all activity to rest, before the job is paused. */
   async quiesce(): Promise<void> {
     await this.#window.drain();
-    if (!this.#stopping) return;
-    this.#stopping = false;
+    // The policy has said stop: what else fails of the window is more of the same.
+    if (this.#job.ioStatus === "ok") return;
     for (const { task } of this.#window.takeFailed()) this.#retry.push(task);
   }
 
@@ -97,7 +95,8 @@ export class StreamRun {
       await this.#window.drain();
       return true; // Its failures come first.
     }
-    return false;
+    // Here, so that a store that is full by now is the policy's matter and not prepare()'s.
+    return this.#unflushedBytes > 0 ? this.#flush() : false;
   }
 
   /**
@@ -152,7 +151,8 @@ export class StreamRun {
 
   #askPolicy(): void {
     for (const { task, error } of this.#window.takeFailed()) {
-      if (this.#stopping || this.#decide(error) === "stop") this.#retry.push(task);
+      const isStopping = this.#job.ioStatus !== "ok";
+      if (isStopping || this.#decide(error) === "stop") this.#retry.push(task);
       else this.#job.progress.workDone(task.bytes);
     }
   }
@@ -161,8 +161,7 @@ export class StreamRun {
   #decide(error: BlockError): "stop" | "ignore" {
     const action = this.#job.onError(error);
     if (action === "report") throw error;
-    if (action === "stop") this.#stopping = true;
-    else this.#firstIgnored ??= error;
+    if (action === "ignore") this.#firstIgnored ??= error;
     return action;
   }
 
@@ -173,12 +172,15 @@ export class StreamRun {
   }
 
   async #flush(): Promise<true> {
+    const bytes = this.#unflushedBytes;
     this.#unflushedBytes = 0;
     try {
       await io.flush(this.#overlay);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
-      this.#decide(error);
+      const at = { node: this.#overlay.name, op: "flush", offset: 0, bytes: 0 } as const;
+      const told = new BlockError(error.errno, error.message, { at, cause: error });
+      if (this.#decide(told) === "stop") this.#unflushedBytes += bytes;
     }
     this.#flushedAtMs = this.#job.clock.now();
     return true;

@@ -63,19 +63,37 @@ export async function startStream(
   const id = options.jobId ?? (graph.find(options.device) ? "" : options.device);
   services.jobs.checkId(id);
 
-  const filter = await graph.insertFilter(
-    {
-      driver: "copy-on-read",
-      ...(options.filterNodeName !== undefined && { "node-name": options.filterNodeName }),
-      ...(plan.bottom && { bottom: plan.bottom.name }),
-    },
-    device,
-  );
+  // Others have their turn while the filter is put in: from now on the layers are ours.
+  const claim = { reason: "block device is in use by block job: stream" };
+  for (const node of plan.layers) node.blockers.add(claim);
+  try {
+    const filter = await graph.insertFilter(
+      {
+        driver: "copy-on-read",
+        ...(options.filterNodeName !== undefined && { "node-name": options.filterNodeName }),
+        ...(plan.bottom && { bottom: plan.bottom.name }),
+      },
+      device,
+    );
+    return await startOver(filter, overlay, plan, services, id, options);
+  } finally {
+    for (const node of plan.layers) node.blockers.delete(claim);
+  }
+}
+
+/** Makes the job over the filter that is in place, and starts it; or takes the filter out again. */
+async function startOver(
+  filter: BlockNode,
+  overlay: BlockNode,
+  plan: StreamPlan,
+  services: BlockJobServices,
+  id: string,
+  options: StreamOptions,
+): Promise<BlockJob> {
+  const { graph } = services;
   let job: BlockJob | null = null;
   const stream: Stream = { services, overlay, filter, plan, isInserted: true, source: null };
   try {
-    // Others had their turn while the filter was put in: look again before anything is blocked.
-    for (const node of plan.layers) node.checkOperation("stream");
     job = new BlockJob(services, {
       id,
       driver: streamDriver(stream),
@@ -86,9 +104,10 @@ export async function startStream(
     job.setSpeed(options.speed ?? 0);
     takeNodes(job, stream);
   } catch (error) {
+    // At once, so that nobody can ask anything of a job that will never run.
+    job?.earlyFail();
     await job?.releaseNodes();
     await graph.removeFilter(filter);
-    job?.earlyFail();
     throw error;
   }
   job.start();
@@ -214,10 +233,10 @@ function takeNodes(job: BlockJob, stream: Stream): void {
         Perm.consistentRead | Perm.writeUnchanged | (node === overlay ? Perm.write : Perm.none),
     });
   }
-  for (let node: BlockNode | null = filter; node && node !== plan.base; ) {
-    const edge: BlockChild | undefined = linkDown(node);
-    if (edge) job.freeze(edge);
-    node = edge?.node ?? null;
+  // Not the link into the base: what stands there may change meanwhile.
+  for (let edge = linkDown(filter); edge && skipFilters(edge.node) !== plan.base; ) {
+    job.freeze(edge);
+    edge = linkDown(edge.node);
   }
 }
 
@@ -279,9 +298,10 @@ async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
     const old = overlay.children.get("backing")?.node ?? null;
     const done = graph.setBacking(overlay, base);
     try {
-      const name = plan.backingFile ?? label?.["backing-filename"] ?? fileName(base);
-      const format = label?.["backing-filename-format"] ?? formatName(base, plan.maskProtocol);
-      await overlay.state.changeBackingFile?.(base ? (name ?? base.name) : null, base && format);
+      const layer = base && skipFilters(base);
+      const name = plan.backingFile ?? label?.["backing-filename"] ?? fileName(layer);
+      const format = formatName(layer, plan.maskProtocol);
+      await overlay.state.changeBackingFile?.(layer ? (name ?? layer.name) : null, format);
     } catch (error) {
       graph.setBacking(overlay, old);
       throw error;

@@ -103,6 +103,18 @@ describe("filters", () => {
     expect([...buf]).toEqual([1, 2, 3]);
   });
 
+  it("come in one over the other when they come at once", async () => {
+    const graph = await makeGraph();
+    await graph.add(tiny("top"));
+    const disk = device(graph, "top", "vda", Perm.consistentRead);
+    const options = ["a", "b"].map((name) => ({ driver: "copy-on-read", "node-name": name }));
+    const top = graph.get("top");
+    await Promise.all(options.map((filter) => graph.insertFilter(filter, top)));
+    const below = (name: string) => graph.get(name).children.get("file")!.node.name;
+    expect([disk.node.name, below(disk.node.name)].sort()).toEqual(["a", "b"]);
+    expect(below(below(disk.node.name))).toBe("top");
+  });
+
   it("do not move a link that a job has frozen", async () => {
     const graph = await makeGraph();
     await graph.add(tiny("top"));
@@ -132,6 +144,21 @@ describe("Graph.drained()", () => {
     });
     await Promise.all([first, late]);
     expect(story).toEqual(["first", "quiet", "still quiet", "late"]);
+  });
+
+  it("holds back who is opened while it lasts, too", async () => {
+    const graph = await makeGraph();
+    await graph.add(tiny("top"));
+    const story: string[] = [];
+    let late: Promise<unknown> = Promise.resolve();
+    await graph.drained([graph.get("top")], async () => {
+      const disk = device(graph, "top", "vda", Perm.write);
+      late = disk.write(new Uint8Array(1), 0).then(() => story.push("written"));
+      for (let i = 0; i < 5; i++) await graph.world.clock.yield();
+      story.push("quiet");
+    });
+    await late;
+    expect(story).toEqual(["quiet", "written"]);
   });
 
   it("lets a request that waits be called off", async () => {

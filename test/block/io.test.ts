@@ -2,11 +2,13 @@ import { describe, expect, it } from "vitest";
 import { seededRandom } from "../../src/base/random.ts";
 import { settleAll } from "../../src/base/settle.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
+import type { BlockDriver } from "../../src/block/driver.ts";
 import { Graph } from "../../src/block/graph.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import { chainStatus } from "../../src/block/status.ts";
 import { copyOnRead } from "../../src/drivers/filter/copy-on-read.ts";
 import { memoryDriver } from "../../src/drivers/protocol/memory.ts";
+import { faultyDriver } from "../blockjob/faulty.ts";
 import { testWorld } from "../world.ts";
 import { tinyFormat } from "./tiny-format.ts";
 
@@ -34,6 +36,23 @@ describe("block I/O", () => {
     expect(await bytes(disk, 98, 4)).toEqual([0xbb, 0xbb, 0, 0]);
     await disk.write(filled(1, 0x11), 127);
     expect(await bytes(disk, 98, 4)).toEqual([0xbb, 0xbb, 0, 0]);
+  });
+
+  it("tells of a failed run only when all others are over, and only once", async () => {
+    // An unhandled rejection in between, which stops an engine, would fail this run of tests.
+    const faulty = faultyDriver("faulty");
+    const { graph, layer } = await chain(
+      [
+        [1000, 64, "base"],
+        [1000, 128, "top"],
+      ],
+      faulty,
+    );
+    await layer("base").write(filled(1000, 0xbb), 0);
+    faulty.fault = { op: "read", errno: "EIO", offset: 0 };
+    const buf = new Uint8Array(1000);
+    await expect(layer("top").read(buf, 0)).rejects.toMatchObject({ errno: "EIO" });
+    expect(graph.get("base").isIdle).toBe(true);
   });
 
   it("refuses to write past the end, and on a read-only node, by name", async () => {
@@ -180,16 +199,19 @@ describe("block I/O", () => {
 });
 
 /** A chain of tiny images, base first: [size, cluster size, node name]. `disk` is the top's device. */
-async function chain(layers: [size: number, clusterSize: number, name: string][]) {
+async function chain(
+  layers: [size: number, clusterSize: number, name: string][],
+  store: BlockDriver = memoryDriver() as BlockDriver,
+) {
   const world = await testWorld();
-  const graph = new Graph(world, [memoryDriver(), tinyFormat, copyOnRead]);
+  const graph = new Graph(world, [memoryDriver(), store, tinyFormat, copyOnRead]);
   const devices = new Map<string, BlockBackend>();
   let below: string | null = null;
   for (const [size, clusterSize, name] of layers) {
     const node = await graph.add({
       driver: "tiny",
       "node-name": name,
-      file: { driver: "memory", size: 0 },
+      file: { driver: store.name, size: 0 },
       size,
       "cluster-size": clusterSize,
       ...(below !== null && { backing: below }),

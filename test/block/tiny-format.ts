@@ -11,13 +11,19 @@ import type { BlockDriver } from "../../src/block/driver.ts";
 interface TinyOptions {
   readonly size: number;
   readonly "cluster-size": number;
+  /** The header cannot be written. */
+  readonly sealed?: boolean;
 }
 
 export const tinyFormat: BlockDriver<TinyOptions> = {
   name: "tiny",
   kind: "format",
   roles: { file: true, backing: false },
-  openOptions: { size: v.number(), "cluster-size": v.number() },
+  openOptions: {
+    size: v.number(),
+    "cluster-size": v.number(),
+    sealed: v.exactOptional(v.boolean()),
+  },
 
   async open({ options, children, world }) {
     const clusterSize = options["cluster-size"];
@@ -92,7 +98,7 @@ export const tinyFormat: BlockDriver<TinyOptions> = {
       },
 
       async changeBackingFile(name) {
-        if (name === "forbidden") throw new BlockError("EIO", "The header cannot be written");
+        if (options.sealed) throw new BlockError("EIO", "The header cannot be written");
         label = name;
       },
       info: () => (label === null ? {} : { "backing-filename": label }),

@@ -5,7 +5,7 @@ import type { BlockDriver, RequestOptions } from "../../src/block/driver.ts";
 import { memoryDriver } from "../../src/drivers/protocol/memory.ts";
 
 export interface Fault {
-  readonly op: "read" | "write";
+  readonly op: "read" | "write" | "flush";
   readonly errno: Errno;
   /** Only requests that touch this byte; all if left out. */
   readonly offset?: number;
@@ -21,7 +21,7 @@ export function faultyDriver(name: string): BlockDriver & { fault: Fault | null 
     fault: null as Fault | null,
     async open(context: never) {
       const state = await memory.open(context);
-      const trip = (op: "read" | "write", offset: number, bytes: number) => {
+      const trip = (op: Fault["op"], offset: number, bytes: number) => {
         const { fault } = self;
         if (fault?.op !== op) return;
         const at = fault.offset;
@@ -42,7 +42,10 @@ export function faultyDriver(name: string): BlockDriver & { fault: Fault | null 
           return state.pwrite!(buf, offset, options);
         },
         truncate: (length: number) => state.truncate!(length),
-        flush: () => state.flush!(),
+        async flush() {
+          trip("flush", 0, 0);
+          return state.flush!();
+        },
         close: () => state.close!(),
       };
     },

@@ -1,0 +1,87 @@
+/** block-stream among others, and with a store that fails where it hurts. */
+
+import { expect, it } from "vitest";
+import { KiB, MiB } from "../../src/base/bytes.ts";
+import { startStream } from "../../src/blockjob/stream.ts";
+import { verbs } from "../../src/job/verbs.ts";
+import { chain, hash } from "./rig.ts";
+
+it.each([
+  ["upper", "lower"],
+  ["lower", "upper"],
+])("runs two streams on disjoint parts of a chain, the %s one started first", async (...order) => {
+  const t = await chain(["base", "low", "mid", "high", "top"], 2 * MiB);
+  const before = await t.content();
+  const options = {
+    upper: { device: "top", jobId: "upper", baseNode: "mid", speed: MiB },
+    lower: { device: "mid", jobId: "lower", speed: 2 * MiB },
+  };
+  for (const name of order) await startStream(t.services, options[name as "upper" | "lower"]);
+  const jobs = t.services.jobs.all();
+  await t.clock.runUntil(Promise.all(jobs.map((job) => job.finished)));
+  expect(jobs.map((job) => job.error)).toEqual([null, null]);
+  expect(t.bugs).toEqual([]);
+  expect(t.layers()).toEqual(["top", "mid"]);
+  expect(hash(await t.content())).toBe(hash(before));
+});
+
+it("lets one of two streams have the node that both were asked for at once", async () => {
+  const t = await chain(["base", "top"], MiB);
+  const asked = ["a", "b"].map((jobId) => startStream(t.services, { device: "vda", jobId }));
+  const [a, b] = await Promise.allSettled(asked);
+  expect(a?.status).toBe("fulfilled");
+  expect(b).toMatchObject({ status: "rejected", reason: { errno: "EBUSY" } });
+  await t.clock.runUntil(Promise.all(t.services.jobs.all().map((job) => job.finished)));
+  expect(t.graph.nodes.filter((node) => node.driver.kind === "filter")).toEqual([]);
+  expect(t.layers()).toEqual(["top"]);
+});
+
+it("leaves a failed header write to the policy of nobody, and every node where it was", async () => {
+  const t = await chain(["base", "mid", "top"], MiB, { sealed: true });
+  const job = await t.stream({ device: "vda", jobId: "s0" });
+  expect(job.error?.errno).toBe("EIO");
+  expect(t.layers()).toEqual(["top", "mid", "base"]);
+  expect(t.graph.get("mid").parents.size).toBe(1);
+});
+
+it("asks the policy about a full store at the last flush, too", async () => {
+  const t = await chain(["base", "top"], MiB);
+  t.topStore.fault = { op: "flush", errno: "ENOSPC" };
+  const job = await startStream(t.services, { device: "vda", jobId: "s0", onError: "enospc" });
+  await t.clock.advance(1000);
+  expect(t.story()).toBe("created running ERROR(write,stop) paused");
+  expect(job.ioStatus).toBe("nospace");
+  await verbs.resume(job);
+  await t.clock.advance(1000);
+  expect(job.status).toBe("paused"); // Still full: tried again, and said again.
+  t.topStore.fault = null;
+  await verbs.resume(job);
+  await t.clock.runUntil(job.finished);
+  expect(t.layers()).toEqual(["top"]);
+});
+
+it("asks the policy again after a resume that comes before the pause", async () => {
+  const t = await chain(["base", "top"], MiB);
+  t.faulty.fault = { op: "read", errno: "EIO" };
+  let errors = 0;
+  t.hooks.onEvent = (name) => {
+    if (name !== "BLOCK_JOB_ERROR") return;
+    errors++;
+    if (errors < 4) queueMicrotask(() => void verbs.resume(t.services.jobs.get("s0")));
+  };
+  const job = await startStream(t.services, { device: "vda", jobId: "s0", onError: "stop" });
+  await t.clock.advance(1000);
+  expect(errors).toBe(4);
+  expect(job.status).toBe("paused");
+  await verbs.cancel(job, true);
+  await t.clock.runUntil(job.finished);
+});
+
+it("copies in chunks of 512 KiB, put together from as many runs as that takes", async () => {
+  const t = await chain(["base", "top"], 2 * MiB);
+  const job = await startStream(t.services, { device: "vda", jobId: "s0", speed: 512 * KiB });
+  await t.clock.advance(1);
+  expect(job.progress.current).toBe(512 * KiB);
+  await verbs.cancel(job, true);
+  await t.clock.runUntil(job.finished);
+});
