@@ -70,7 +70,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   const server = createServer((request, response) => {
     if (!allowed(request, response)) return;
-    const path = new URL(request.url ?? "/", "http://localhost").pathname;
+    const asked = request.url ?? "/";
+    if (!URL.canParse(asked, "http://localhost")) return void response.writeHead(400).end();
+    const path = new URL(asked, "http://localhost").pathname;
     if (path === "/template.json") return sendJson(request, response, description);
     if (!path.startsWith("/template/")) return page(request, response);
     const file = files.get(path);

@@ -253,9 +253,16 @@ export class App {
     const before = this.stage.value;
     this.stage.value = { kind: "working", text };
     try {
-      await disk.closeDisk(this.client);
+      // While the disk can still be used if that does not work: the store may be full.
+      if (before.kind === "open" && !before.readOnly) await before.device.flush();
     } catch (error) {
       this.stage.value = before;
+      throw error;
+    }
+    try {
+      await disk.closeDisk(this.client);
+    } catch (error) {
+      this.stage.value = { kind: "closed" };
       throw error;
     }
   }

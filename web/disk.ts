@@ -9,7 +9,7 @@
  */
 
 import { type Client, type Device, QmpError } from "../src/engine/client.ts";
-import { DISK, type DiskEntry, forgetEntry, type StoreDriver, writeEntry } from "./catalogue.ts";
+import { DISK, type DiskEntry, forgetEntry, readEntry, type StoreDriver, writeEntry } from "./catalogue.ts";
 import { STREAM_ID } from "./fold.ts";
 import { hasOpfs } from "./platform.ts";
 import {
@@ -41,9 +41,38 @@ export async function exists(client: Client, entry: DiskEntry | undefined): Prom
 /**
  * Makes an empty overlay over the template. What was made so far is removed again if it fails.
  *
- * @throws QmpError of the step that failed
+ * Another tab may have made a disk since this page looked: it is neither emptied nor given another
+ * template.
+ *
+ * @throws QmpError of the step that failed, DiskError if there is a disk
  */
-export async function makeDisk(
+export function makeDisk(
+  client: Client,
+  template: Template,
+  store: StoreDriver,
+): Promise<DiskEntry> {
+  return whileNobodyMakes(async () => {
+    if (await exists(client, await readEntry())) {
+      throw new DiskError(
+        "There is a disk already: another tab has made it. Reload this page to open it.",
+      );
+    }
+    return makeOverlay(client, template, store);
+  });
+}
+
+/** Looking whether there is a disk and making one is one step, whichever tab does it. */
+function whileNobodyMakes<T>(make: () => Promise<T>): Promise<T> {
+  if (navigator.locks === undefined) return make();
+  return navigator.locks.request(`blocktab:make:${DISK}`, { ifAvailable: true }, async (lock) => {
+    if (lock === null) {
+      throw new DiskError("Another tab is making the disk. Reload this page when it has.");
+    }
+    return make();
+  }) as Promise<T>;
+}
+
+async function makeOverlay(
   client: Client,
   template: Template,
   store: StoreDriver,
@@ -90,6 +119,13 @@ export async function openDisk(
   if (label !== undefined && entry === undefined) {
     throw new DiskError(
       `This browser holds a disk over '${label}', but no record of what that is. ` +
+        "Download it to keep what is in it, or delete it and start over.",
+    );
+  }
+  if (label !== undefined && entry !== undefined && label !== labelOf(entry.template)) {
+    throw new DiskError(
+      `This browser's disk stands over '${label}', but the record of it names ` +
+        `'${labelOf(entry.template)}': over another template it would read as garbage. ` +
         "Download it to keep what is in it, or delete it and start over.",
     );
   }
@@ -161,8 +197,11 @@ export async function startStream(client: Client, speed: number): Promise<void> 
 /** Cancels the stream and waits until it has let go of the disk. */
 export async function cancelStream(client: Client): Promise<void> {
   const ended = client.waitForJob(STREAM_ID, "concluded");
-  await client.execute("job-cancel", { id: STREAM_ID });
-  await ended;
+  // A job that has just ended needs no cancel any more.
+  const cancelled = client.execute("job-cancel", { id: STREAM_ID }).catch((error: unknown) => {
+    if (!(error instanceof QmpError)) throw error;
+  });
+  await Promise.all([ended, cancelled]);
 }
 
 export async function queryNodes(client: Client): Promise<readonly NodeInfo[]> {
