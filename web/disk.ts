@@ -9,7 +9,14 @@
  */
 
 import { type Client, type Device, QmpError } from "../src/engine/client.ts";
-import { DISK, type DiskEntry, forgetEntry, readEntry, type StoreDriver, writeEntry } from "./catalogue.ts";
+import {
+  DISK,
+  type DiskEntry,
+  forgetEntry,
+  readEntry,
+  type StoreDriver,
+  writeEntry,
+} from "./catalogue.ts";
 import { STREAM_ID } from "./fold.ts";
 import { hasOpfs } from "./platform.ts";
 import {

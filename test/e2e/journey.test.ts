@@ -79,6 +79,29 @@ describe("Try it", () => {
   });
 });
 
+describe("a second tab", () => {
+  it("neither empties the disk that the first one made, nor gives it another template", async () => {
+    await using user = await visit(makeRaw("tabs", 8 * MiB));
+    const { driver } = user;
+    // Loaded while there is no disk: it still offers to make one.
+    const second = await user.openTab();
+    await driver.tryIt();
+    await driver.setSpeed("unlimited");
+    await driver.waitForOutcome();
+    const [write] = writesOn(8 * MiB, 1);
+    await driver.writeSector(write!.offset, write!.bytes);
+    user.writes.push(write!);
+
+    await second.page.getByTestId("try-it").click();
+    await second.page.getByTestId("error").first().waitFor();
+    expect(await second.page.getByTestId("error").first().innerText()).toContain("already");
+    await second.page.close();
+    await driver.reload();
+    await driver.waitForDisk();
+    await user.expectDiskAndFile();
+  });
+});
+
 describe("the job", () => {
   it("stands still while it is paused, and goes on", async () => {
     await using user = await visit(makeRaw("pause", 32 * MiB));
@@ -185,6 +208,13 @@ class User implements AsyncDisposable {
     this.#chromium = chromium;
     this.#image = image;
     this.#folder = folder;
+  }
+
+  /** One more tab of the same browser, on the page. */
+  async openTab(): Promise<PageDriver> {
+    const driver = new PageDriver(await this.#chromium.newPage());
+    await driver.goto(this.server.url);
+    return driver;
   }
 
   /** The page reads, and the downloaded file holds, the template plus the page's own writes. */
