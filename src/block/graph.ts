@@ -10,17 +10,14 @@ import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import { type BackendInit, BlockBackend } from "./backend.ts";
-import { BlockChild, type RootParent } from "./child.ts";
+import { BlockChild } from "./child.ts";
+import { Drains } from "./drain.ts";
 import type { BlockDriver, ChildRole, Children, World } from "./driver.ts";
 import * as io from "./io.ts";
 import { BlockNode } from "./node.ts";
 import { type BlockdevOptions, type BlockdevRef, checkOptions } from "./options.ts";
-import {
-  type ChildPermissions,
-  defaultChildPermissions,
-  Perm,
-  permissionNames,
-} from "./permissions.ts";
+import { planPermissions } from "./permission-plan.ts";
+import { Perm } from "./permissions.ts";
 
 /** Deeper nesting of nodes than this is taken for a mistake, or an attack on the stack. */
 export const CHAIN_NODES_MAX = 200;
@@ -32,12 +29,6 @@ interface Inherited {
   readonly depth: number;
 }
 
-interface Drain {
-  readonly nodes: readonly BlockNode[];
-  /** All whose drainedEnd() is due; grows if new ones come. */
-  readonly roots: RootParent[];
-}
-
 export class Graph {
   readonly world: World;
   readonly drivers: ReadonlyMap<string, BlockDriver>;
@@ -46,12 +37,13 @@ export class Graph {
   readonly #closing = new Set<BlockNode>();
   readonly #backends = new Set<BlockBackend>();
   readonly #insertions = new Mutex();
-  readonly #drains = new Set<Drain>();
+  readonly #drains: Drains;
   readonly #quietBell = new Bell();
   #generated = 0;
 
   constructor(world: World, drivers: Iterable<BlockDriver>) {
     this.world = world;
+    this.#drains = new Drains(this.#quietBell);
     this.drivers = new Map([...drivers].map((driver) => [driver.name, driver]));
   }
 
@@ -244,12 +236,7 @@ export class Graph {
       throw error;
     }
     this.#backends.add(backend);
-    // Who comes while the graph is drained waits with the others.
-    for (const drain of this.#drains) {
-      if (!rootsAbove(drain.nodes).includes(backend)) continue;
-      drain.roots.push(backend);
-      backend.drainedBegin();
-    }
+    this.#drains.join(backend);
     return backend;
   }
 
@@ -353,27 +340,9 @@ export class Graph {
     }
   }
 
-  /**
-   * Runs `change` while nothing is under way on the nodes nor on anything above them: devices hold
-   * their requests back, jobs are paused.
-   *
-   * QEMU polls in a nested event loop; here it is a wait, so the world may have changed when
-   * `change` runs: it looks again at what it relies on.
-   */
-  async drained<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
-    const roots = rootsAbove(nodes);
-    const drain: Drain = { nodes, roots };
-    this.#drains.add(drain);
-    for (const root of [...roots]) root.drainedBegin();
-    try {
-      while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {
-        await this.#quietBell.rung();
-      }
-      return await change();
-    } finally {
-      this.#drains.delete(drain);
-      for (const root of roots) root.drainedEnd();
-    }
+  /** Runs `change` while nothing is under way on the nodes nor above them: see drain.ts. */
+  drained<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
+    return this.#drains.run(nodes, change);
   }
 
   /** For roots that became quiet in a way only they know of: a job that has parked. */
@@ -392,47 +361,10 @@ export class Graph {
     return wanted;
   }
 
-  /**
-   * Works out what every edge below `nodes` takes and shares, and checks it.
-   *
-   * @throws BlockError EPERM on a conflict; no edge has changed then
-   */
+  /** @throws BlockError EPERM, EROFS on a conflict; no edge has changed then */
   #refreshPermissions(nodes: readonly BlockNode[]): void {
-    const plan = new Map<BlockChild, ChildPermissions>();
-    const planned = (edge: BlockChild) => plan.get(edge) ?? edge.permissions;
-
-    const visit = (node: BlockNode): void => {
-      const edges = [...node.parents];
-      checkConflicts(node, edges, planned);
-      let take: number = Perm.none;
-      let share: number = Perm.all;
-      for (const edge of edges) {
-        take |= planned(edge).take;
-        share &= planned(edge).share;
-        checkReadOnly(node, edge, planned(edge).take);
-      }
-      for (const [role, edge] of node.children) {
-        const wanted =
-          node.driver.childPermissions?.(role, { take, share }, node.readOnly) ??
-          defaultChildPermissions(node.driver.kind, role, { take, share }, node.readOnly);
-        const now = planned(edge);
-        if (now.take === wanted.take && now.share === wanted.share && plan.has(edge)) continue;
-        plan.set(edge, wanted);
-        visit(edge.node);
-      }
-    };
-    for (const node of nodes) visit(node);
-    for (const [edge, permissions] of plan) edge.permissions = permissions;
+    for (const [edge, permissions] of planPermissions(nodes)) edge.permissions = permissions;
   }
-}
-
-/** The edges as the graph has them at any moment: a driver keeps this, and jobs change backings. */
-function liveChildren(node: BlockNode): Children {
-  const roles: readonly ChildRole[] = ["file", "data-file", "backing", "target"];
-  const live = {};
-  for (const role of roles)
-    Object.defineProperty(live, role, { get: () => node.children.get(role) });
-  return live;
 }
 
 /** A name inside an image is never followed: whoever opens it says what stands below. */
@@ -449,35 +381,6 @@ function checkBackingIsDecided(
   );
 }
 
-function checkReadOnly(node: BlockNode, user: BlockChild, take: number): void {
-  const writing = take & (Perm.write | Perm.writeUnchanged | Perm.resize);
-  if (!node.readOnly || writing === 0) return;
-  throw new BlockError(
-    "EROFS",
-    `Node '${node.name}' is read-only, but ${user.parent.description} (as '${user.role}') needs ` +
-      permissionNames(writing),
-  );
-}
-
-function checkConflicts(
-  node: BlockNode,
-  edges: readonly BlockChild[],
-  planned: (edge: BlockChild) => ChildPermissions,
-): void {
-  for (const user of edges) {
-    for (const other of edges) {
-      const refused = planned(user).take & ~planned(other).share;
-      if (user === other || refused === 0) continue;
-      throw new BlockError(
-        "EPERM",
-        `Permission conflict on node '${node.name}': ${user.parent.description} (as '${user.role}') ` +
-          `needs ${permissionNames(refused)}, which ${other.parent.description} ` +
-          `(as '${other.role}') does not share`,
-      );
-    }
-  }
-}
-
 function frozenError(edge: BlockChild): BlockError {
   return new BlockError(
     "EBUSY",
@@ -485,18 +388,11 @@ function frozenError(edge: BlockChild): BlockError {
   );
 }
 
-/** Devices and jobs that stand above the nodes, one entry for every edge of theirs. */
-function rootsAbove(nodes: readonly BlockNode[]): RootParent[] {
-  const roots: RootParent[] = [];
-  const seen = new Set<BlockNode>();
-  const visit = (node: BlockNode): void => {
-    if (seen.has(node)) return;
-    seen.add(node);
-    for (const { parent } of node.parents) {
-      if (parent instanceof BlockNode) visit(parent);
-      else roots.push(parent);
-    }
-  };
-  for (const node of nodes) visit(node);
-  return roots;
+/** The edges as the graph has them at any moment: a driver keeps this, and jobs change backings. */
+function liveChildren(node: BlockNode): Children {
+  const roles: readonly ChildRole[] = ["file", "data-file", "backing", "target"];
+  const live = {};
+  for (const role of roles)
+    Object.defineProperty(live, role, { get: () => node.children.get(role) });
+  return live;
 }

@@ -1,0 +1,244 @@
+/**
+ * Reads and writes of one layer, for requests that hold their range already: io.ts takes it, and
+ * copy-up.ts reads and writes under one and the same hold.
+ */
+
+import { alignDown, alignUp, KiB } from "../base/bytes.ts";
+import { assert, BlockError, throwIfAborted } from "../base/errors.ts";
+import { settleAll } from "../base/settle.ts";
+import type { BlockChild } from "./child.ts";
+import type { Allocation, BlockState, Mapping, RequestOptions } from "./driver.ts";
+import type { BlockNode } from "./node.ts";
+import {
+  COPY_BYTES,
+  childOf,
+  getLength,
+  mapOf,
+  passDown,
+  wholeClusters,
+  withBuffer,
+} from "./request.ts";
+
+/** Most runs of one request that are fetched at the same time. */
+const PARALLEL_RUNS = 16;
+/** Up to here head, data and tail of a write go out as one write. */
+const MERGE_BYTES = 128 * KiB;
+
+const ZEROES = new Uint8Array(256 * KiB);
+
+/** The caller holds the range, or a wider one. */
+export async function readLocked(
+  node: BlockNode,
+  buf: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  const inside = Math.max(0, Math.min(buf.length, getLength(node) - offset));
+  if (inside < buf.length) buf.fill(0, inside);
+  if (inside === 0) return;
+  const wanted = buf.subarray(0, inside);
+  const { state } = node;
+  if (state.pread) return readAligned(state, wanted, offset, options);
+
+  let done = 0;
+  let running: Promise<void>[] = [];
+  while (done < inside) {
+    let mapping: Mapping;
+    try {
+      mapping = await mapOf(node, offset + done, inside - done, options);
+    } catch (error) {
+      await settleAll(running);
+      throw error;
+    }
+    const piece = wanted.subarray(done, done + mapping.bytes);
+    const work = readRun(node, mapping, piece, offset + done, options);
+    done += mapping.bytes;
+    if (done === inside && running.length === 0) return work;
+    // settleAll() tells of its failure, which may come while the next run is still looked up.
+    work.catch(() => {});
+    running.push(work);
+    if (running.length === PARALLEL_RUNS) {
+      await settleAll(running);
+      running = [];
+    }
+  }
+  await settleAll(running);
+}
+
+async function readRun(
+  node: BlockNode,
+  mapping: Mapping,
+  piece: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  switch (mapping.kind) {
+    case "data":
+      return childOf(node, mapping.role).read(piece, mapping.offset, passDown(options));
+    case "encoded":
+      assert(node.state.readEncoded, "a driver that maps encoded runs can read them");
+      return node.state.readEncoded(piece, offset, passDown(options));
+    case "zero":
+      piece.fill(0);
+      return;
+    case "unallocated": {
+      const backing = node.children.get("backing");
+      if (backing) return backing.read(piece, offset, passDown(options));
+      piece.fill(0);
+    }
+  }
+}
+
+async function readAligned(
+  state: BlockState,
+  buf: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  assert(state.pread, "a store can be read");
+  const granule = state.limits.requestAlignment;
+  const start = alignDown(offset, granule);
+  const end = alignUp(offset + buf.length, granule);
+  if (start === offset && end === offset + buf.length) return state.pread(buf, offset, options);
+  const bounce = new Uint8Array(end - start);
+  await state.pread(bounce, start, options);
+  buf.set(bounce.subarray(offset - start, offset - start + buf.length));
+}
+
+/** The caller holds the clusters of the range alone. */
+export async function writeLocked(
+  node: BlockNode,
+  buf: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  const { state } = node;
+  if (state.pwrite) return writeAligned(state, buf, offset, options);
+  assert(state.allocate, `driver '${node.driver.name}' can be written`);
+  for (let done = 0; done < buf.length; ) {
+    const room = await state.allocate(offset + done, buf.length - done, options);
+    assert(room.bytes > 0 && room.bytes <= buf.length - done, "room is within what was asked for");
+    try {
+      await fillRoom(node, room, buf.subarray(done, done + room.bytes), offset + done, options);
+    } catch (error) {
+      await room.abort();
+      throw error;
+    }
+    await room.commit();
+    done += room.bytes;
+  }
+}
+
+/** Writes head, data and tail of one allocation. */
+async function fillRoom(
+  node: BlockNode,
+  room: Allocation,
+  data: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  const child = childOf(node, room.role);
+  const down = passDown(options);
+  const { headBytes, tailBytes } = room;
+  if (headBytes === 0 && tailBytes === 0) return child.write(data, room.offset, down);
+
+  const whole = headBytes + data.length + tailBytes;
+  if (whole <= MERGE_BYTES) {
+    return withBuffer(node, whole, async (bounce) => {
+      const tail = headBytes + data.length;
+      await readLocked(node, bounce.subarray(0, headBytes), offset - headBytes, down);
+      await readLocked(node, bounce.subarray(tail), offset + data.length, down);
+      bounce.set(data, headBytes);
+      await child.write(bounce, room.offset - headBytes, down);
+    });
+  }
+  await takeOver(node, offset - headBytes, headBytes, child, room.offset - headBytes, down);
+  await child.write(data, room.offset, down);
+  const end = offset + data.length;
+  await takeOver(node, end, tailBytes, child, room.offset + data.length, down);
+}
+
+/** Copies what the disk reads as now to where it will be. */
+async function takeOver(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  target: BlockChild,
+  targetOffset: number,
+  options: RequestOptions,
+): Promise<void> {
+  for (let done = 0; done < bytes; ) {
+    const piece = Math.min(bytes - done, COPY_BYTES);
+    await withBuffer(node, piece, async (buf) => {
+      await readLocked(node, buf, offset + done, options);
+      await target.write(buf, targetOffset + done, options);
+    });
+    done += piece;
+  }
+}
+
+async function writeAligned(
+  state: BlockState,
+  buf: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  assert(state.pwrite && state.pread && state.getLength, "a writable store can be read as well");
+  const granule = state.limits.requestAlignment;
+  const start = alignDown(offset, granule);
+  const end = alignUp(offset + buf.length, granule);
+  if (start === offset && end === offset + buf.length) return state.pwrite(buf, offset, options);
+  const bounce = new Uint8Array(end - start);
+  const readable = Math.min(bounce.length, Math.max(0, state.getLength() - start));
+  if (readable > 0) await state.pread(bounce.subarray(0, readable), start, options);
+  bounce.set(buf, offset - start);
+  await state.pwrite(bounce, start, options);
+}
+
+/** The caller holds the clusters of the range alone. */
+export async function writeZeroesLocked(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+): Promise<void> {
+  const { body, bodyBytes } = wholeClusters(node, offset, bytes);
+  const end = offset + bytes;
+  if (bodyBytes > 0 && (await cheapZeroes(node, body, bodyBytes, options))) {
+    await writeZeroBuffers(node, offset, body - offset, options);
+    await writeZeroBuffers(node, body + bodyBytes, end - body - bodyBytes, options);
+  } else {
+    await writeZeroBuffers(node, offset, bytes, options);
+  }
+}
+
+/** False if the driver has no way of its own for these zeroes. */
+async function cheapZeroes(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+): Promise<boolean> {
+  if (!node.state.pwriteZeroes) return false;
+  try {
+    await node.state.pwriteZeroes(offset, bytes, options);
+    return true;
+  } catch (error) {
+    if (error instanceof BlockError && error.errno === "ENOTSUP") return false;
+    throw error;
+  }
+}
+
+async function writeZeroBuffers(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+): Promise<void> {
+  for (let done = 0; done < bytes; ) {
+    throwIfAborted(options.signal);
+    const piece = Math.min(bytes - done, ZEROES.length);
+    await writeLocked(node, ZEROES.subarray(0, piece), offset + done, options);
+    done += piece;
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * What every request of src/block/io.ts has in common: where it goes, what range it holds, what it may
+ * do, and the buffers that it borrows.
+ */
+
+import { alignDown, alignUp, MiB } from "../base/bytes.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import type { BlockChild } from "./child.ts";
+import type { Mapping, RequestOptions } from "./driver.ts";
+import type { BlockNode } from "./node.ts";
+
+/** Most bytes that one request copies from layer to layer in one piece. */
+export const COPY_BYTES = 1 * MiB;
+
+/** The child of a filter; also where a format keeps its own bytes. */
+export function fileOf(node: BlockNode): BlockChild {
+  const file = node.children.get("file");
+  assert(file !== undefined, `node '${node.name}' has a file`);
+  return file;
+}
+
+export function getLength(node: BlockNode): number {
+  return node.state.getLength?.() ?? getLength(fileOf(node).node);
+}
+
+export async function mapOf(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+): Promise<Mapping> {
+  assert(node.state.map, `driver '${node.driver.name}' maps`);
+  const mapping = await node.state.map(offset, bytes, passDown(options));
+  assert(mapping.bytes > 0 && mapping.bytes <= bytes, "a mapping is within what was asked for");
+  return mapping;
+}
+
+export function childOf(node: BlockNode, role: "file" | "data-file" | "backing"): BlockChild {
+  const child = node.children.get(role);
+  assert(child !== undefined, `node '${node.name}' has a ${role} child`);
+  return child;
+}
+
+/** What a request to one node means for its children: only that it can be called off. */
+export function passDown(options: RequestOptions): RequestOptions {
+  return options.signal ? { signal: options.signal } : NO_OPTIONS;
+}
+const NO_OPTIONS: RequestOptions = {};
+
+/** The part of a range that is made of whole clusters; the end of the disk counts as a boundary. */
+export function wholeClusters(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+): { body: number; bodyBytes: number } {
+  const { clusterSize, requestAlignment } = node.state.limits;
+  const granule = Math.max(clusterSize, requestAlignment);
+  const end = offset + bytes;
+  const body = alignUp(offset, granule);
+  const bodyEnd = end >= getLength(node) ? end : alignDown(end, granule);
+  return { body, bodyBytes: Math.max(0, bodyEnd - body) };
+}
+
+/** Runs a change: alone on the clusters it touches, or shared where a store has none. */
+export function changing<T>(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { clusterSize, requestAlignment } = node.state.limits;
+  const alone = node.state.allocate !== undefined || requestAlignment > 1;
+  const granule = Math.max(clusterSize, requestAlignment);
+  const start = alignDown(offset, granule || 1);
+  const end = alignUp(offset + bytes, granule || 1);
+  return tracked(node, start, end - start, alone, options, work);
+}
+
+export async function tracked<T>(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  exclusive: boolean,
+  options: RequestOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  node.enter();
+  try {
+    const range = await node.ranges.acquire(offset, bytes, exclusive, options.signal);
+    try {
+      return await work();
+    } finally {
+      node.ranges.release(range);
+    }
+  } finally {
+    node.leave();
+  }
+}
+
+/** Lends a buffer, inside wasm memory while there is room, so that kernels need no copy of it. */
+export async function withBuffer<T>(
+  node: BlockNode,
+  bytes: number,
+  work: (buf: Uint8Array) => Promise<T>,
+): Promise<T> {
+  const { kernel } = node.world;
+  const inside = kernel.allocate(bytes);
+  try {
+    return await work(inside ?? new Uint8Array(bytes));
+  } finally {
+    if (inside) kernel.free(inside);
+  }
+}
+
+export function checkWritable(node: BlockNode, offset: number, bytes: number): void {
+  if (node.readOnly) throw readOnlyError(node);
+  if (node.driver.kind === "filter" || node.state.limits.growable) return;
+  const length = getLength(node);
+  if (offset + bytes > length) {
+    throw new BlockError(
+      "EINVAL",
+      `Node '${node.name}' ends at ${length}; cannot write ${bytes} bytes at ${offset}`,
+    );
+  }
+}
+
+export function readOnlyError(node: BlockNode): BlockError {
+  return new BlockError("EROFS", `Node '${node.name}' is read-only`);
+}
