@@ -156,7 +156,7 @@ describe("the job", () => {
     await expect.poll(async () => (await driver.job())?.status, { timeout: 60_000 }).toBe("paused");
     server.templateUp = true;
     await driver.page.getByTestId("resume").click();
-    await driver.until("the error is gone", async () => (await driver.job())?.status === "running");
+    await expect.poll(async () => (await driver.errors()).length, { timeout: 10_000 }).toBe(0);
     await driver.setSpeed("unlimited");
     expect(await driver.waitForOutcome()).toMatchObject({ outcome: "completed" });
     await user.expectDiskAndFile();
