@@ -90,7 +90,9 @@ async function play(stage: Stage): Promise<Verdict[]> {
   const first = await driver.readSector(0);
   console.log(`   reads at once; sector 0 begins with ${preview(first)}`);
 
-  console.log(`\n3. block-stream, limit ${formatSpeed(stage.speed)}`);
+  console.log(
+    `\n3. block-stream, limit ${formatSpeed(stage.speed)} (holes and zeroes cost nothing)`,
+  );
   const { writes, job, seconds } = await stream(stage);
   await driver.until("the chain is one local image", async () => (await driver.images()) === 1);
   console.log(`   ${job.outcome} after ${formatSeconds(seconds)}: ${await driver.chain()}`);

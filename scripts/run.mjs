@@ -19,7 +19,7 @@ import {
  * What each command needs before its module can be loaded, in this order. The module exports
  * `main(args)`, which resolves with the exit status or with nothing if all is well.
  *
- * @type {Record<string, { needs: (() => Promise<void>)[], module: string | null }>}
+ * @type {Record<string, { needs: (() => Promise<void>)[], module: string | null, takes?: "nothing" }>}
  */
 const COMMANDS = {
   start: { needs: [ensureDependencies, ensureWasm], module: "./serve.ts" },
@@ -30,10 +30,15 @@ const COMMANDS = {
   test: {
     needs: [ensureDependencies, ensureWasm, ensureChromium, ensureQemu],
     module: "./test.ts",
+    takes: "nothing",
   },
-  check: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./check.ts" },
+  check: {
+    needs: [ensureDependencies, ensureWasm, ensureQemu],
+    module: "./check.ts",
+    takes: "nothing",
+  },
   bench: { needs: [ensureDependencies, ensureWasm, ensureChromium], module: "./bench.ts" },
-  "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null },
+  "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null, takes: "nothing" },
 };
 
 const [name = "", ...args] = process.argv.slice(2);
@@ -57,6 +62,10 @@ async function run(name, args) {
   const command = COMMANDS[name];
   if (command === undefined) {
     console.error(`Usage: node scripts/run.mjs ${Object.keys(COMMANDS).join(" | ")}`);
+    return 1;
+  }
+  if (command.takes === "nothing" && args.length > 0) {
+    console.error(`blocktab ${name}: takes no arguments; got: ${args.join(" ")}`);
     return 1;
   }
   ensureNode();

@@ -58,6 +58,8 @@ interface Next {
 
 /** What an image says of itself. Names are labels, as they stand in it. */
 interface Labels {
+  /** Byte behind the table that leads to everything else. */
+  readonly tablesEnd: number;
   readonly virtualSize: number;
   readonly backing: { readonly name: string; readonly format: string | null } | null;
   readonly dataFile: string | null;
@@ -102,6 +104,12 @@ export async function resolveTemplate(path: string): Promise<Template> {
     }
     const format = decideFormat(next, head);
     const labels = format === "qcow2" ? readLabels(path, head.bytes) : null;
+    if (labels !== null && labels.tablesEnd > head.length) {
+      throw new UserError(
+        `'${path}' is cut off: its tables end at ${labels.tablesEnd}, and the file is ${head.length} ` +
+          "bytes long. Copy it again",
+      );
+    }
     virtualSize ??= labels?.virtualSize ?? head.length;
     const dataFile = labels?.dataFile ? followed(labels.dataFile, path, "data file") : null;
     if (dataFile !== null) await readHead(dataFile, path);
@@ -190,6 +198,7 @@ function readLabels(path: string, bytes: Uint8Array): Labels {
     }
     return {
       virtualSize: header.size,
+      tablesEnd: header.l1Entries > 0 ? header.l1Offset + header.l1Entries * 8 : 0,
       backing: backingName === null ? null : { name: backingName, format: backingFormat },
       dataFile: dataFileName,
     };

@@ -13,7 +13,7 @@ import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
 import { chainBoxes } from "./chain.ts";
 import * as disk from "./disk.ts";
 import { saveDisk } from "./download.ts";
-import { fold, type Input, isAboutStream, isActive, isMoving, NOTHING, STREAM_ID } from "./fold.ts";
+import { fold, type Input, isAboutStream, isMoving, NOTHING, STREAM_ID } from "./fold.ts";
 import { type Problem, problemOf } from "./hints.ts";
 import { blobSources, checkSameFile, templateOfFile } from "./local-file.ts";
 import type { QmpLog } from "./log.ts";
@@ -45,6 +45,8 @@ export class App {
   readonly template = signal<Template | undefined>(undefined);
   readonly problems = signal<Readonly<Partial<Record<Place, Problem>>>>({});
   readonly busy = signal<ReadonlySet<Place>>(new Set());
+  /** Byte offset of the sector in view: kept while the disk is closed and opened again. */
+  readonly sectorOffset = signal(0);
   /** The engine is gone, and with it everything but a reload. */
   readonly fatal = signal<Problem | undefined>(undefined);
 
@@ -174,7 +176,7 @@ export class App {
   /** Deletes the disk, whatever is under way on it. */
   startOver(): Promise<boolean> {
     return this.act("tools", async () => {
-      if (isActive(this.job.value)) await disk.cancelStream(this.client);
+      await disk.cancelAllJobs(this.client);
       await this.#close("Deleting the disk");
       try {
         await disk.removeDisk(this.client, this.#entry?.store ?? "opfs");
@@ -184,8 +186,11 @@ export class App {
       }
       batch(() => {
         this.#entry = undefined;
+        this.sectorOffset.value = 0;
         this.snapshot.value = NOTHING;
-        this.problems.value = {};
+        // What the server offers, or why it does not, is as it was.
+        const { template } = this.problems.value;
+        this.problems.value = template === undefined ? {} : { template };
         this.stage.value = { kind: "none" };
       });
     });

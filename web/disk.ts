@@ -202,12 +202,24 @@ export async function startStream(client: Client, speed: number): Promise<void> 
 }
 
 /** Cancels the stream and waits until it has let go of the disk. */
-export async function cancelStream(client: Client): Promise<void> {
-  const ended = client.waitForJob(STREAM_ID, "concluded");
-  // A job that has just ended needs no cancel any more.
-  const cancelled = client.execute("job-cancel", { id: STREAM_ID }).catch((error: unknown) => {
+export function cancelStream(client: Client): Promise<void> {
+  return cancelJob(client, STREAM_ID);
+}
+
+/** Cancels all block jobs, those of the console included, and waits until they have let go. */
+export async function cancelAllJobs(client: Client): Promise<void> {
+  const jobs = await client.execute("query-block-jobs");
+  const running = jobs.filter(({ status }) => status !== "concluded");
+  await Promise.all(running.map(({ device }) => cancelJob(client, device)));
+}
+
+async function cancelJob(client: Client, id: string): Promise<void> {
+  // A job that has just ended, and perhaps dismissed itself, needs no cancel any more.
+  const ignoreRefusal = (error: unknown) => {
     if (!(error instanceof QmpError)) throw error;
-  });
+  };
+  const ended = client.waitForJob(id, "concluded").catch(ignoreRefusal);
+  const cancelled = client.execute("job-cancel", { id }).catch(ignoreRefusal);
   await Promise.all([ended, cancelled]);
 }
 

@@ -12,10 +12,12 @@ const RAW_NAMES = /\.(raw|img|iso|bin|dd)$/i;
  * @throws TemplateError if it is neither qcow2 nor by its name raw, or cannot be read
  */
 export async function templateOfFile(file: File): Promise<Template> {
+  if (file.size === 0) throw new TemplateError(`'${file.name}' is empty: there is no disk in it`);
   const format = (await magicOf(file)) === QCOW2_MAGIC ? "qcow2" : "raw";
   if (format === "raw" && !RAW_NAMES.test(file.name)) {
     throw new TemplateError(
-      `'${file.name}' is not a qcow2 image. If it is a raw one, give it a name that ends in .raw`,
+      `'${file.name}' is not a qcow2 image. Other formats have to be converted first: ` +
+        `qemu-img convert -O qcow2 '${file.name}' disk.qcow2. A raw disk must be called .raw or .img`,
     );
   }
   const { name, size, lastModified } = file;

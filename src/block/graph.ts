@@ -191,11 +191,12 @@ export class Graph {
     if (!node.monitorOwned) {
       throw new BlockError("EPERM", `Node '${node.name}' is not owned by the monitor`);
     }
+    // A job first: that its filter uses the node would tell nothing to whoever is refused.
+    node.checkOperation("remove");
     const [user] = node.parents;
     if (user) {
       throw new BlockError("EBUSY", `Node '${node.name}' is in use by ${user.parent.description}`);
     }
-    node.checkOperation("remove");
   }
 
   /** Takes a node nobody uses out of the graph, closes it, then its children if they were its own. */

@@ -85,6 +85,14 @@ describe("npm run demo", () => {
   });
 });
 
+describe("npm test and npm run check", () => {
+  it.each(["test", "check"])("%s refuses arguments, which would mean nothing", async (name) => {
+    const command = run(name, ["--help"]);
+    expect(await command.ended).toBe(1);
+    expect(command.text.trim()).toBe(`blocktab ${name}: takes no arguments; got: --help`);
+  });
+});
+
 describe("the demo template", () => {
   it("is clean, and has data, holes, packed clusters and both kinds of zeroes", async () => {
     const image = await ensureDemoTemplate();

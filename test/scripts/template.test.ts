@@ -164,6 +164,15 @@ describe("refuses, in one line that names the image", () => {
       /cut\.qcow2' cannot be served: .*60 bytes/,
     ],
     [
+      "a qcow2 that is cut off in its tables",
+      () => {
+        const path = create("short.qcow2");
+        truncateSync(path, 1000);
+        return path;
+      },
+      /short\.qcow2' is cut off: .* the file is 1000 bytes/,
+    ],
+    [
       "an encrypted qcow2",
       () => {
         // crypt_method 2, LUKS. Not by qemu-img: it measures the CPU first, and fails on a busy one.

@@ -9,6 +9,7 @@ test("a file says by its first bytes that it is qcow2, and by its name that it i
   expect((await templateOfFile(file("a.raw", QCOW2))).chain[0]).toMatchObject({ format: "qcow2" });
   expect((await templateOfFile(file("b.IMG", [1, 2]))).chain[0]).toMatchObject({ format: "raw" });
   await expect(templateOfFile(file("c.vmdk", [1, 2]))).rejects.toThrow(/'c.vmdk' is not a qcow2/);
+  await expect(templateOfFile(file("d.raw", []))).rejects.toThrow(/'d.raw' is empty/);
 });
 
 test("the engine is told the name only, the page remembers the file", async () => {

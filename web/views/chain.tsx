@@ -30,7 +30,7 @@ export function ChainPanel({ app }: { readonly app: App }) {
       <p class="hint">
         {isWhole
           ? "One local image: all of the disk is in this browser, and it needs no server."
-          : "What the overlay on the right does not have yet is read from the images on its left."}
+          : "What the overlay, the last one, does not have yet is read from the images before it."}
       </p>
     </section>
   );

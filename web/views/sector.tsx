@@ -35,6 +35,7 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
     // Dump and editor change together: the editor's hex is what is on the disk.
     batch(() => {
       sector.value = { offset, bytes };
+      app.sectorOffset.value = offset;
       asked.value = String(unit.value === "bytes" ? offset : offset / SECTOR);
       text.value = editorText(mode.value, bytes);
     });
@@ -47,7 +48,7 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
         number === undefined ? Number.NaN : number * (unit.value === "bytes" ? 1 : SECTOR);
       if (!(offset >= 0 && offset < device.size)) {
         throw new RangeError(
-          `'${asked.value}' is not on the disk: write 0 to ${unit.value === "bytes" ? device.size - 1 : last / SECTOR}, also as 0x200 or 4k`,
+          `'${asked.value}' is ${number === undefined ? "no number" : "not on the disk"}: write 0 to ${unit.value === "bytes" ? device.size - 1 : last / SECTOR}, also as 0x200 or 4k`,
         );
       }
       await show(Math.floor(offset / SECTOR) * SECTOR);
@@ -61,7 +62,7 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
     });
   };
   // A disk that was opened again is read again, at the same place.
-  useEffect(() => go(sector.value?.offset ?? 0), [device]);
+  useEffect(() => go(app.sectorOffset.value), [device]);
 
   const at = sector.value?.offset ?? 0;
   return (

@@ -20,9 +20,14 @@ export function ToolsPanel({ app }: { readonly app: App }) {
     <section class="panel" aria-labelledby="tools-title">
       <h2 id="tools-title">disk.qcow2</h2>
       <p class="hint">
-        {app.isWhole.value || stage.kind !== "open"
-          ? "A plain qcow2 file that every QEMU tool reads."
-          : "Downloaded now, the file needs its template: qemu-img rebase tells it where that is."}
+        {app.isWhole.value && stage.kind === "open" ? (
+          "A plain qcow2 file that every QEMU tool reads."
+        ) : (
+          <>
+            Downloaded before it is whole, the file needs a copy of its template beside it:{" "}
+            <code>qemu-img rebase -u -F FORMAT -b TEMPLATE disk.qcow2</code>
+          </>
+        )}
       </p>
       {stage.kind === "open" && stage.readOnly ? <ReadOnly app={app} busy={busy} /> : null}
       <ProblemAt app={app} place="tools" />
@@ -36,10 +41,13 @@ export function ToolsPanel({ app }: { readonly app: App }) {
           <p class="choices">
             <button type="submit">Keep it</button>
             <button
-              type="submit"
+              type="button"
               class="danger"
               data-testid="delete-disk-confirm"
-              onClick={() => void app.startOver()}
+              onClick={() => {
+                dialog.current?.close();
+                void app.startOver();
+              }}
             >
               Delete
             </button>

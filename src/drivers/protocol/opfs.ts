@@ -225,7 +225,8 @@ export async function removeOpfs(filename: string, directory = DIRECTORY): Promi
     const root = await opfsRoot();
     await (await root.getDirectoryHandle(directory, { create: true })).removeEntry(filename);
   } catch (error) {
-    throw storeError(error, `Deleting '${filename}' in OPFS`);
+    const reason = storeError(error, `Deleting '${filename}' in OPFS`);
+    throw reason.errno === "EBUSY" ? openElsewhere(filename, error) : reason;
   }
 }
 
@@ -281,11 +282,15 @@ async function openHandle(
   } catch (error) {
     const reason = storeError(error, `Opening '${filename}' in OPFS`);
     if (reason.errno !== "EBUSY") throw reason;
-    throw new BlockError(
-      "EBUSY",
-      `The file '${filename}' in OPFS is open elsewhere: close the other tab that uses it, ` +
-        "or restart the browser",
-      { cause: error },
-    );
+    throw openElsewhere(filename, error);
   }
+}
+
+function openElsewhere(filename: string, cause: unknown): BlockError {
+  return new BlockError(
+    "EBUSY",
+    `The file '${filename}' in OPFS is open elsewhere: close the other tab that uses it, ` +
+      "or restart the browser",
+    { cause },
+  );
 }
