@@ -75,14 +75,14 @@ export async function startStream(
       },
       device,
     );
-    return await startOver(filter, overlay, plan, services, id, options);
+    return await startOverFilter(filter, overlay, plan, services, id, options);
   } finally {
     for (const node of plan.layers) node.blockers.delete(claim);
   }
 }
 
 /** Makes the job over the filter that is in place, and starts it; or takes the filter out again. */
-async function startOver(
+async function startOverFilter(
   filter: BlockNode,
   overlay: BlockNode,
   plan: StreamPlan,
