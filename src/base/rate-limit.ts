@@ -64,3 +64,58 @@ export class RateLimit {
     return Math.max(this.#sliceEndMs - nowMs, 0);
   }
 }
+
+/** Starts that are closer together than this may be counted as one, at the later time. */
+const COARSE_MS = 1;
+const STARTS_MAX = 1024;
+
+/**
+ * What a rate limit leaves open: each slice lets a chunk go free, and a whole batch of small ones.
+ * With this beside it, the bytes that start in any second are at most `speed` and one chunk.
+ *
+ * (Not in QEMU, whose bursts are longer: mirror's as long as its buffer.)
+ */
+export class BurstCap {
+  /** What started within the last second, oldest first. */
+  readonly #starts: { atMs: number; bytes: number }[] = [];
+  #bytes = 0;
+
+  /** @param bytes that start now */
+  record(bytes: number, nowMs: number): void {
+    this.#forget(nowMs);
+    this.#bytes += bytes;
+    const last = this.#starts.at(-1);
+    if (last && (last.atMs === nowMs || this.#isCrowded(nowMs - last.atMs))) {
+      last.atMs = nowMs;
+      last.bytes += bytes;
+    } else {
+      this.#starts.push({ atMs: nowMs, bytes });
+    }
+  }
+
+  /** @returns milliseconds >= 0 until one more chunk may start */
+  delay(speed: number, nowMs: number): number {
+    this.#forget(nowMs);
+    let left = this.#bytes;
+    for (const { atMs, bytes } of this.#starts) {
+      if (left <= speed) break;
+      left -= bytes;
+      if (left <= speed) return atMs + 1000 - nowMs;
+    }
+    return 0;
+  }
+
+  #isCrowded(gapMs: number): boolean {
+    return gapMs < COARSE_MS && this.#starts.length >= STARTS_MAX;
+  }
+
+  #forget(nowMs: number): void {
+    let old = 0;
+    for (const { atMs, bytes } of this.#starts) {
+      if (atMs + 1000 > nowMs) break;
+      this.#bytes -= bytes;
+      old++;
+    }
+    if (old > 0) this.#starts.splice(0, old);
+  }
+}

@@ -1,7 +1,12 @@
 /** A job's side of a rate limit. */
 
-import type { RateLimit } from "../base/rate-limit.ts";
 import type { Job } from "./job.ts";
+
+/** Whatever knows how long to wait: a RateLimit, or several things together. */
+export interface Debt {
+  /** Milliseconds >= 0 until nothing is owed any more. @param bytes 0: only asks */
+  delay(bytes: number, nowMs: number): number;
+}
 
 /**
  * Sleeps until nothing is owed any more, but at least lets others have a turn. Call it before each
@@ -10,7 +15,7 @@ import type { Job } from "./job.ts";
  * A pause interrupts the sleep; what was still owed then is slept off after the resume, so that
  * waking up early earns no bytes. Returns early if force-cancelled: look at job.cancelled.
  */
-export async function sleepOff(job: Job, limit: RateLimit): Promise<void> {
+export async function sleepOff(job: Job, limit: Debt): Promise<void> {
   for (;;) {
     const ms = limit.delay(0, job.clock.now());
     await job.sleep(ms);
