@@ -82,7 +82,7 @@ export interface JobDriver {
 }
 
 /**
- * What a job tells its creator, in order.
+ * What a job tells those who listen, in order (QEMU: the five notifier lists of a Job).
  *
  *   status               it has moved (an internal job too)
  *   ready                right after status ready
@@ -98,6 +98,9 @@ export type JobEvent =
   | {
       readonly kind: "ready" | "pending" | "idle" | "finalize-completed" | "finalize-cancelled";
     };
+
+/** Called in the turn in which the job says so; what it throws is a bug, and stops nobody. */
+export type JobListener = (event: JobEvent, job: Job) => void;
 
 /** One entry of query-jobs. Progress has no unit; `error` is there if the job failed. */
 export interface JobInfo {

@@ -66,6 +66,11 @@ export class Job extends JobState {
     return this.#gate.busy;
   }
 
+  /** Parked at a pause point, or not yet started: no requests in flight, no timer set. */
+  get parked(): boolean {
+    return this.#gate.parked;
+  }
+
   /** How many want the job to stand still; 1 before its start. */
   get pauseCount(): number {
     return this.#gate.count;
@@ -97,8 +102,9 @@ export class Job extends JobState {
   earlyFail(): void {
     if (this.cancelled) return;
     assert(this.status === "created", "only a job that never started fails early");
-    this.#watch(this.txn.withdraw(this));
+    this.txn.remove(this);
     this.#vanish();
+    this.#watch(this.txn.withdrawn());
   }
 
   // For drivers, from within run()
@@ -259,9 +265,9 @@ export class Job extends JobState {
     } catch (reason) {
       this.fail(reason);
     }
+    this.runIsOver = true;
     // QEMU ends a job from its main loop: whoever started it is answered before it tells of its end.
     await this.clock.yield();
-    this.runIsOver = true;
     if (!this.#gate.close()) this.fail(new Error("run() returned while one of its waits went on"));
     this.settle();
     this.#tellRunEnded();

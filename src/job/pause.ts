@@ -59,6 +59,10 @@ export class PauseGate {
     return this.#userPaused;
   }
 
+  get parked(): boolean {
+    return this.#parked;
+  }
+
   /** At work, or on its way without having to be entered. */
   get busy(): boolean {
     return this.#busy;

@@ -8,7 +8,7 @@
 import type { Clock } from "../base/clock.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import { ProgressMeter } from "../base/progress.ts";
-import type { JobCompletion, JobDriver, JobEvent, JobInfo } from "./driver.ts";
+import type { JobCompletion, JobDriver, JobEvent, JobInfo, JobListener } from "./driver.ts";
 import type { Job } from "./job.ts";
 import type { JobList } from "./list.ts";
 import { isCompleted, type JobStatus, mayMove } from "./status.ts";
@@ -26,7 +26,8 @@ export interface JobOptions {
   readonly autoFinalize?: boolean | undefined;
   /** False: stays concluded, and queryable, until the user dismisses it. Default true. */
   readonly autoDismiss?: boolean | undefined;
-  readonly onEvent?: ((event: JobEvent, job: Job) => void) | undefined;
+  /** The first listener: it hears "created", too. */
+  readonly onEvent?: JobListener | undefined;
   readonly cb?: JobCompletion | undefined;
 }
 
@@ -43,6 +44,7 @@ export abstract class JobState {
 
   protected readonly options: JobOptions;
   readonly #abort = new AbortController();
+  readonly #listeners = new Set<JobListener>();
   #status: JobStatus = "undefined";
   #error: BlockError | null = null;
   protected wasStarted = false;
@@ -58,6 +60,12 @@ export abstract class JobState {
     this.autoFinalize = options.autoFinalize ?? true;
     this.autoDismiss = options.autoDismiss ?? true;
     this.signal = this.#abort.signal;
+    if (options.onEvent) this.#listeners.add(options.onEvent);
+  }
+
+  /** No query shows it, and no status event tells of it. */
+  get internal(): boolean {
+    return this.id === null;
   }
 
   get status(): JobStatus {
@@ -98,6 +106,18 @@ export abstract class JobState {
     return this.#status === "ready" || this.#status === "standby";
   }
 
+  /**
+   * Tells of what the job does from now on, in the same turn, after those who listened before.
+   *
+   * @returns ends it; harmless when called twice
+   */
+  listen(listener: JobListener): () => void {
+    // A listener of its own for each call: the same function may be added twice.
+    const added: JobListener = (event, job) => listener(event, job);
+    this.#listeners.add(added);
+    return () => this.#listeners.delete(added);
+  }
+
   /** The entry of query-jobs; only for a job with an id. */
   query(): JobInfo {
     assert(this.id !== null, "internal jobs are not shown");
@@ -128,7 +148,9 @@ export abstract class JobState {
   }
 
   protected tell(event: JobEvent): void {
-    this.guard(() => this.options.onEvent?.(event, this.self));
+    for (const listener of [...this.#listeners]) {
+      if (this.#listeners.has(listener)) this.guard(() => listener(event, this.self));
+    }
   }
 
   protected forceCancel(): void {

@@ -14,9 +14,15 @@ export interface Debt {
  *
  * A pause interrupts the sleep; what was still owed then is slept off after the resume, so that
  * waking up early earns no bytes. Returns early if force-cancelled: look at job.cancelled.
+ *
+ * @param isUrgent something else is to be looked at first: ends the wait when the job is woken for it
  */
-export async function sleepOff(job: Job, limit: Debt): Promise<void> {
-  for (;;) {
+export async function sleepOff(
+  job: Job,
+  limit: Debt,
+  isUrgent: () => boolean = () => false,
+): Promise<void> {
+  while (!isUrgent()) {
     const ms = limit.delay(0, job.clock.now());
     await job.sleep(ms);
     if (ms === 0 || job.cancelled) return;

@@ -65,9 +65,8 @@ export class JobTxn {
     await this.#goOnIfAllArrived();
   }
 
-  /** A member that could not be set up leaves; the others may have waited for it alone. */
-  async withdraw(job: Job): Promise<void> {
-    this.remove(job);
+  /** A member that could not be set up has left; the others may have waited for it alone. */
+  async withdrawn(): Promise<void> {
     await this.#goOnIfAllArrived();
   }
 
@@ -103,7 +102,8 @@ export class JobTxn {
   async #goOnIfAllArrived(): Promise<void> {
     // Here and below: whoever heard of the new status may have cancelled.
     if (!this.#isOpen() || this.#members.length === 0) return;
-    if (!this.#members.every((member) => member.completed)) return;
+    // Not "completed": one that is aborting has yet to take the group with it.
+    if (!this.#members.every((member) => member.status === "waiting")) return;
     for (const member of [...this.#members]) {
       member.becomePending();
       if (!this.#isOpen()) return;

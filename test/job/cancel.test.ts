@@ -40,7 +40,7 @@ const PHASES: [string, Reach, string][] = [
   ],
 ];
 for (const [phase, reach, story] of PHASES) {
-  it(`ends by force when ${phase}`, async () => {
+  it(`#8 #9 #10 ends by force when ${phase}`, async () => {
     const world = new World();
     const job = await reach(world);
     expect(job.status).toBe(phase);
@@ -58,7 +58,7 @@ for (const [phase, reach, story] of PHASES) {
   });
 }
 
-it("dismisses when cancelled as concluded by those below; the user may not", async () => {
+it("#8 dismisses when cancelled as concluded by those below; the user may not", async () => {
   const world = new World();
   const job = world.started({}, { autoDismiss: false });
   await world.end(job);
@@ -203,7 +203,7 @@ it("a force cancel follows a soft one that takes too long", async () => {
   expect(world.story().endsWith("standby ready aborting CANCELLED concluded null")).toBe(true);
 });
 
-it("ignores a soft cancel of a finished job, unless the driver makes it one by force", async () => {
+it("#24 ignores a soft cancel of a finished job, unless the driver makes it one by force", async () => {
   const world = new World();
   const gentle = await at(world, world.started({ cancel: () => false }, MANUAL), 30);
   await verbs.cancel(gentle, false);
@@ -216,6 +216,22 @@ it("ignores a soft cancel of a finished job, unless the driver makes it one by f
   expect(mirror.status).toBe("pending");
   await verbs.cancel(mirror, false);
   expect([mirror.status, mirror.error?.errno]).toEqual(["concluded", "ECANCELED"]);
+});
+
+it("between the end of run and what follows: softly it is ignored, by force it counts", async () => {
+  for (const force of [false, true]) {
+    const world = new World();
+    const job = world.started({ run: async () => {}, cancel: (_job, by) => by });
+    for (let hop = 0; hop < 50 && !job.deferred; hop++) await null;
+    expect([job.status, job.busy]).toEqual(["running", true]);
+    await verbs.cancel(job, force);
+    expect([job.cancelRequested, job.cancelled]).toEqual([force, force]);
+    await world.end(job);
+    expect(world.story().split(" ").slice(2).join(" ")).toBe(
+      force ? "aborting CANCELLED concluded null" : "waiting pending COMPLETED concluded null",
+    );
+    expect(world.calls()).toMatch(force ? /^run abort/ : /^run prepare commit/);
+  }
 });
 
 it("ends the user's pause, and tells the driver", async () => {

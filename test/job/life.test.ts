@@ -7,7 +7,7 @@ import { converging, failing, steps, type TinyDriver, World } from "./world.ts";
 
 const SUCCESS = "created running waiting pending COMPLETED concluded null";
 
-it("succeeds", async () => {
+it("#20 #24 #31 succeeds", async () => {
   const world = new World();
   const job = world.started();
   await world.end(job);
@@ -25,7 +25,7 @@ it("is running before start() returns, and works only afterwards", async () => {
   expect(world.calls()).toBe("run");
 });
 
-it("fails in run", async () => {
+it("#24 #31 fails in run", async () => {
   const world = new World();
   const job = world.started({ run: failing() });
   await world.end(job);
@@ -34,7 +34,7 @@ it("fails in run", async () => {
   expect([job.error?.errno, job.error?.message]).toEqual(["EIO", "Input/output error"]);
 });
 
-it("fails in prepare", async () => {
+it("#24 fails in prepare", async () => {
   const world = new World();
   const job = world.started({ prepare: () => refuse() }, { autoDismiss: false });
   await world.end(job);
@@ -43,7 +43,7 @@ it("fails in prepare", async () => {
   expect(job.query().error).toBe("Operation not permitted");
 });
 
-it("waits in pending for finalize, and in concluded for dismiss", async () => {
+it("#20 waits in pending for finalize, and in concluded for dismiss", async () => {
   const world = new World();
   const job = world.started({}, { autoFinalize: false, autoDismiss: false });
   await world.clock.advance(100);
@@ -85,7 +85,7 @@ it("awaits every step of its end, in order", async () => {
   expect(world.story()).toBe(SUCCESS);
 });
 
-it("becomes ready, and completes when told to", async () => {
+it("#25 becomes ready, and completes when told to", async () => {
   const world = new World();
   const job = world.started(converging());
   await world.clock.advance(10);
@@ -117,7 +117,7 @@ it("leaves the end to the cancel if both come", async () => {
   expect(world.calls()).toBe("abort clean cb free");
 });
 
-it("is silent and unseen without an id, but has its hooks", async () => {
+it("#125 is silent and unseen without an id, but has its hooks", async () => {
   const world = new World();
   const job = world.started({}, { id: null });
   expect(world.list.query()).toEqual([]);
@@ -125,7 +125,7 @@ it("is silent and unseen without an id, but has its hooks", async () => {
   expect(world.story()).toBe("COMPLETED");
 });
 
-it("shows itself as query-jobs does", async () => {
+it("#125 shows itself as query-jobs does", async () => {
   const world = new World();
   const job = world.started({ run: failing(3), type: "stream" }, { autoDismiss: false });
   await world.clock.advance(20);
@@ -198,6 +198,18 @@ it("fails, and still ends, if run leaves a sleep behind", async () => {
   expect(String(world.bugs[0])).toContain("while one of its waits went on");
   expect(world.story()).toBe("created running aborting COMPLETED concluded null");
   expect(world.clock.timerCount).toBe(0);
+});
+
+it("keeps what run failed with, even if that left a sleep behind", async () => {
+  const world = new World();
+  const job = world.started({
+    run: async (self) => {
+      self.sleep(1000).catch(() => {});
+      throw new BlockError("ENOSPC", "No space left on device");
+    },
+  });
+  await world.end(job);
+  expect([job.error?.errno, world.bugs.length]).toEqual(["ENOSPC", 1]);
 });
 
 function refuse(): void {

@@ -9,20 +9,20 @@ const BAD = ["", "0id", "    ", "123", "_id", "-id", ".id", "#id", "a b", "id\n"
 const GOOD = ["id0", "id_2", "a", "Z", "a.b-c_d", "x".repeat(300)];
 
 for (const id of BAD) {
-  it(`refuses the id '${JSON.stringify(id)}', and leaves no job`, () => {
+  it(`#1 refuses the id '${JSON.stringify(id)}', and leaves no job`, () => {
     const world = new World();
     expect(() => world.born({}, { id })).toThrow("Invalid job ID");
     expect([world.list.all(), world.story()]).toEqual([[], ""]);
   });
 }
 
-it("takes letters, digits, '-', '.' and '_', at any length", () => {
+it("#2 takes letters, digits, '-', '.' and '_', at any length", () => {
   const world = new World();
   for (const id of GOOD) world.born({}, { id });
   expect(world.list.query().map((job) => job.id)).toEqual(GOOD.toReversed());
 });
 
-it("an id is taken until its job is null, and not a moment longer", async () => {
+it("#4 an id is taken until its job is null, and not a moment longer", async () => {
   const world = new World();
   const old = world.started({}, { autoDismiss: false });
   await world.end(old);
@@ -53,7 +53,7 @@ it("finds by id; who is not there is not found", () => {
   expect(() => world.list.get("nobody")).toThrow("Job 'nobody' not found");
 });
 
-it("has any number of internal jobs, and shows none of them", async () => {
+it("#125 has any number of internal jobs, and shows none of them", async () => {
   const world = new World();
   const jobs = [world.started({}, { id: null }), world.started({}, { id: null })];
   expect([world.list.all().length, world.list.query()]).toEqual([2, []]);

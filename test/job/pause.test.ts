@@ -7,7 +7,7 @@ import type { Job } from "../../src/job/job.ts";
 import { verbs } from "../../src/job/verbs.ts";
 import { converging, steps, type TinyDriver, World } from "./world.ts";
 
-it("is parked within a sleep before pause returns, and runs again before resume returns", async () => {
+it("#13 is parked within a sleep before pause returns, and runs again before resume returns", async () => {
   const world = new World();
   const job = world.started();
   await world.clock.advance(5);
@@ -47,7 +47,7 @@ it("parks before any work if paused before it starts", async () => {
   expect(world.calls()).toContain("run prepare commit");
 });
 
-it("stands by when ready, also in a yield", async () => {
+it("#14 #25 stands by when ready, also in a yield", async () => {
   const world = new World();
   const job = world.started(converging());
   await world.clock.advance(10);
@@ -79,7 +79,7 @@ it("needs as many resumes as pauses; the user counts one", async () => {
   expect([job.status, job.pauseCount]).toEqual(["running", 0]);
 });
 
-it("stays paused by the user through a drain", async () => {
+it("#19 stays paused by the user through a drain", async () => {
   const world = new World();
   const job = world.started();
   await world.clock.advance(1);
@@ -92,7 +92,7 @@ it("stays paused by the user through a drain", async () => {
   expect(job.status).toBe("running");
 });
 
-it("is quiet once its request is done, and busy again after the drain", async () => {
+it("#17 is quiet once its request is done, and busy again after the drain", async () => {
   const world = new World();
   const job = world.started({ run: requests(3, 10) });
   await world.clock.advance(1);
@@ -123,7 +123,7 @@ it("is quiet at once when asleep, not started or ended; a wait for quiet can be 
   await job.quiet();
 });
 
-it("drains in its own endings do not wait for it", async () => {
+it("#18 drains in its own endings do not wait for it", async () => {
   const world = new World();
   const drain = async (job: Job) => {
     job.pause();
@@ -237,6 +237,26 @@ it("a nudge ends a sleep or a yield, endSleep() only a sleep, neither a pause", 
   expect(await nudge("endSleep")).toBe("running 1");
   expect(await nudge("endSleep")).toBe("running 1");
   expect(await nudge("enter")).toBe("null 2");
+});
+
+it("a turn given away wakes the sleep that asked for it, and no later wait", async () => {
+  const world = new World();
+  const job = world.started({
+    run: async (self) => {
+      await self.sleep(0);
+      self.progress.workDone(1);
+      await self.yield();
+    },
+  });
+  // Into the run, which is then asleep for a turn.
+  for (let hop = 0; hop < 50 && !world.calls().includes("run"); hop++) await null;
+  for (let i = 0; i < 5; i++) await null;
+  expect([job.busy, job.progress.current]).toEqual([false, 0]);
+  job.enter();
+  await world.clock.advance(1000);
+  expect([job.status, job.busy, job.progress.current]).toEqual(["running", false, 1]);
+  job.enter();
+  await world.end(job);
 });
 
 it("takes a resume too many for our bug", () => {

@@ -1,4 +1,9 @@
+/** The two tables, and that a job keeps to them. */
+
 import { expect, it } from "vitest";
+import { VirtualClock } from "../../src/base/virtual-clock.ts";
+import { Job } from "../../src/job/job.ts";
+import { JobList } from "../../src/job/list.ts";
 import {
   isCompleted,
   JOB_VERBS,
@@ -9,7 +14,7 @@ import {
 } from "../../src/job/status.ts";
 
 // The picture is the test: a changed edge is a changed picture in the diff.
-it("moves are QEMU's JobSTT", () => {
+it("#6 moves are QEMU's JobSTT", () => {
   expect(draw(STATUSES, mayMove)).toBe(`
             U C R P Y S W D X E N
 undefined   . x . . . . . . . . .
@@ -26,7 +31,7 @@ null        . . . . . . . . . . .
 `);
 });
 
-it("verbs are QEMU's JobVerbTable", () => {
+it("#7 verbs are QEMU's JobVerbTable", () => {
   expect(draw(JOB_VERBS, mayApply)).toBe(`
             U C R P Y S W D X E N
 cancel      . x x x x x x x . . .
@@ -43,6 +48,53 @@ change      . x x x x x . . . . .
 it("a job is completed from waiting on", () => {
   expect(STATUSES.filter(isCompleted).join(" ")).toBe("waiting pending aborting concluded null");
 });
+
+// How a job gets to each status; nobody can do anything to one that is still undefined.
+const PATHS: Record<Exclude<JobStatus, "undefined">, readonly JobStatus[]> = {
+  created: [],
+  running: ["running"],
+  paused: ["running", "paused"],
+  ready: ["running", "ready"],
+  standby: ["running", "ready", "standby"],
+  waiting: ["running", "waiting"],
+  pending: ["running", "waiting", "pending"],
+  aborting: ["running", "aborting"],
+  concluded: ["running", "aborting", "concluded"],
+  null: ["null"],
+};
+for (const [from, path] of Object.entries(PATHS)) {
+  it(`#6 a job that is ${from} makes the table's moves and no other, and tells of them`, () => {
+    for (const to of STATUSES) {
+      const told: JobStatus[] = [];
+      const probe = new Probe(told);
+      for (const status of path) probe.walk(status);
+      told.length = 0;
+      if (mayMove(from as JobStatus, to)) {
+        probe.walk(to);
+        expect([probe.status, told]).toEqual([to, from === to ? [] : [to]]);
+      } else {
+        expect(() => probe.walk(to), `${from} to ${to}`).toThrow(`may go from ${from} to ${to}`);
+        expect([probe.status, told]).toEqual([from, []]);
+      }
+    }
+  });
+}
+
+/** A job that anybody can move. */
+class Probe extends Job {
+  constructor(told: JobStatus[]) {
+    super({
+      id: "probe",
+      clock: new VirtualClock(),
+      list: new JobList({ onBug() {}, onStatus: ({ status }) => told.push(status) }),
+      driver: { type: "test", run: async () => {} },
+    });
+  }
+
+  walk(to: JobStatus): void {
+    this.move(to);
+  }
+}
 
 function draw<Row extends string>(
   rows: readonly Row[],

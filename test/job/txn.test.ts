@@ -10,7 +10,7 @@ import { failing, steps, type TinyDriver, World } from "./world.ts";
 
 const KEPT = { autoDismiss: false };
 
-it("all succeed: the first waits for the last, then newest first", async () => {
+it("#32 all succeed: the first waits for the last, then newest first", async () => {
   const { world, a, b } = pair({ run: steps(1) }, { run: steps(5) });
   await world.clock.advance(20);
   expect([a.status, b.status]).toEqual(["waiting", "running"]);
@@ -35,7 +35,7 @@ const MATRIX: [Fate, Fate, string][] = [
   ["cancel", "EIO", "ECANCELED ECANCELED"],
 ];
 for (const [fateA, fateB, results] of MATRIX) {
-  it(`a ${fateA}, b ${fateB}: ${results}`, async () => {
+  it(`#32 a ${fateA}, b ${fateB}: ${results}`, async () => {
     const run = (fate: Fate) => ({ run: fate === "EIO" ? failing(2) : steps(2) });
     const { world, a, b } = pair(run(fateA), run(fateB));
     await world.clock.advance(5);
@@ -59,7 +59,7 @@ it("one fails: the newest is told of first, whoever failed", async () => {
   );
 });
 
-it("one fails: a sibling that waits, is paused, or is stuck in a request ends too", async () => {
+it("#38 one fails: a sibling that waits, is paused, or is stuck in a request ends too", async () => {
   const world = new World();
   const txn = new JobTxn();
   const [waits, paused, stuck, fails] = [
@@ -121,7 +121,7 @@ it("one is manual: all wait in pending, and only that one asks", async () => {
 });
 
 for (const which of ["a", "b"] as const) {
-  it(`cancelling ${which} cancels all, while one waits and while both are pending`, async () => {
+  it(`#34 #35 cancelling ${which} cancels all, while one waits and while both are pending`, async () => {
     for (const ms of [20, 100]) {
       const manner = { ...KEPT, autoFinalize: false };
       const jobs = pair({ run: steps(1) }, { run: steps(5) }, manner);
@@ -134,7 +134,7 @@ for (const which of ["a", "b"] as const) {
   });
 }
 
-it("one stopped by an error: others wait, finalize is refused, resume completes all", async () => {
+it("#37 one stopped by an error: others wait, finalize is refused, resume completes all", async () => {
   const { world, a, b } = pair(
     { run: steps(1) },
     {
@@ -194,6 +194,38 @@ it("one cannot be set up: it leaves the group, the rest go on", async () => {
   b.earlyFail();
   await world.end(a);
   expect(world.story(a)).toContain("COMPLETED");
+});
+
+it("one fails, and whoever hears of it withdraws the last other: the group still aborts", async () => {
+  const world = new World();
+  const txn = new JobTxn();
+  const rest = world.born({}, { id: "rest", txn });
+  const waits = world.born({ run: steps(0) }, { id: "waits", txn });
+  const onEvent = (event: { kind: string; status?: string }) => {
+    if (event.status === "aborting") rest.earlyFail();
+  };
+  const fails = world.born({ run: failing(1) }, { id: "fails", txn, onEvent });
+  for (const job of [waits, fails]) job.start();
+  await world.end(waits, fails, rest);
+  expect(world.bugs).toEqual([]);
+  expect([waits.error?.errno, fails.error?.errno]).toEqual(["ECANCELED", "EIO"]);
+  expect(world.calls(waits)).toBe("run abort clean cb free");
+});
+
+it("one withdraws, and whoever hears of the group going on finds it gone already", async () => {
+  const world = new World();
+  const txn = new JobTxn();
+  const unborn: Job[] = [];
+  const onEvent = (event: { kind: string; status?: string }) => {
+    if (event.status === "pending") unborn.push(...world.list.all().filter((job) => !job.started));
+  };
+  const waits = world.born({ run: steps(0) }, { id: "waits", txn, onEvent });
+  const rest = world.born({}, { id: "rest", txn });
+  waits.start();
+  await world.clock.advance(10);
+  rest.earlyFail();
+  await world.end(waits, rest);
+  expect([unborn, rest.status, waits.error]).toEqual([[], "null", null]);
 });
 
 it("takes nobody in once a member has started", async () => {

@@ -7,14 +7,14 @@ import { JOB_VERBS, mayApply } from "../../src/job/status.ts";
 import { checkVerb, verbs } from "../../src/job/verbs.ts";
 import { converging, World } from "./world.ts";
 
-it("a refusal names verb, job and status", () => {
+it("#7 a refusal names verb, job and status", () => {
   const job = new World().born({}, { id: "my-job" });
   expect(refusal(() => checkVerb(job, "finalize"))).toBe(
     "EPERM GenericError 'finalize' does not apply to job 'my-job' while it is created",
   );
 });
 
-it("each verb is allowed and refused as the table says, in every status", async () => {
+it("#7 each verb is allowed and refused as the table says, in every status", async () => {
   const world = new World();
   const job = world.born(converging(), { autoFinalize: false, autoDismiss: false });
   const compare = () => {
@@ -50,7 +50,7 @@ it("each verb is allowed and refused as the table says, in every status", async 
   expect(seen.join(" ")).toBe("created running paused ready standby pending concluded null");
 });
 
-it("pause: the table first, then that it is paused already", async () => {
+it("#12 pause: the table first, then that it is paused already", async () => {
   const { world, job } = await running();
   await verbs.pause(job);
   await expect(verbs.pause(job)).rejects.toThrow("as it is paused already");
@@ -59,7 +59,7 @@ it("pause: the table first, then that it is paused already", async () => {
   await expect(verbs.pause(job)).rejects.toThrow("while it is pending");
 });
 
-it("resume: that it is not paused first, then the table", async () => {
+it("#12 #15 resume: that it is not paused first, then the table", async () => {
   const { world, job } = await running();
   await expect(verbs.resume(job)).rejects.toThrow("not paused; it is running");
   job.pause();
@@ -91,7 +91,7 @@ it("resume tells the driver before the job moves", async () => {
   await world.end(job);
 });
 
-it("cancel without force: refused while the user has paused the job, which stays paused", async () => {
+it("#11 cancel without force: refused while the user has paused the job, which stays paused", async () => {
   const { job } = await running();
   await verbs.pause(job);
   await expect(verbs.cancel(job, false)).rejects.toThrow("resume it, or use force");
@@ -100,7 +100,7 @@ it("cancel without force: refused while the user has paused the job, which stays
   expect(job.cancelled).toBe(true);
 });
 
-it("complete: table, cancel, driver's ability, driver's own mind; twice is fine", async () => {
+it("#25 complete: table, cancel, driver's ability, driver's own mind; twice is fine", async () => {
   const world = new World();
   const job = world.started({
     ...converging(),
@@ -125,7 +125,7 @@ it("complete: table, cancel, driver's ability, driver's own mind; twice is fine"
   expect(willing.error).toBe(null);
 });
 
-it("dismiss: concluded only", async () => {
+it("#21 dismiss: concluded only", async () => {
   const { job } = await running();
   await verbs.pause(job);
   await expect(verbs.dismiss(job)).rejects.toThrow("'dismiss' does not apply to job 'job'");
