@@ -1,0 +1,60 @@
+/**
+ * Bitmaps that outlive their node: read from the image when it has been opened, put back when it is
+ * closed or will not be written any more. In between the image's copy is not to be relied on, and
+ * says so (QEMU: block/qcow2-bitmap.c).
+ *
+ *     open ── loadBitmaps() ──▶ recording in memory ── storeBitmaps() ──▶ close, or read-only
+ */
+
+import { BlockError } from "../base/errors.ts";
+import type { DirtyBitmap } from "./dirty-bitmap.ts";
+import type { BlockNode } from "./node.ts";
+
+/**
+ * Gives a node the bitmaps that its image keeps; those that were not put back the last time are
+ * there, but good for nothing. To be called when the image has been opened, before it is used.
+ *
+ * @throws BlockError what the driver throws: which bitmaps there are is then not known
+ */
+export async function loadBitmaps(node: BlockNode): Promise<void> {
+  const stored = (await node.state.bitmapStore?.list()) ?? [];
+  for (const image of stored) {
+    const { name, granularity, inconsistent } = image;
+    const enabled = image.enabled && !inconsistent;
+    const bitmap = node.bitmaps.add({ name, granularity, enabled, persistent: true, inconsistent });
+    if (!inconsistent) await image.load(bitmap);
+  }
+}
+
+/**
+ * To be called before a bitmap gets marks that no write to its node has brought: a crash must not
+ * leave the image with a copy that lacks them and looks right. Writes see to it by themselves, and
+ * a copy with more marks than the bitmap does no harm.
+ *
+ * @throws BlockError what the driver throws
+ */
+export async function beforeForeignMarks(node: BlockNode, bitmap: DirtyBitmap): Promise<void> {
+  if (bitmap.persistent && !node.readOnly) await node.state.bitmapStore?.markInUse();
+}
+
+/**
+ * Puts the persistent bitmaps into the image, and takes out of it those that have been removed; an
+ * inconsistent one stays that. To be called while the image can be written still, with nothing under
+ * way on the node.
+ *
+ * @throws BlockError EBUSY while something uses one of them; what the driver throws
+ */
+export async function storeBitmaps(node: BlockNode): Promise<void> {
+  const { bitmapStore } = node.state;
+  if (!bitmapStore) return;
+  const kept = node.bitmaps.all().filter(({ persistent }) => persistent);
+  const busy = kept.find((bitmap) => bitmap.busy);
+  if (busy) throw new BlockError("EBUSY", `${busy.description} is busy and cannot be stored`);
+  // No command changes them while they are on their way.
+  for (const bitmap of kept) bitmap.setBusy(true);
+  try {
+    await bitmapStore.store(kept);
+  } finally {
+    for (const bitmap of kept) bitmap.setBusy(false);
+  }
+}
