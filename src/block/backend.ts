@@ -117,6 +117,11 @@ export class BlockBackend implements RootParent {
     return this.#inFlight === 0;
   }
 
+  /** Somebody waits for quiet, or has it: whoever sends requests of its own accord holds them back. */
+  get isDrained(): boolean {
+    return this.#drained > 0;
+  }
+
   isQuiet(): boolean {
     return this.isIdle && (this.#onDrain?.isQuiet() ?? true);
   }

@@ -7,6 +7,7 @@
  * at it. The methods are the whole of what a driver may ask of a child; src/block/io.ts does them.
  */
 
+import type { DebugEvent } from "./debug.ts";
 import type { ChildRole, RequestOptions } from "./driver.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
@@ -55,6 +56,16 @@ export class BlockChild {
     return io.getLength(this.node);
   }
 
+  /**
+   * Tells a blkdebug node below what comes next. Null, at no cost, where none listens:
+   *
+   *     const stop = file.debugEvent("l2_load");
+   *     if (stop) await stop;
+   */
+  debugEvent(event: DebugEvent, options: RequestOptions = {}): Promise<void> | null {
+    return this.node.state.debug?.event(event, options.signal) ?? null;
+  }
+
   /** Fills the buffer; what lies past the end reads as zeroes. */
   read(buf: Uint8Array, offset: number, options: RequestOptions = {}): Promise<void> {
     return io.read(this.node, buf, offset, options);
@@ -67,6 +78,11 @@ export class BlockChild {
 
   writeZeroes(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
     return io.writeZeroes(this.node, offset, bytes, options);
+  }
+
+  /** One whole cluster, packed. @throws BlockError ENOTSUP */
+  writeCompressed(buf: Uint8Array, offset: number): Promise<void> {
+    return io.writeCompressed(this.node, buf, offset);
   }
 
   discard(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
@@ -84,7 +100,8 @@ export class BlockChild {
   }
 
   /** After it, a crash takes nothing back that was written before it. */
-  flush(): Promise<void> {
+  async flush(): Promise<void> {
+    await this.debugEvent("flush_to_disk");
     return io.flush(this.node);
   }
 }

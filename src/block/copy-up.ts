@@ -7,12 +7,11 @@
  */
 
 import { alignDown, alignUp } from "../base/bytes.ts";
-import { BlockError, type ErrorPlace } from "../base/errors.ts";
 import type { BlockChild } from "./child.ts";
 import type { RequestOptions } from "./driver.ts";
 import { readLocked, writeLocked, writeZeroesLocked } from "./locked.ts";
 import type { BlockNode } from "./node.ts";
-import { COPY_BYTES, childOf, getLength, mapOf, passDown, withBuffer } from "./request.ts";
+import { COPY_BYTES, childOf, getLength, mapOf, passDown, placed, withBuffer } from "./request.ts";
 import { chainStatus } from "./status.ts";
 
 /**
@@ -76,24 +75,11 @@ async function copyPiece(
     await placed({ node: backing.node.name, op: "read", offset, bytes }, () =>
       backing.read(buf, offset, passDown(options)),
     );
+    await node.children.get("file")?.debugEvent("cor_write", options);
     await placed({ node: node.name, op: "write", offset, bytes }, () =>
       writeSplit(node, buf, offset, options),
     );
   });
-}
-
-/** Errors of `work` say where they happened: a job's policy and its event need to know. */
-async function placed(place: ErrorPlace, work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch (error) {
-    if (!(error instanceof BlockError) || error.at) throw error;
-    throw new BlockError(error.errno, error.message, {
-      class: error.class,
-      at: place,
-      cause: error,
-    });
-  }
 }
 
 /** Writes a buffer so that clusters of zeroes take no room. */

@@ -12,8 +12,14 @@
  */
 
 import type { Bell } from "../base/bell.ts";
+import { assert } from "../base/errors.ts";
 import type { RootParent } from "./child.ts";
 import { BlockNode } from "./node.ts";
+
+/** A drained section that has begun; it lasts until somebody ends it, once. */
+export interface DrainedSection {
+  end(): void;
+}
 
 interface Drain {
   readonly nodes: readonly BlockNode[];
@@ -30,20 +36,32 @@ export class Drains {
     this.#quietBell = quietBell;
   }
 
-  /** Runs `change` while the nodes are drained, and what it began, to its end. */
-  async run<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
+  /** Resolves when nothing is under way on the nodes any more, and keeps it so until end(). */
+  async begin(nodes: readonly BlockNode[]): Promise<DrainedSection> {
     const roots = rootsAbove(nodes);
     const drain: Drain = { nodes, roots };
     this.#running.add(drain);
     for (const root of [...roots]) root.drainedBegin();
+    const passage = letThrough(nodes);
+    while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {
+      await this.#quietBell.rung();
+    }
+    return {
+      end: () => {
+        assert(this.#running.delete(drain), "a drained section ends once");
+        passage.end();
+        for (const root of roots) root.drainedEnd();
+      },
+    };
+  }
+
+  /** Runs `change` while the nodes are drained, and what it began, to its end. */
+  async run<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
+    const section = await this.begin(nodes);
     try {
-      while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {
-        await this.#quietBell.rung();
-      }
       return await change();
     } finally {
-      this.#running.delete(drain);
-      for (const root of roots) root.drainedEnd();
+      section.end();
     }
   }
 
@@ -55,6 +73,35 @@ export class Drains {
       root.drainedBegin();
     }
   }
+}
+
+/**
+ * Tells all states that a request of somebody above the nodes may be in not to hold it back: what is
+ * waited for must not wait for a throttle's time to come. QEMU tells those at and above the nodes;
+ * here those below are told as well, since requests wait there, too.
+ */
+export function letThrough(nodes: readonly BlockNode[]): DrainedSection {
+  const told = new Set<BlockNode>();
+  const down = (node: BlockNode): void => {
+    if (told.has(node)) return;
+    told.add(node);
+    for (const { node: child } of node.children.values()) down(child);
+  };
+  const seen = new Set<BlockNode>();
+  const up = (node: BlockNode): void => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    down(node);
+    for (const { parent } of node.parents) if (parent instanceof BlockNode) up(parent);
+  };
+  for (const node of nodes) up(node);
+  const states = [...told].flatMap((node) => (node.isOpen ? [node.state] : []));
+  for (const state of states) state.drainedBegin?.();
+  return {
+    end: () => {
+      for (const state of states) state.drainedEnd?.();
+    },
+  };
 }
 
 /** Devices and jobs that stand above the nodes, one entry for every edge of theirs. */

@@ -38,7 +38,10 @@ import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { BlockChild } from "./child.ts";
+import type { DebugPoints } from "./debug.ts";
+import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import type { ChildPermissions } from "./permissions.ts";
+import type { ThrottleGroups } from "./throttle-group.ts";
 
 /** What is otherwise reached for, as a parameter: time, chance, and the wasm kernels. */
 export interface World {
@@ -48,7 +51,7 @@ export interface World {
 }
 
 /** What a node may hold on to below itself. `file` is also the child of a filter. */
-export type ChildRole = "file" | "data-file" | "backing" | "target";
+export type ChildRole = "file" | "data-file" | "backing" | "target" | "log";
 
 export type Children = Readonly<Partial<Record<ChildRole, BlockChild>>>;
 
@@ -62,6 +65,8 @@ export interface RequestOptions {
   readonly mayUnmap?: boolean;
   /** A read that also copies what it finds below this node into this node. */
   readonly copyOnRead?: boolean;
+  /** A write that this bitmap does not record, because the bitmap's owner sees to it by itself. */
+  readonly unrecorded?: DirtyBitmap;
 }
 
 export interface BlockLimits {
@@ -160,11 +165,100 @@ export interface BlockState {
   close?(): Promise<void>;
   /** Records another backing file's name, or none. Labels only: nothing is opened. */
   changeBackingFile?(name: string | null, format: string | null): Promise<void>;
+  /**
+   * The same image with another right to write; the graph has drained it and flushed it. All or
+   * nothing: after a failure the state is as before. Without it: ENOTSUP, except for filters, which
+   * have nothing to change.
+   */
+  reopen?(readOnly: boolean): Promise<void>;
+  /** Changes the image's own properties (x-blockdev-amend); `options` are checked. */
+  amend?(options: unknown, request: AmendRequest): Promise<void>;
+  /** Disk states kept inside the image. Without it: none can be. */
+  readonly snapshots?: SnapshotStore;
+  /** Dirty bitmaps kept inside the image. Without it none of a node's can be persistent. */
+  readonly bitmapStore?: BitmapStore;
+  /** The disk as it was at some moment, for snapshot-access above (QEMU: preadv_snapshot). */
+  readonly snapshotAccess?: SnapshotAccess;
+  /**
+   * Somebody waits for the requests that are on their way through here: hold none of them back any
+   * more. Calls nest; each is followed by one drainedEnd().
+   */
+  drainedBegin?(): void;
+  drainedEnd?(): void;
+  /** Of a filter: asked before the status of a run is told. @throws BlockError */
+  checkStatus?(offset: number, bytes: number): Promise<void>;
+  /** Where tests stop and break requests (blkdebug): see debug.ts. */
+  readonly debug?: DebugPoints;
   info?(): StateInfo;
+}
+
+export interface AmendRequest {
+  readonly force: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** One internal snapshot (QEMU: SnapshotInfo). Sizes in bytes. */
+export interface SnapshotInfo {
+  /** Decimal, unique in the image. */
+  readonly id: string;
+  /** The tag. */
+  readonly name: string;
+  readonly vmStateBytes: number;
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  readonly clockNanoseconds: number;
+  readonly diskBytes: number;
+  /** Instructions executed, where a virtual machine counted them. */
+  readonly icount?: number;
+}
+
+/** All of these are asked for with the node drained. */
+export interface SnapshotStore {
+  list(): readonly SnapshotInfo[];
+  /** @throws BlockError EEXIST, ENOSPC, EIO */
+  create(name: string, taken: { seconds: number; nanoseconds: number }): Promise<SnapshotInfo>;
+  /** Makes the disk what it was. @throws BlockError ENOENT, EINVAL */
+  apply(id: string): Promise<void>;
+  /** @throws BlockError ENOENT */
+  delete(id: string): Promise<void>;
+}
+
+/** A dirty bitmap as an image keeps it. */
+export interface StoredBitmap {
+  readonly name: string;
+  readonly granularity: number;
+  /** Recording is to go on when the image is opened for writing. */
+  readonly enabled: boolean;
+  /** Somebody had it in memory and did not put it back: it cannot be relied on. */
+  readonly inconsistent: boolean;
+  /** Fills an empty bitmap. */
+  load(into: DirtyBitmap): Promise<void>;
+}
+
+export interface BitmapStore {
+  /** What the image holds. */
+  list(): Promise<readonly StoredBitmap[]>;
+  /** @throws BlockError ENOTSUP, EINVAL, ENOSPC if a bitmap like this could not be kept */
+  checkRoom(name: string, granularity: number, others: number): void;
+  /** The image's copies are not to be relied on from now on: says so in the image. */
+  markInUse(): Promise<void>;
+  /** Makes these, and no others, the image's bitmaps. The node is drained, or on its way out. */
+  store(bitmaps: readonly DirtyBitmap[]): Promise<void>;
+}
+
+/** The disk at one moment, kept by a copy-before-write filter. */
+export interface SnapshotAccess {
+  /** @throws BlockError EACCES for what is not part of the snapshot, or if it is broken */
+  pread(buf: Uint8Array, offset: number, options: RequestOptions): Promise<void>;
+  status(offset: number, bytes: number): Promise<StoreStatus>;
+  /** Nobody will read this part of the snapshot any more. */
+  pdiscard(offset: number, bytes: number): Promise<void>;
 }
 
 export interface OpenContext<Options> {
   readonly world: World;
+  /** Of the graph; missing where a driver is used without one. */
+  readonly throttleGroups?: ThrottleGroups;
   /** The driver's own options, already checked by its schema. */
   readonly options: Options;
   /** For error texts. */
@@ -190,6 +284,8 @@ export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
   readonly kind: "protocol" | "format" | "filter";
   /** Roles that blockdev-add must (true) or may (false) give. */
   readonly roles: Readonly<Partial<Record<ChildRole, boolean>>>;
+  /** What blockdev-add calls a role where that is not the role's own name (blkdebug: `image`). */
+  readonly roleMembers?: Readonly<Partial<Record<ChildRole, string>>>;
   /** How sure the driver is that these first bytes are its own: 0 no, 100 certain. */
   probe?(head: Uint8Array): number;
   /** valibot entries of the driver's own members of blockdev-add, without roles and base options. */
@@ -199,8 +295,19 @@ export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
   readonly createOptions?: OptionEntries;
   /** Makes a new, empty image and lets go of it again. A format is given `file`. */
   create?(context: CreateContext<CreateOptions>): Promise<void>;
-  /** What it needs of, and shares on, a child. Without it: the defaults in permissions.ts. */
-  childPermissions?(role: ChildRole, above: ChildPermissions, readOnly: boolean): ChildPermissions;
+  /** valibot entries of the driver's own members of x-blockdev-amend. */
+  readonly amendOptions?: OptionEntries;
+  /**
+   * What it needs of, and shares on, a child. Without it: the defaults in permissions.ts.
+   *
+   * @param options the driver's own, as open() gets them
+   */
+  childPermissions?(
+    role: ChildRole,
+    above: ChildPermissions,
+    readOnly: boolean,
+    options: OpenOptions,
+  ): ChildPermissions;
 }
 
 /** Name -> valibot schema. Typed loosely here so that this floor need not know the library. */

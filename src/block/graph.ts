@@ -11,13 +11,16 @@ import { assert, BlockError } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import { type BackendInit, BlockBackend } from "./backend.ts";
 import { BlockChild } from "./child.ts";
-import { Drains } from "./drain.ts";
+import { type DrainedSection, Drains, letThrough } from "./drain.ts";
 import type { BlockDriver, ChildRole, Children, World } from "./driver.ts";
 import * as io from "./io.ts";
 import { BlockNode } from "./node.ts";
-import { type BlockdevOptions, type BlockdevRef, checkOptions } from "./options.ts";
+import { type BlockdevOptions, type BlockdevRef, checkOptions, roleMember } from "./options.ts";
 import { planPermissions } from "./permission-plan.ts";
 import { Perm } from "./permissions.ts";
+import { loadBitmaps, storeBitmaps } from "./persistent-bitmaps.ts";
+import { type ReopenHost, reopenedNodes, reopenTree } from "./reopen.ts";
+import { ThrottleGroups } from "./throttle-group.ts";
 
 /** Deeper nesting of nodes than this is taken for a mistake, or an attack on the stack. */
 export const CHAIN_NODES_MAX = 200;
@@ -32,24 +35,35 @@ interface Inherited {
 export class Graph {
   readonly world: World;
   readonly drivers: ReadonlyMap<string, BlockDriver>;
+  /** For throttle nodes; made by object-add. */
+  readonly throttleGroups: ThrottleGroups;
   readonly #nodes = new Map<string, BlockNode>();
   /** On their way out: their names and stores are still taken, but nobody finds them any more. */
   readonly #closing = new Set<BlockNode>();
+  /** On their way in: what their image keeps beside the disk is not there yet. */
+  readonly #opening = new Set<BlockNode>();
   readonly #backends = new Set<BlockBackend>();
   readonly #insertions = new Mutex();
+  readonly #reopens = new Mutex();
   readonly #drains: Drains;
   readonly #quietBell = new Bell();
+  readonly #reopenHost: ReopenHost = {
+    refreshPermissions: (nodes) => this.#refreshPermissions(nodes),
+    beforeReadOnly: storeBitmaps,
+    afterWritable: async () => {},
+  };
   #generated = 0;
 
   constructor(world: World, drivers: Iterable<BlockDriver>) {
     this.world = world;
+    this.throttleGroups = new ThrottleGroups(world.clock);
     this.#drains = new Drains(this.#quietBell);
     this.drivers = new Map([...drivers].map((driver) => [driver.name, driver]));
   }
 
   /** Open nodes, oldest first. */
   get nodes(): readonly BlockNode[] {
-    return [...this.#nodes.values()].filter((node) => node.isOpen && !this.#closing.has(node));
+    return [...this.#nodes.values()].filter((node) => this.#isThere(node));
   }
 
   get backends(): readonly BlockBackend[] {
@@ -58,7 +72,11 @@ export class Graph {
 
   find(name: string): BlockNode | undefined {
     const node = this.#nodes.get(name);
-    return node?.isOpen && !this.#closing.has(node) ? node : undefined;
+    return node && this.#isThere(node) ? node : undefined;
+  }
+
+  #isThere(node: BlockNode): boolean {
+    return node.isOpen && !this.#closing.has(node) && !this.#opening.has(node);
   }
 
   /** @throws BlockError ENOENT (GenericError) */
@@ -70,10 +88,16 @@ export class Graph {
 
   /** A device by its name, else a node by its. @throws BlockError ENOENT (GenericError) */
   getDeviceOrNode(name: string): BlockNode {
-    for (const backend of this.#backends) if (backend.name === name) return backend.node;
-    const node = this.find(name);
+    const node = this.findDeviceOrNode(name);
     if (node) return node;
     throw new BlockError("ENOENT", `Cannot find device or node '${name}'`);
+  }
+
+  findDeviceOrNode(name: string): BlockNode | undefined {
+    // Jobs and the like have no name.
+    const backend = name === "" ? undefined : this.backends.find((one) => one.name === name);
+    if (backend) return backend.node;
+    return this.find(name);
   }
 
   /** @throws BlockError EINVAL with the drivers that there are */
@@ -95,15 +119,29 @@ export class Graph {
     return this.#open(options, inherited, signal);
   }
 
+  /**
+   * The same for a node that is its users': the last of them to go closes it. If none comes:
+   * closeUnused().
+   */
+  addForUsers(options: BlockdevOptions, signal?: AbortSignal): Promise<BlockNode> {
+    const inherited = { readOnly: false, monitorOwned: false, implicit: false, depth: 0 };
+    return this.#open(options, inherited, signal);
+  }
+
+  /** Closes a node that nobody uses, unless it is the monitor's. */
+  async closeUnused(node: BlockNode): Promise<void> {
+    await this.#disposeIfUnused(node);
+  }
+
   async #open(
     options: BlockdevOptions,
     inherited: Inherited,
     signal?: AbortSignal,
+    driver = this.driver(options.driver),
   ): Promise<BlockNode> {
     if (inherited.depth > CHAIN_NODES_MAX) {
       throw new BlockError("EINVAL", `Options nest deeper than ${CHAIN_NODES_MAX} nodes`);
     }
-    const driver = this.driver(options.driver);
     const checked = checkOptions(driver, options);
     if (checked.nodeName === undefined && inherited.monitorOwned && !inherited.implicit) {
       throw new BlockError(
@@ -119,8 +157,13 @@ export class Graph {
       quietBell: this.#quietBell,
       implicit: inherited.implicit,
       monitorOwned: inherited.monitorOwned,
+      followsParent: !inherited.monitorOwned && checked.readOnly === undefined,
+      options: checked.own,
+      detectZeroes: checked.detectZeroes,
+      discard: checked.discard,
     });
     this.#nodes.set(node.name, node);
+    this.#opening.add(node);
     try {
       for (const [role, reference] of checked.roles) {
         if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);
@@ -128,6 +171,7 @@ export class Graph {
       const state = await driver.open({
         world: this.world,
         options: checked.own as never,
+        throttleGroups: this.throttleGroups,
         nodeName: node.name,
         readOnly: node.readOnly,
         children: liveChildren(node),
@@ -135,13 +179,16 @@ export class Graph {
       });
       node.setState(state);
       checkBackingIsDecided(node, checked.roles);
+      await loadBitmaps(node);
       return node;
     } catch (error) {
       // The first failure is the one to tell; nothing has been written that a close could lose.
-      await this.#dispose(node).catch((later: unknown) => {
+      await this.#dispose(node, false).catch((later: unknown) => {
         if (!(later instanceof BlockError)) throw later;
       });
       throw error;
+    } finally {
+      this.#opening.delete(node);
     }
   }
 
@@ -181,7 +228,10 @@ export class Graph {
   async remove(name: string): Promise<void> {
     const node = this.get(name);
     this.#checkRemovable(node);
-    if (!node.readOnly) await io.flush(node);
+    if (!node.readOnly) {
+      await io.flush(node);
+      await storeBitmaps(node);
+    }
     this.#checkRemovable(node);
     await this.#dispose(node);
   }
@@ -200,13 +250,13 @@ export class Graph {
   }
 
   /** Takes a node nobody uses out of the graph, closes it, then its children if they were its own. */
-  async #dispose(node: BlockNode): Promise<void> {
+  async #dispose(node: BlockNode, keepsBitmaps = true): Promise<void> {
     assert(node.parents.size === 0, "only unused nodes are closed");
     assert(!this.#closing.has(node), "a node is closed once");
     this.#closing.add(node);
     // The name stays taken until the store is let go of: whoever reuses it must find it free.
     try {
-      if (node.isOpen) await node.state.close?.();
+      if (node.isOpen) await closeState(node, keepsBitmaps);
     } finally {
       this.#nodes.delete(node.name);
       this.#closing.delete(node);
@@ -245,7 +295,9 @@ export class Graph {
   async closeBackend(backend: BlockBackend): Promise<void> {
     backend.markClosed();
     // Not isQuiet(): a job that closes its own backend is at work.
+    const passage = letThrough([backend.node]);
     while (!backend.isIdle) await this.#quietBell.rung();
+    passage.end();
     if (!this.#backends.delete(backend)) return;
     await this.#detach(backend.edge);
   }
@@ -256,18 +308,30 @@ export class Graph {
    *   before   users ──▶ [node]          after   users ──▶ [filter] ──▶ [node]
    *
    * @param options the filter's, without `file`; without a name queries do not show it as a layer
+   * @param driver a job's own, which blockdev-add does not know
    * @throws BlockError EBUSY if a link that would move is frozen by a job
    */
-  insertFilter(options: BlockdevOptions, node: BlockNode): Promise<BlockNode> {
+  insertFilter(
+    options: BlockdevOptions,
+    node: BlockNode,
+    driver?: BlockDriver,
+  ): Promise<BlockNode> {
     // One after another: of two on their way in, each would take the other for a user of the node,
     // and the graph would become a circle.
     return this.#insertions.run(async () => {
       const implicit = options["node-name"] === undefined;
       const inherited = { readOnly: node.readOnly, monitorOwned: true, implicit, depth: 0 };
-      const filter = await this.#open({ ...options, file: node.name }, inherited);
+      const filter = await this.#open(
+        { ...options, [roleMember(driver ?? this.driver(options.driver), "file")]: node.name },
+        inherited,
+        undefined,
+        driver,
+      );
       try {
         await this.drained([node], () => {
-          const users = [...node.parents].filter((edge) => edge.parent !== filter);
+          // Not those below the filter: its target may have the node for a backing file.
+          const below = subtree(filter);
+          const users = [...node.parents].filter(({ parent }) => !below.has(parent as BlockNode));
           this.#repoint(users, filter);
         });
       } catch (error) {
@@ -285,6 +349,23 @@ export class Graph {
       this.#repoint([...filter.parents], io.fileOf(filter).node);
     });
     await this.#dispose(filter);
+  }
+
+  /**
+   * Gives all users of one node to another, which stands for it from then on. Users that the other
+   * one has below itself stay: an overlay may take the place of its own backing file. Call it in a
+   * drained section of both.
+   *
+   *   before   users ──▶ [from]   [to]       after   users ──▶ [to]   [from]
+   *
+   * @returns to be called after the drained section: closes `from` if nobody needs it any more
+   * @throws BlockError EBUSY if a link is frozen, EPERM on a conflict; nothing has changed then
+   */
+  replaceNode(from: BlockNode, to: BlockNode): () => Promise<void> {
+    const below = subtree(to);
+    const users = [...from.parents].filter(({ parent }) => !below.has(parent as BlockNode));
+    this.#repoint(users, to);
+    return () => this.#disposeIfUnused(from);
   }
 
   /** Gives `node` another backing node, or none. Call it in drained(). */
@@ -319,7 +400,8 @@ export class Graph {
   }
 
   async #disposeIfUnused(node: BlockNode): Promise<void> {
-    if (node.parents.size === 0 && !node.monitorOwned) await this.#dispose(node);
+    const isGone = this.#closing.has(node) || this.#nodes.get(node.name) !== node;
+    if (node.parents.size === 0 && !node.monitorOwned && !isGone) await this.#dispose(node);
   }
 
   /** Points edges at another node, all or none. */
@@ -341,9 +423,50 @@ export class Graph {
     }
   }
 
+  /**
+   * Gives a node another right to write, and with it the nodes that it keeps its bytes in, as far
+   * as they were opened with it. Drains and flushes. A job calls it when it is not at work: see
+   * BlockJob.drain().
+   *
+   * @throws BlockError EROFS if what is below may only be read; EPERM if somebody writes, or on a
+   *   permission conflict; ENOTSUP; what the drivers throw. Everything is as before then
+   */
+  reopen(node: BlockNode, { readOnly }: { readonly readOnly: boolean }): Promise<void> {
+    return this.#reopens.run(async () => {
+      if (node.readOnly === readOnly) return;
+      // Nobody closes it meanwhile.
+      const hold = this.openBackend(node, {
+        name: "",
+        description: "a change of its 'read-only'",
+        permissions: { take: Perm.none, share: Perm.all },
+      });
+      try {
+        for (let isDone = false; !isDone; ) {
+          const nodes = reopenedNodes(node, readOnly);
+          await this.drained(nodes, async () => {
+            // Other nodes may have come in below while those were drained.
+            if (reopenedNodes(node, readOnly).some((below) => !nodes.includes(below))) return;
+            await reopenTree(this.#reopenHost, node, readOnly);
+            isDone = true;
+          });
+        }
+      } finally {
+        await this.closeBackend(hold);
+      }
+    });
+  }
+
   /** Runs `change` while nothing is under way on the nodes nor above them: see drain.ts. */
   drained<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
     return this.#drains.run(nodes, change);
+  }
+
+  /**
+   * The same in two halves, for those who have to keep still across several steps. Whoever begins
+   * one ends it, whatever happens in between.
+   */
+  drain(nodes: readonly BlockNode[]): Promise<DrainedSection> {
+    return this.#drains.begin(nodes);
   }
 
   /** For roots that became quiet in a way only they know of: a job that has parked. */
@@ -382,6 +505,14 @@ function checkBackingIsDecided(
   );
 }
 
+async function closeState(node: BlockNode, keepsBitmaps: boolean): Promise<void> {
+  try {
+    if (keepsBitmaps && !node.readOnly) await storeBitmaps(node);
+  } finally {
+    await node.state.close?.();
+  }
+}
+
 function frozenError(edge: BlockChild): BlockError {
   return new BlockError(
     "EBUSY",
@@ -389,9 +520,21 @@ function frozenError(edge: BlockChild): BlockError {
   );
 }
 
+/** A node and all below it. */
+function subtree(node: BlockNode): ReadonlySet<BlockNode> {
+  const found = new Set<BlockNode>();
+  const visit = (below: BlockNode): void => {
+    if (found.has(below)) return;
+    found.add(below);
+    for (const edge of below.children.values()) visit(edge.node);
+  };
+  visit(node);
+  return found;
+}
+
 /** The edges as the graph has them at any moment: a driver keeps this, and jobs change backings. */
 function liveChildren(node: BlockNode): Children {
-  const roles: readonly ChildRole[] = ["file", "data-file", "backing", "target"];
+  const roles: readonly ChildRole[] = ["file", "data-file", "backing", "target", "log"];
   const live = {};
   for (const role of roles)
     Object.defineProperty(live, role, { get: () => node.children.get(role) });

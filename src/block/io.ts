@@ -14,7 +14,7 @@ import { BlockError } from "../base/errors.ts";
 import { copyUpLocked } from "./copy-up.ts";
 import type { RequestOptions } from "./driver.ts";
 import { readLocked, writeLocked, writeZeroesLocked } from "./locked.ts";
-import type { BlockNode } from "./node.ts";
+import { BlockNode } from "./node.ts";
 import {
   changing,
   checkWritable,
@@ -22,8 +22,10 @@ import {
   fileOf,
   getLength,
   readOnlyError,
+  recorded,
   tracked,
   wholeClusters,
+  writing,
 } from "./request.ts";
 import type { BlockStatus } from "./status.ts";
 
@@ -64,10 +66,20 @@ export async function write(
   if (buf.length === 0) return;
   checkWritable(node, offset, buf.length);
   const { state } = node;
-  if (node.driver.kind === "filter" && !state.pwrite) {
-    return write(fileOf(node).node, buf, offset, options);
+  if (node.detectZeroes !== "off" && hasZeroWrites(node) && node.world.kernel.isZero(buf)) {
+    const mayUnmap = node.detectZeroes === "unmap";
+    return writeZeroes(node, offset, buf.length, { ...options, mayUnmap });
   }
-  return changing(node, offset, buf.length, options, () => writeLocked(node, buf, offset, options));
+  if (node.driver.kind === "filter" && !state.pwrite) {
+    const below = () => write(fileOf(node).node, buf, offset, options);
+    return recorded(node, offset, buf.length, options, below);
+  }
+  return writing(node, offset, buf.length, options, () => writeLocked(node, buf, offset, options));
+}
+
+/** A filter that leaves writes alone leaves zero writes alone, too. */
+function hasZeroWrites({ driver, state }: BlockNode): boolean {
+  return state.pwriteZeroes !== undefined || (driver.kind === "filter" && !state.pwrite);
 }
 
 /** Makes the range read as zeroes, without writing them where the driver has a cheaper way. */
@@ -81,10 +93,12 @@ export async function writeZeroes(
   checkWritable(node, offset, bytes);
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pwriteZeroes && !state.pwrite) {
-    return writeZeroes(fileOf(node).node, offset, bytes, options);
+    const below = () => writeZeroes(fileOf(node).node, offset, bytes, options);
+    return recorded(node, offset, bytes, options, below);
   }
-  return changing(node, offset, bytes, options, () =>
-    writeZeroesLocked(node, offset, bytes, options),
+  const allowed = node.discard === "ignore" ? { ...options, mayUnmap: false } : options;
+  return writing(node, offset, bytes, options, () =>
+    writeZeroesLocked(node, offset, bytes, allowed),
   );
 }
 
@@ -97,14 +111,23 @@ export async function discard(
 ): Promise<void> {
   if (bytes === 0) return;
   checkWritable(node, offset, bytes);
+  if (node.discard === "ignore") return;
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pdiscard) {
-    return discard(fileOf(node).node, offset, bytes, options);
+    const below = () => discard(fileOf(node).node, offset, bytes, options);
+    return recorded(node, offset, bytes, options, below);
   }
   const { body, bodyBytes } = wholeClusters(node, offset, bytes);
   if (!state.pdiscard || bodyBytes === 0) return;
   const pdiscard = state.pdiscard.bind(state);
-  return changing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));
+  return writing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));
+}
+
+/** True if writeCompressed() has a way. */
+export function canWriteCompressed(node: BlockNode): boolean {
+  const { driver, state } = node;
+  if (state.pwriteCompressed) return true;
+  return driver.kind === "filter" && !state.pwrite && canWriteCompressed(fileOf(node).node);
 }
 
 /** One whole cluster, packed (QEMU: BDRV_REQ_WRITE_COMPRESSED). @throws BlockError ENOTSUP */
@@ -115,11 +138,15 @@ export async function writeCompressed(
 ): Promise<void> {
   checkWritable(node, offset, buf.length);
   const { state } = node;
+  if (node.driver.kind === "filter" && !state.pwriteCompressed && !state.pwrite) {
+    const below = () => writeCompressed(fileOf(node).node, buf, offset);
+    return recorded(node, offset, buf.length, {}, below);
+  }
   if (!state.pwriteCompressed) {
     throw new BlockError("ENOTSUP", `Node '${node.name}' cannot hold compressed clusters`);
   }
   const pwriteCompressed = state.pwriteCompressed.bind(state);
-  return changing(node, offset, buf.length, {}, () => pwriteCompressed(buf, offset));
+  return writing(node, offset, buf.length, {}, () => pwriteCompressed(buf, offset));
 }
 
 /**
@@ -150,7 +177,10 @@ export async function blockStatus(
   offset: number,
   bytes: number,
 ): Promise<BlockStatus> {
-  if (node.driver.kind === "filter") return blockStatus(fileOf(node).node, offset, bytes);
+  if (node.driver.kind === "filter") {
+    await node.state.checkStatus?.(offset, bytes);
+    return blockStatus(fileOf(node).node, offset, bytes);
+  }
   return tracked(node, offset, bytes, false, {}, async () => {
     const { state } = node;
     if (!state.map) {
@@ -195,7 +225,22 @@ export async function truncate(node: BlockNode, length: number): Promise<void> {
     throw new BlockError("ENOTSUP", `Driver '${node.driver.name}' cannot change an image's size`);
   }
   const change = state.truncate.bind(state);
-  return tracked(node, 0, Number.POSITIVE_INFINITY, true, {}, () => change(length));
+  return tracked(
+    node,
+    0,
+    Number.POSITIVE_INFINITY,
+    true,
+    {},
+    () => change(length),
+    () => resized(node),
+  );
+}
+
+/** Bitmaps are as long as their disk: of this node, and of those that have their length from it. */
+function resized(node: BlockNode): void {
+  if (!node.isOpen) return;
+  node.bitmaps.truncate(getLength(node));
+  for (const { parent } of node.parents) if (parent instanceof BlockNode) resized(parent);
 }
 
 export async function flush(node: BlockNode): Promise<void> {
@@ -203,10 +248,11 @@ export async function flush(node: BlockNode): Promise<void> {
   if (state.flush) {
     node.enter();
     try {
+      await node.children.get("file")?.debugEvent("flush_to_os");
       return await state.flush();
     } finally {
       node.leave();
     }
   }
-  if (node.driver.kind === "filter") return flush(fileOf(node).node);
+  if (node.driver.kind === "filter") return fileOf(node).flush();
 }

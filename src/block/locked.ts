@@ -7,6 +7,7 @@ import { alignDown, alignUp, KiB } from "../base/bytes.ts";
 import { assert, BlockError, throwIfAborted } from "../base/errors.ts";
 import { settleAll } from "../base/settle.ts";
 import type { BlockChild } from "./child.ts";
+import type { DebugEvent } from "./debug.ts";
 import type { Allocation, BlockState, Mapping, RequestOptions } from "./driver.ts";
 import type { BlockNode } from "./node.ts";
 import {
@@ -72,6 +73,8 @@ async function readRun(
   offset: number,
   options: RequestOptions,
 ): Promise<void> {
+  const stop = tellOfRead(node, mapping, options);
+  if (stop) await stop;
   switch (mapping.kind) {
     case "data":
       return childOf(node, mapping.role).read(piece, mapping.offset, passDown(options));
@@ -87,6 +90,28 @@ async function readRun(
       piece.fill(0);
     }
   }
+}
+
+/** Breakpoints are on the file, wherever the data is. */
+function tellOfRead(
+  node: BlockNode,
+  mapping: Mapping,
+  options: RequestOptions,
+): Promise<void> | null {
+  const file = node.children.get("file");
+  if (!file || mapping.kind === "zero") return null;
+  if (mapping.kind === "data") return file.debugEvent("read_aio", options);
+  if (mapping.kind === "encoded") return file.debugEvent("read_compressed", options);
+  return node.children.has("backing") ? file.debugEvent("read_backing_aio", options) : null;
+}
+
+/** For a write, its data ("write_aio") and what its new clusters take over ("cow_…"). */
+function tellOfWrite(
+  node: BlockNode,
+  event: DebugEvent,
+  options: RequestOptions,
+): Promise<void> | null {
+  return node.children.get("file")?.debugEvent(event, options) ?? null;
 }
 
 async function readAligned(
@@ -140,19 +165,27 @@ async function fillRoom(
   const child = childOf(node, room.role);
   const down = passDown(options);
   const { headBytes, tailBytes } = room;
-  if (headBytes === 0 && tailBytes === 0) return child.write(data, room.offset, down);
+  if (headBytes === 0 && tailBytes === 0) {
+    const stop = tellOfWrite(node, "write_aio", down);
+    if (stop) await stop;
+    return child.write(data, room.offset, down);
+  }
 
   const whole = headBytes + data.length + tailBytes;
   if (whole <= MERGE_BYTES) {
     return withBuffer(node, whole, async (bounce) => {
       const tail = headBytes + data.length;
+      await tellOfWrite(node, "cow_read", down);
       await readLocked(node, bounce.subarray(0, headBytes), offset - headBytes, down);
       await readLocked(node, bounce.subarray(tail), offset + data.length, down);
       bounce.set(data, headBytes);
+      await tellOfWrite(node, "write_aio", down);
+      await tellOfWrite(node, "cow_write", down);
       await child.write(bounce, room.offset - headBytes, down);
     });
   }
   await takeOver(node, offset - headBytes, headBytes, child, room.offset - headBytes, down);
+  await tellOfWrite(node, "write_aio", down);
   await child.write(data, room.offset, down);
   const end = offset + data.length;
   await takeOver(node, end, tailBytes, child, room.offset + data.length, down);
@@ -170,7 +203,9 @@ async function takeOver(
   for (let done = 0; done < bytes; ) {
     const piece = Math.min(bytes - done, COPY_BYTES);
     await withBuffer(node, piece, async (buf) => {
+      await tellOfWrite(node, "cow_read", options);
       await readLocked(node, buf, offset + done, options);
+      await tellOfWrite(node, "cow_write", options);
       await target.write(buf, targetOffset + done, options);
     });
     done += piece;
@@ -185,12 +220,21 @@ async function writeAligned(
 ): Promise<void> {
   assert(state.pwrite && state.pread && state.getLength, "a writable store can be read as well");
   const granule = state.limits.requestAlignment;
+  const length = state.getLength();
   const start = alignDown(offset, granule);
-  const end = alignUp(offset + buf.length, granule);
-  if (start === offset && end === offset + buf.length) return state.pwrite(buf, offset, options);
+  // The disk's end counts as aligned: nothing is written behind it that was not asked for.
+  const asked = offset + buf.length;
+  const end = Math.min(alignUp(asked, granule), Math.max(length, asked));
+  if (start === offset && end === asked) return state.pwrite(buf, offset, options);
+  const isHeadWhole = start === offset;
+  const isTailWhole = end === asked;
   const bounce = new Uint8Array(end - start);
-  const readable = Math.min(bounce.length, Math.max(0, state.getLength() - start));
+  const readable = Math.min(bounce.length, Math.max(0, length - start));
+  if (!isHeadWhole) await state.debug?.event("pwritev_rmw_head", options.signal);
+  if (!isTailWhole) await state.debug?.event("pwritev_rmw_tail", options.signal);
   if (readable > 0) await state.pread(bounce.subarray(0, readable), start, options);
+  if (!isHeadWhole) await state.debug?.event("pwritev_rmw_after_head", options.signal);
+  if (!isTailWhole) await state.debug?.event("pwritev_rmw_after_tail", options.signal);
   bounce.set(buf, offset - start);
   await state.pwrite(bounce, start, options);
 }
@@ -203,13 +247,13 @@ export async function writeZeroesLocked(
   options: RequestOptions,
 ): Promise<void> {
   const { body, bodyBytes } = wholeClusters(node, offset, bytes);
-  const end = offset + bytes;
-  if (bodyBytes > 0 && (await cheapZeroes(node, body, bodyBytes, options))) {
-    await writeZeroBuffers(node, offset, body - offset, options);
-    await writeZeroBuffers(node, body + bodyBytes, end - body - bodyBytes, options);
-  } else {
-    await writeZeroBuffers(node, offset, bytes, options);
+  if (bodyBytes === 0 || !node.state.pwriteZeroes) {
+    return writeZeroBuffers(node, offset, bytes, options);
   }
+  const end = offset + bytes;
+  if (body > offset) await writeZeroBuffers(node, offset, body - offset, options);
+  const done = (await cheapZeroes(node, body, bodyBytes, options)) ? body + bodyBytes : body;
+  if (done < end) await writeZeroBuffers(node, done, end - done, options);
 }
 
 /** False if the driver has no way of its own for these zeroes. */

@@ -10,8 +10,10 @@
 
 import type { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
+import { BitmapList } from "./bitmap-list.ts";
 import type { BlockChild } from "./child.ts";
 import type { BlockDriver, BlockState, ChildRole, World } from "./driver.ts";
+import type { DetectZeroes, DiscardPolicy } from "./options.ts";
 import { RangeLock } from "./range-lock.ts";
 
 /** What may be blocked on a node while a job works on it (QEMU: BlockOpType). */
@@ -47,19 +49,36 @@ export interface NodeInit {
   readonly implicit: boolean;
   /** Opened by its own blockdev-add, so it stays until blockdev-del. */
   readonly monitorOwned: boolean;
+  /** Opened with its parent, and nobody said whether to write: reopened together with it. */
+  readonly followsParent: boolean;
+  /** The driver's own options, checked. */
+  readonly options: unknown;
+  readonly detectZeroes: DetectZeroes;
+  readonly discard: DiscardPolicy;
 }
 
 export class BlockNode {
   readonly name: string;
   readonly driver: BlockDriver;
   readonly world: World;
-  readonly readOnly: boolean;
   readonly implicit: boolean;
   readonly monitorOwned: boolean;
+  readonly followsParent: boolean;
+  readonly options: unknown;
+  /** Writes of zeroes become zero writes, which may free what they cover with "unmap". */
+  readonly detectZeroes: DetectZeroes;
+  /** "ignore": discards end here, and zero writes free nothing. */
+  readonly discard: DiscardPolicy;
+  /** Nobody may write to it. Changed by reopen.ts only. */
+  readOnly: boolean;
+  /** It writes to what it keeps its own bytes in. Changed by reopen.ts only. */
+  writesBelow: boolean;
   readonly children = new Map<ChildRole, BlockChild>();
   readonly parents = new Set<BlockChild>();
   readonly ranges = new RangeLock();
   readonly blockers = new Set<OperationBlocker>();
+  /** Who is told what guests write here (src/block/io.ts tells). */
+  readonly bitmaps: BitmapList = new BitmapList(this);
   readonly #quietBell: Bell;
   #state: BlockState | null = null;
   #inFlight = 0;
@@ -69,6 +88,11 @@ export class BlockNode {
     this.driver = init.driver;
     this.world = init.world;
     this.readOnly = init.readOnly;
+    this.writesBelow = !init.readOnly;
+    this.followsParent = init.followsParent;
+    this.options = init.options;
+    this.detectZeroes = init.detectZeroes;
+    this.discard = init.discard;
     this.implicit = init.implicit;
     this.monitorOwned = init.monitorOwned;
     this.#quietBell = init.quietBell;

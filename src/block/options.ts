@@ -20,6 +20,7 @@ export interface BlockdevOptions {
   readonly backing?: BlockdevRef | null;
   readonly "data-file"?: BlockdevRef;
   readonly target?: BlockdevRef;
+  readonly log?: BlockdevRef;
   readonly [member: string]: unknown;
 }
 
@@ -27,10 +28,29 @@ export interface CheckedOptions {
   readonly nodeName: string | undefined;
   /** undefined: as the parent, or writable if there is none. */
   readonly readOnly: boolean | undefined;
+  readonly detectZeroes: DetectZeroes;
+  readonly discard: DiscardPolicy;
   readonly roles: ReadonlyMap<ChildRole, BlockdevRef | null>;
   /** The driver's own members. */
   readonly own: Readonly<Record<string, unknown>>;
 }
+
+/** What to do with a write of nothing but zeroes. */
+export type DetectZeroes = "off" | "on" | "unmap";
+/** What to do with discards. QEMU ignores them unless told otherwise, we pass them on. */
+export type DiscardPolicy = "ignore" | "unmap";
+
+/** What every node takes, whatever its driver. */
+const COMMON_OPTIONS = {
+  "node-name": v.optional(v.string()),
+  "read-only": v.optional(v.boolean()),
+  "detect-zeroes": v.optional(v.picklist(["off", "on", "unmap"])),
+  discard: v.optional(v.picklist(["ignore", "unmap"])),
+  cache: v.optional(
+    v.strictObject({ direct: v.optional(v.boolean()), "no-flush": v.optional(v.boolean()) }),
+  ),
+};
+type CommonOptions = v.InferOutput<v.ObjectSchema<typeof COMMON_OPTIONS, undefined>>;
 
 /** Letters, digits, '-', '.', '_', a letter first (QEMU: id_wellformed()). */
 const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;
@@ -42,31 +62,62 @@ const ref = v.union([v.string(), v.looseObject({ driver: v.string() })]);
 export function checkOptions(driver: BlockDriver, options: BlockdevOptions): CheckedOptions {
   const entries: Record<string, v.GenericSchema> = {
     driver: v.literal(driver.name),
-    "node-name": v.optional(v.string()),
-    "read-only": v.optional(v.boolean()),
+    ...COMMON_OPTIONS,
     ...driver.openOptions,
   };
+  const roleOf = new Map<string, ChildRole>();
   for (const [role, required] of Object.entries(driver.roles)) {
+    const member = roleMember(driver, role as ChildRole);
     const schema = role === "backing" ? v.nullable(ref) : ref;
-    entries[role] = required ? schema : v.optional(schema);
+    entries[member] = required ? schema : v.optional(schema);
+    roleOf.set(member, role as ChildRole);
   }
   const checked = check(v.strictObject(entries), options) as Record<string, unknown>;
 
-  const { driver: _driver, "node-name": nodeName, "read-only": readOnly, ...rest } = checked;
   const roles = new Map<ChildRole, BlockdevRef | null>();
   const own: Record<string, unknown> = {};
-  for (const [member, value] of Object.entries(rest)) {
-    if (value === undefined) continue;
-    if (member in driver.roles) roles.set(member as ChildRole, value as BlockdevRef | null);
+  for (const [member, value] of Object.entries(checked)) {
+    if (value === undefined || member === "driver" || member in COMMON_OPTIONS) continue;
+    const role = roleOf.get(member);
+    if (role) roles.set(role, value as BlockdevRef | null);
     else own[member] = value;
   }
-  if (nodeName !== undefined) checkNodeName(nodeName as string);
+  return { ...checkCommon(checked as CommonOptions), roles, own };
+}
+
+/** What blockdev-add calls a child of this role. */
+export function roleMember(driver: BlockDriver, role: ChildRole): string {
+  return driver.roleMembers?.[role] ?? role;
+}
+
+function checkCommon(options: CommonOptions): Omit<CheckedOptions, "roles" | "own"> {
+  const nodeName = options["node-name"];
+  const detectZeroes = options["detect-zeroes"] ?? "off";
+  if (nodeName !== undefined) checkNodeName(nodeName);
+  if (detectZeroes === "unmap" && options.discard !== "unmap") {
+    throw new BlockError(
+      "EINVAL",
+      "'detect-zeroes' can be 'unmap' only together with 'discard': 'unmap'",
+    );
+  }
+  checkCache(options.cache);
   return {
-    nodeName: nodeName as string | undefined,
-    readOnly: readOnly as boolean | undefined,
-    roles,
-    own,
+    nodeName,
+    readOnly: options["read-only"],
+    detectZeroes,
+    discard: options.discard ?? "unmap",
   };
+}
+
+/** There is no cache here that could be passed by, and a flush that is left out would be a lie. */
+function checkCache(cache: CommonOptions["cache"]): void {
+  for (const member of ["direct", "no-flush"] as const) {
+    if (!cache?.[member]) continue;
+    throw new BlockError(
+      "ENOTSUP",
+      `'cache.${member}' can only be false: nothing here has a use for it`,
+    );
+  }
 }
 
 export function checkNodeName(name: string): void {

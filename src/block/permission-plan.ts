@@ -33,8 +33,12 @@ export function planPermissions(
     }
     for (const [role, edge] of node.children) {
       const wanted =
-        node.driver.childPermissions?.(role, { take, share }, node.readOnly) ??
-        defaultChildPermissions(node.driver.kind, role, { take, share }, node.readOnly);
+        node.driver.childPermissions?.(
+          role,
+          { take, share },
+          !node.writesBelow,
+          node.options as never,
+        ) ?? defaultChildPermissions(node.driver.kind, role, { take, share }, !node.writesBelow);
       const now = planned(edge);
       if (now.take === wanted.take && now.share === wanted.share && plan.has(edge)) continue;
       plan.set(edge, wanted);

@@ -4,7 +4,7 @@
  */
 
 import { alignDown, alignUp, MiB } from "../base/bytes.ts";
-import { assert, BlockError } from "../base/errors.ts";
+import { assert, BlockError, type ErrorPlace } from "../base/errors.ts";
 import type { BlockChild } from "./child.ts";
 import type { Mapping, RequestOptions } from "./driver.ts";
 import type { BlockNode } from "./node.ts";
@@ -68,15 +68,55 @@ export function changing<T>(
   bytes: number,
   options: RequestOptions,
   work: () => Promise<T>,
+  ended?: () => void,
 ): Promise<T> {
   const { clusterSize, requestAlignment } = node.state.limits;
   const alone = node.state.allocate !== undefined || requestAlignment > 1;
   const granule = Math.max(clusterSize, requestAlignment);
   const start = alignDown(offset, granule || 1);
   const end = alignUp(offset + bytes, granule || 1);
-  return tracked(node, start, end - start, alone, options, work);
+  return tracked(node, start, end - start, alone, options, work, ended);
 }
 
+/** Runs a change that a reader sees: changing(), and the node's dirty bitmaps are told of it. */
+export function writing<T>(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  return changing(node, offset, bytes, options, work, () => record(node, offset, bytes, options));
+}
+
+/** What writing() is to a filter that leaves the work to its child. */
+export async function recorded<T>(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } finally {
+    record(node, offset, bytes, options);
+  }
+}
+
+/**
+ * Tells the bitmaps at the end of a request, whatever came of it: a failed write may have written a
+ * part, and one that was under way when a bitmap was added counts as written after that.
+ */
+function record(node: BlockNode, offset: number, bytes: number, options: RequestOptions): void {
+  if (!options.unchanged) node.bitmaps.record(offset, bytes, options.unrecorded);
+}
+
+/**
+ * Counts a request in and out of its node, and holds its range.
+ *
+ * @param ended called when the work has ended in any way, before anybody can take the range
+ */
 export async function tracked<T>(
   node: BlockNode,
   offset: number,
@@ -84,6 +124,7 @@ export async function tracked<T>(
   exclusive: boolean,
   options: RequestOptions,
   work: () => Promise<T>,
+  ended?: () => void,
 ): Promise<T> {
   node.enter();
   try {
@@ -91,6 +132,7 @@ export async function tracked<T>(
     try {
       return await work();
     } finally {
+      ended?.();
       node.ranges.release(range);
     }
   } finally {
@@ -127,4 +169,18 @@ export function checkWritable(node: BlockNode, offset: number, bytes: number): v
 
 export function readOnlyError(node: BlockNode): BlockError {
   return new BlockError("EROFS", `Node '${node.name}' is read-only`);
+}
+
+/** Errors of `work` say where they happened: a job's policy and its event need to know. */
+export async function placed<T>(place: ErrorPlace, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.at) throw error;
+    throw new BlockError(error.errno, error.message, {
+      class: error.class,
+      at: place,
+      cause: error,
+    });
+  }
 }

@@ -3,6 +3,7 @@
  * (QEMU: bdrv_block_status() and bdrv_common_block_status_above() in block/io.c).
  */
 
+import type { BlockChild } from "./child.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
 
@@ -39,6 +40,11 @@ export function backingOf(node: BlockNode): BlockNode | null {
   return backing === undefined ? null : skipFilters(backing.node);
 }
 
+/** The link that makes up the chain: to what is filtered, or to the backing file. */
+export function linkDown(node: BlockNode): BlockChild | undefined {
+  return node.children.get(node.driver.kind === "filter" ? "file" : "backing");
+}
+
 /** The layers from `top` down, filters left out. */
 export function chainOf(top: BlockNode): BlockNode[] {
   const chain: BlockNode[] = [];
@@ -62,13 +68,18 @@ export async function chainStatus(
   bytes: number,
 ): Promise<ChainStatus> {
   let run = bytes;
-  for (let node: BlockNode | null = skipFilters(top); node && node !== base; ) {
+  for (let node: BlockNode | null = top; node && node !== base; ) {
+    if (node.driver.kind === "filter") {
+      if (node.state.checkStatus) await node.state.checkStatus(offset, run);
+      node = io.fileOf(node).node;
+      continue;
+    }
     const length = io.getLength(node);
     if (offset >= length) return { bytes: run, node, zero: true };
     const status = await io.blockStatus(node, offset, Math.min(run, length - offset));
     run = Math.min(run, status.bytes);
     if (status.allocated) return { bytes: run, node, zero: status.zero };
-    node = backingOf(node);
+    node = node.children.get("backing")?.node ?? null;
   }
   return { bytes: run, node: null, zero: base === null };
 }

@@ -33,11 +33,12 @@ export const tinyFormat: BlockDriver<TinyOptions> = {
     /** Clusters with an allocation under way: io.ts promises that there is one at most. */
     const changing = new Set<number>();
     let end = 0;
+    let { size } = options;
     let label: string | null = null;
 
     return {
       limits: { requestAlignment: 1, clusterSize, growable: false },
-      getLength: () => options.size,
+      getLength: () => size,
 
       async map(offset, bytes) {
         await world.clock.yield();
@@ -97,12 +98,22 @@ export const tinyFormat: BlockDriver<TinyOptions> = {
         }
       },
 
+      /** Whole clusters only. What a longer backing file would show of the new ones is hidden. */
+      async truncate(length) {
+        assert(length >= size && size % clusterSize === 0, "tiny only grows, by whole clusters");
+        const shown = Math.min(length, children.backing?.length ?? 0);
+        for (let at = size; at < shown; at += clusterSize) table.set(at / clusterSize, "zero");
+        await world.clock.yield();
+        size = length;
+      },
+
       async changeBackingFile(name) {
         if (options.sealed) throw new BlockError("EIO", "The header cannot be written");
         label = name;
       },
       info: () => (label === null ? {} : { "backing-filename": label }),
       flush: () => file.flush(),
+      reopen: async () => {},
     };
   },
 };

@@ -24,6 +24,8 @@ export interface Abilities {
   readonly knowsHoles?: boolean;
   /** Two states may be open on it at once, if both only read. */
   readonly sharedReaders?: boolean;
+  /** Who writes keeps all others away. */
+  readonly exclusiveWriters?: boolean;
   /** Highest offset to try; small where a store pays for holes. */
   readonly far: number;
 }
@@ -220,6 +222,20 @@ export function describeProtocol(
       }
     });
 
+    it("stays as it is when it is reopened as it is", async () => {
+      const state = await open(await made(noise(1000)), true);
+      await state.reopen!(true);
+      expectBytes(await readAll(state, 0, 1000), noise(1000));
+    });
+
+    if (!abilities.writable) {
+      it("cannot be reopened for writing, and is still there", async () => {
+        const state = await open(await made(noise(1000)), true);
+        await failure(state.reopen!(false), "EROFS");
+        expectBytes(await readAll(state, 0, 1000), noise(1000));
+      });
+    }
+
     if (abilities.writable) describeWriting();
   });
 
@@ -244,6 +260,55 @@ export function describeProtocol(
       await close(state);
       expectBytes(await readAll(await open(store, true), 0, 100), noise(100));
     });
+
+    it("can be reopened for writing and back, at any time", async () => {
+      const model = noise(2 * CHUNK);
+      const store = await made(model);
+      const state = await open(store, true);
+      for (let round = 0; round < 3; round++) {
+        await state.reopen!(false);
+        const piece = noise(5000, round);
+        const offset = CHUNK - 3000 + round * 2500;
+        await state.pwrite!(piece, offset, {});
+        model.set(piece, offset);
+        await state.reopen!(true);
+        expectBytes(await readAll(state, 0, model.length), model, `round ${round}:`);
+      }
+      await state.reopen!(false);
+      await state.truncate!(CHUNK + 7);
+      await state.reopen!(true);
+      expect(state.getLength?.()).toBe(CHUNK + 7);
+      await close(state);
+      const again = await open(store, true);
+      expectBytes(await readAll(again, 0, CHUNK + 7), model.subarray(0, CHUNK + 7), "at the end:");
+    });
+
+    if (abilities.sharedReaders) {
+      it("lets others read what it no longer writes", async () => {
+        const store = await made(noise(1000));
+        const state = await open(store);
+        await state.pwrite!(noise(100, 2), 450, {});
+        await state.reopen!(true);
+        const other = await open(store, true);
+        const model = noise(1000);
+        model.set(noise(100, 2), 450);
+        expectBytes(await readAll(other, 0, 1000), model);
+        expectBytes(await readAll(state, 0, 1000), model);
+      });
+    }
+
+    if (abilities.exclusiveWriters) {
+      it("is not reopened for writing while another reads, and can be afterwards", async () => {
+        const store = await made(noise(1000));
+        const [state, other] = [await open(store, true), await open(store, true)];
+        await failure(state.reopen!(false), "EBUSY");
+        expectBytes(await readAll(state, 0, 1000), noise(1000));
+        await close(other);
+        await state.reopen!(false);
+        await state.pwrite!(noise(100, 2), 0, {});
+        await failure(store.open(true), "EBUSY");
+      });
+    }
 
     it("grows by a write past the end, with zeroes in the gap", async () => {
       const content = noise(1000);

@@ -80,5 +80,6 @@ function stateOf(file: BlockChild, offset: number, { size }: RawOptions): BlockS
       await file.truncate(length);
     },
     flush: () => file.flush(),
+    reopen: async () => {},
   };
 }

@@ -58,6 +58,10 @@ class BlobState implements BlockState {
     }
   }
 
+  async reopen(readOnly: boolean): Promise<void> {
+    if (!readOnly) throw new BlockError("EROFS", `The file '${this.#name}' can only be read`);
+  }
+
   info(): StateInfo {
     return { filename: this.#name };
   }

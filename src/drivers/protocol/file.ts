@@ -29,7 +29,7 @@ export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> {
     createOptions,
 
     async open({ options: { filename }, readOnly }) {
-      const handle = await openFile(filename, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+      const handle = await openFile(filename, flagsFor(readOnly));
       try {
         return new FileState(handle, filename, await lengthOf(handle, filename), readOnly);
       } catch (error) {
@@ -55,6 +55,10 @@ export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> {
   };
 }
 
+function flagsFor(readOnly: boolean): number {
+  return readOnly ? constants.O_RDONLY : constants.O_RDWR;
+}
+
 async function openFile(filename: string, flags: number): Promise<FileHandle> {
   // Node throws a plain TypeError for it.
   if (filename.includes("\0")) throw new BlockError("EINVAL", "A file name cannot hold a NUL");
@@ -74,9 +78,9 @@ async function lengthOf(handle: FileHandle, filename: string): Promise<number> {
 
 class FileState implements BlockState {
   readonly limits = { requestAlignment: 1, clusterSize: 0, growable: true };
-  readonly #handle: FileHandle;
+  #handle: FileHandle;
   readonly #filename: string;
-  readonly #readOnly: boolean;
+  #readOnly: boolean;
   #length: number;
   /** Writers share it; who makes the file longer has it alone, or he would cut off their ends. */
   readonly #end = new RangeLock();
@@ -153,6 +157,34 @@ class FileState implements BlockState {
   async flush(): Promise<void> {
     if (this.#readOnly) return;
     await this.#try(`Flushing '${this.#filename}'`, () => this.#handle.datasync());
+  }
+
+  async reopen(readOnly: boolean): Promise<void> {
+    if (readOnly === this.#readOnly) return;
+    await this.flush();
+    const handle = await openFile(this.#filename, flagsFor(readOnly));
+    const attempted = `Opening '${this.#filename}' once more`;
+    try {
+      await this.#checkSame(handle, attempted);
+    } catch (error) {
+      await handle.close();
+      throw storeError(error, attempted);
+    }
+    const old = this.#handle;
+    this.#handle = handle;
+    this.#readOnly = readOnly;
+    // All that was written is on disk, and the new handle is in use: nothing hangs on the old one.
+    await this.#try(attempted, () => old.close()).catch((error: unknown) => {
+      if (!(error instanceof BlockError)) throw error;
+    });
+  }
+
+  /** @throws BlockError ESTALE if the name now leads to another file, or a changed one */
+  async #checkSame(handle: FileHandle, attempted: string): Promise<void> {
+    const [found, known] = [await handle.stat(), await this.#handle.stat()];
+    const isSame = found.ino === known.ino && found.dev === known.dev;
+    if (isSame && found.size === this.#length) return;
+    throw new BlockError("ESTALE", `${attempted} failed: it is not the file that it was`);
   }
 
   async close(): Promise<void> {

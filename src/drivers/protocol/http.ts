@@ -132,6 +132,10 @@ class HttpState implements BlockState {
     if (sequential && this.#readahead > 0) this.#cache.prefetch(end, this.#readahead);
   }
 
+  async reopen(readOnly: boolean): Promise<void> {
+    if (!readOnly) throw new BlockError("EROFS", `'${this.#url}' can only be read`);
+  }
+
   async close(): Promise<void> {
     this.#cache.close();
   }

@@ -12,6 +12,7 @@
 
 import * as v from "valibot";
 import { size } from "../../base/check.ts";
+import type { Clock } from "../../base/clock.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
 import type {
   BlockDriver,
@@ -20,8 +21,8 @@ import type {
   StateInfo,
   StoreStatus,
 } from "../../block/driver.ts";
-import { storeError } from "./errors.ts";
 import { ChunkCache } from "./indexeddb-cache.ts";
+import { NameLock } from "./indexeddb-lock.ts";
 import { CHUNK, ChunkTable, databaseNames, deleteDatabase } from "./indexeddb-table.ts";
 import { retryWhileBusy } from "./retry-busy.ts";
 
@@ -45,8 +46,8 @@ export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> {
     createOptions,
 
     async open({ options: { name }, readOnly, world, signal }) {
-      const mode = readOnly ? "shared" : "exclusive";
-      const release = await retryWhileBusy(world.clock, signal, () => lock(name, mode));
+      const mode = modeFor(readOnly);
+      const held = await retryWhileBusy(world.clock, signal, () => NameLock.take(name, mode));
       let table: ChunkTable | undefined;
       try {
         // Asked first, because opening a database makes it.
@@ -55,24 +56,26 @@ export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> {
         const length = await table.readLength();
         if (length === undefined) throw noSuchImage(name);
         throwIfAborted(signal);
-        return new IndexeddbState(table, length, name, readOnly, release);
+        return new IndexeddbState(table, length, name, readOnly, held, world.clock);
       } catch (error) {
         table?.close();
-        await release();
+        await held.release();
         throw error;
       }
     },
 
     /** Makes the image, or empties the one that is there. */
     async create({ options: { name, size }, world, signal }) {
-      const release = await retryWhileBusy(world.clock, signal, () => lock(name, "exclusive"));
+      const held = await retryWhileBusy(world.clock, signal, () =>
+        NameLock.take(name, "exclusive"),
+      );
       let table: ChunkTable | undefined;
       try {
         table = await ChunkTable.open(name);
         await table.reset(size);
       } finally {
         table?.close();
-        await release();
+        await held.release();
       }
     },
   };
@@ -83,29 +86,33 @@ class IndexeddbState implements BlockState {
   readonly #table: ChunkTable;
   readonly #cache: ChunkCache;
   readonly #name: string;
-  readonly #readOnly: boolean;
-  readonly #release: () => Promise<void>;
+  readonly #clock: Clock;
+  #readOnly: boolean;
+  readonly #lock: NameLock;
 
   constructor(
     table: ChunkTable,
     length: number,
     name: string,
     readOnly: boolean,
-    release: () => Promise<void>,
+    lock: NameLock,
+    clock: Clock,
   ) {
     this.#table = table;
     this.#cache = new ChunkCache(table, length);
     this.#name = name;
     this.#readOnly = readOnly;
-    this.#release = release;
+    this.#lock = lock;
+    this.#clock = clock;
   }
 
   getLength(): number {
     return this.#cache.length;
   }
 
-  pread(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
-    return this.#cache.read(buf, offset, signal);
+  async pread(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
+    this.#lock.checkHeld();
+    await this.#cache.read(buf, offset, signal);
   }
 
   async pwrite(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
@@ -131,7 +138,8 @@ class IndexeddbState implements BlockState {
     if (first < end) await this.#cache.removeChunks(first, end - 1);
   }
 
-  storeStatus(offset: number, bytes: number): Promise<StoreStatus> {
+  async storeStatus(offset: number, bytes: number): Promise<StoreStatus> {
+    this.#lock.checkHeld();
     return this.#cache.status(offset, bytes);
   }
 
@@ -144,12 +152,19 @@ class IndexeddbState implements BlockState {
     await this.#cache.flush();
   }
 
+  async reopen(readOnly: boolean): Promise<void> {
+    if (readOnly === this.#readOnly) return;
+    await this.#cache.flush();
+    await this.#lock.change(this.#clock, modeFor(readOnly));
+    this.#readOnly = readOnly;
+  }
+
   async close(): Promise<void> {
     try {
       await this.#cache.flush();
     } finally {
       this.#table.close();
-      await this.#release();
+      await this.#lock.release();
     }
   }
 
@@ -158,6 +173,7 @@ class IndexeddbState implements BlockState {
   }
 
   #assertWritable(): void {
+    this.#lock.checkHeld();
     assert(!this.#readOnly, "nothing writes to a read-only image");
   }
 }
@@ -169,12 +185,12 @@ export async function listIndexeddb(): Promise<string[]> {
 
 /** @throws BlockError EBUSY while it is open anywhere, ENOENT if there is none */
 export async function removeIndexeddb(name: string): Promise<void> {
-  const release = await lock(name, "exclusive");
+  const held = await NameLock.take(name, "exclusive");
   try {
     if (!(await databaseNames()).includes(name)) throw noSuchImage(name);
     await deleteDatabase(name);
   } finally {
-    await release();
+    await held.release();
   }
 }
 
@@ -182,50 +198,6 @@ function noSuchImage(name: string): BlockError {
   return new BlockError("ENOENT", `There is no image '${name}' in IndexedDB`);
 }
 
-/**
- * Takes the image's name in this origin, for as long as the returned function is not called.
- *
- * @param mode readers share, as long as nobody writes
- * @throws BlockError EBUSY if somebody has it, ENOTSUP where there are no locks
- */
-async function lock(name: string, mode: LockMode): Promise<() => Promise<void>> {
-  const locks = globalThis.navigator?.locks;
-  if (locks === undefined) {
-    throw new BlockError(
-      "ENOTSUP",
-      "There are no Web Locks here, which keep two tabs from writing to one image: they need a " +
-        "page from https or localhost",
-    );
-  }
-  let letGo: (() => void) | undefined;
-  let gone: Promise<unknown> | undefined;
-  try {
-    await new Promise<void>((resolve, reject) => {
-      const options = { mode, ifAvailable: true };
-      gone = locks.request(`blocktab:indexeddb:${name}`, options, (granted) => {
-        if (granted === null) return reject(heldElsewhere(name));
-        resolve();
-        return new Promise<void>((end) => {
-          letGo = end;
-        });
-      });
-      gone.catch(reject);
-    });
-  } catch (error) {
-    throw storeError(error, `Locking '${name}' in IndexedDB`);
-  }
-  return async () => {
-    letGo?.();
-    await gone;
-    // An answer from the lock manager, which stands behind the release in its queue (Chromium): who
-    // opens next, in any tab, gets the lock.
-    await locks.query();
-  };
-}
-
-function heldElsewhere(name: string): BlockError {
-  return new BlockError(
-    "EBUSY",
-    `The image '${name}' in IndexedDB is open elsewhere: close the other tab that uses it`,
-  );
+function modeFor(readOnly: boolean): LockMode {
+  return readOnly ? "shared" : "exclusive";
 }

@@ -85,7 +85,7 @@ export function memoryDriver(
 export class MemoryState implements BlockState {
   readonly limits = { requestAlignment: 1, clusterSize: 0, growable: true };
   readonly #store: MemoryStore;
-  readonly #readOnly: boolean;
+  #readOnly: boolean;
 
   constructor(store: MemoryStore, readOnly = false) {
     this.#store = store;
@@ -155,6 +155,10 @@ export class MemoryState implements BlockState {
   }
 
   async flush(): Promise<void> {}
+
+  async reopen(readOnly: boolean): Promise<void> {
+    this.#readOnly = readOnly;
+  }
 
   async close(): Promise<void> {
     this.#store.users -= 1;

@@ -22,6 +22,8 @@ import { retryWhileBusy } from "./retry-busy.ts";
 
 /** The part of the platform that lib.dom leaves out, because windows have none of it. */
 export interface SyncAccessHandle {
+  /** Where there are handles that only read, and more than one of those at once: Chromium. */
+  readonly mode?: string;
   read(buf: Uint8Array, options: { at: number }): number;
   write(buf: Uint8Array, options: { at: number }): number;
   truncate(length: number): void;
@@ -66,12 +68,12 @@ export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, Crea
 
     async open({ options: { filename }, readOnly, world, signal }) {
       const file = await findFile(directory, filename, false);
-      const handle = await retryWhileBusy(world.clock, signal, () =>
-        openHandle(file, filename, readOnly),
-      );
+      const openAs = (readOnly: boolean, signal?: AbortSignal) =>
+        retryWhileBusy(world.clock, signal, () => openHandle(file, filename, readOnly));
+      const handle = await openAs(readOnly, signal);
       try {
         throwIfAborted(signal);
-        return new OpfsState(handle, filename, readOnly);
+        return new OpfsState(handle, filename, readOnly, openAs);
       } catch (error) {
         handle.close();
         throw storeError(error, `Opening '${filename}' in OPFS`);
@@ -86,7 +88,7 @@ export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, Crea
       );
       try {
         throwIfAborted(signal);
-        const state = new OpfsState(handle, filename, false);
+        const state = new OpfsState(handle, filename, false, () => Promise.resolve(handle));
         await state.truncate(0);
         await state.truncate(size);
         await state.flush();
@@ -100,16 +102,25 @@ export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, Crea
 /** Exported for its test: no browser gives all the strange answers on demand. */
 export class OpfsState implements BlockState {
   readonly limits = { requestAlignment: 1, clusterSize: 0, growable: true };
-  readonly #handle: SyncAccessHandle;
+  /** null: lost while it was exchanged for another one. */
+  #handle: SyncAccessHandle | null;
   readonly #filename: string;
-  readonly #readOnly: boolean;
+  #readOnly: boolean;
+  readonly #openAs: (readOnly: boolean) => Promise<SyncAccessHandle>;
   /** Followed, not asked for: in Firefox each getSize() crosses processes. */
   #length: number;
 
-  constructor(handle: SyncAccessHandle, filename: string, readOnly: boolean) {
+  /** @param openAs opens another handle of the same file, which is closed meanwhile */
+  constructor(
+    handle: SyncAccessHandle,
+    filename: string,
+    readOnly: boolean,
+    openAs: (readOnly: boolean) => Promise<SyncAccessHandle>,
+  ) {
     this.#handle = handle;
     this.#filename = filename;
     this.#readOnly = readOnly;
+    this.#openAs = openAs;
     this.#length = handle.getSize();
   }
 
@@ -123,7 +134,7 @@ export class OpfsState implements BlockState {
     let rest = buf;
     while (rest.length > 0) {
       const at = offset + buf.length - rest.length;
-      const count = this.#try(attempted, () => this.#handle.read(rest, { at }));
+      const count = this.#try(attempted, () => this.#live().read(rest, { at }));
       if (!(count > 0 && count <= rest.length)) {
         throw new BlockError("EIO", `${attempted} failed: the browser read ${count} bytes`);
       }
@@ -140,7 +151,7 @@ export class OpfsState implements BlockState {
     try {
       while (rest.length > 0) {
         const at = offset + buf.length - rest.length;
-        const count = this.#try(attempted, () => this.#handle.write(rest, { at }));
+        const count = this.#try(attempted, () => this.#live().write(rest, { at }));
         if (count > rest.length || count < 0) {
           const errno = count === CHROMIUM_NO_SPACE ? "ENOSPC" : "EIO";
           throw new BlockError(errno, `${attempted} failed: the browser answered ${count}`);
@@ -150,7 +161,7 @@ export class OpfsState implements BlockState {
       }
     } catch (error) {
       // How much of it got there is anyone's guess.
-      this.#length = this.#try(attempted, () => this.#handle.getSize());
+      this.#length = this.#try(attempted, () => this.#live().getSize());
       throw error;
     }
     this.#length = Math.max(this.#length, offset + buf.length);
@@ -166,8 +177,8 @@ export class OpfsState implements BlockState {
     assert(!this.#readOnly, "nothing writes to a read-only file");
     const attempted = `Resizing '${this.#filename}' in OPFS to ${length} bytes`;
     const before = this.#length;
-    this.#try(attempted, () => this.#handle.truncate(length));
-    this.#length = this.#try(attempted, () => this.#handle.getSize());
+    this.#try(attempted, () => this.#live().truncate(length));
+    this.#length = this.#try(attempted, () => this.#live().getSize());
     if (this.#length !== length) {
       const errno = length > before ? "ENOSPC" : "EIO";
       throw new BlockError(errno, `${attempted} failed: it is ${this.#length} bytes long`);
@@ -176,11 +187,55 @@ export class OpfsState implements BlockState {
 
   async flush(): Promise<void> {
     if (this.#readOnly) return;
-    this.#try(`Flushing '${this.#filename}' in OPFS`, () => this.#handle.flush());
+    this.#try(`Flushing '${this.#filename}' in OPFS`, () => this.#live().flush());
+  }
+
+  /**
+   * Exchanges the handle where there are two kinds, so that others may read what nobody writes any
+   * more. A handle that writes stands no other beside it: for a moment the file is nobody's.
+   */
+  async reopen(readOnly: boolean): Promise<void> {
+    if (readOnly === this.#readOnly) return;
+    await this.flush();
+    const attempted = `Opening '${this.#filename}' in OPFS once more`;
+    const old = this.#live();
+    if ("mode" in old) {
+      this.#try(attempted, () => old.close());
+      this.#handle = null;
+      try {
+        this.#handle = await this.#openAs(readOnly);
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        this.#handle = await this.#openAs(this.#readOnly);
+        this.#checkSame(attempted);
+        throw error;
+      }
+      this.#checkSame(attempted);
+    }
+    this.#readOnly = readOnly;
+  }
+
+  /** Somebody else may have had the file in between. */
+  #checkSame(attempted: string): void {
+    const handle = this.#live();
+    if (this.#try(attempted, () => handle.getSize()) === this.#length) return;
+    this.#handle = null;
+    handle.close();
+    throw new BlockError("ESTALE", `${attempted} failed: it was changed in between`);
+  }
+
+  /** @throws BlockError ESTALE if the file could not be had again after a reopen */
+  #live(): SyncAccessHandle {
+    if (this.#handle) return this.#handle;
+    throw new BlockError(
+      "ESTALE",
+      `The file '${this.#filename}' in OPFS was lost while it was opened once more: close its node ` +
+        "and open it again",
+    );
   }
 
   async close(): Promise<void> {
-    this.#handle.close();
+    this.#handle?.close();
   }
 
   info(): StateInfo {

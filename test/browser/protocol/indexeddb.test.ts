@@ -19,7 +19,13 @@ import {
 import { startWorker } from "./drivers.ts";
 
 const CHUNK = 65536;
-const ABILITIES = { writable: true, knowsHoles: true, sharedReaders: true, far: 2 ** 45 };
+const ABILITIES = {
+  writable: true,
+  knowsHoles: true,
+  sharedReaders: true,
+  exclusiveWriters: true,
+  far: 2 ** 45,
+};
 
 const world = storeWorld();
 const driver = indexeddbDriver();

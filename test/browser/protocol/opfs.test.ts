@@ -31,7 +31,7 @@ async function made(size: number): Promise<string> {
 
 describeProtocol(
   "opfs",
-  { writable: true, sharedReaders: true, far: 40 * 2 ** 30 },
+  { writable: true, sharedReaders: true, exclusiveWriters: true, far: 40 * 2 ** 30 },
   async (content) => {
     const filename = await made(0);
     const open = (readOnly: boolean) => drivers.open("opfs", { filename }, readOnly);

@@ -4,6 +4,7 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { BlockError } from "../../../src/base/errors.ts";
 import { OpfsState, type SyncAccessHandle } from "../../../src/drivers/protocol/opfs.ts";
 import { failure, noise } from "../../conformance/protocol.ts";
 
@@ -16,11 +17,7 @@ describe("OpfsState", () => {
     ["more than there was to write", [1001], "EIO"],
     ["a negative number", [-1], "EIO"],
   ])("fails a write for %s", async (_, answers, errno) => {
-    const state = new OpfsState(
-      handle({ write: () => answers.shift()!, getSize: () => 77 }),
-      "f",
-      false,
-    );
+    const state = stateOn({ write: () => answers.shift()!, getSize: () => 77 });
     await failure(state.pwrite(new Uint8Array(1000), 0), errno);
     // Asked for again: who knows what it has done.
     expect(state.getLength()).toBe(77);
@@ -32,7 +29,7 @@ describe("OpfsState", () => {
       calls.push([at, buf.length]);
       return Math.min(400, buf.length);
     };
-    const state = new OpfsState(handle({ write: some, read: some }), "f", false);
+    const state = stateOn({ write: some, read: some });
     await state.pwrite(noise(1000), 50);
     expect(calls.splice(0)).toEqual([
       [50, 1000],
@@ -48,12 +45,12 @@ describe("OpfsState", () => {
   });
 
   it.each([0, 2 ** 32 - 5, 1001])("fails a read that is answered with %i", async (answer) => {
-    const state = new OpfsState(handle({ read: () => answer }), "f", true);
+    const state = stateOn({ read: () => answer }, true);
     await failure(state.pread(new Uint8Array(1000), 0), "EIO");
   });
 
   it("fails a truncate that has no effect", async () => {
-    const state = new OpfsState(handle({ getSize: () => 5000 }), "f", false);
+    const state = stateOn({ getSize: () => 5000 });
     await failure(state.truncate(9000), "ENOSPC");
     await failure(state.truncate(1000), "EIO");
     expect(state.getLength()).toBe(5000);
@@ -63,9 +60,51 @@ describe("OpfsState", () => {
     const truncate = () => {
       throw { name: "NS_ERROR_FILE_NO_DEVICE_SPACE", message: "" };
     };
-    await failure(new OpfsState(handle({ truncate }), "f", false).truncate(9000), "ENOSPC");
+    await failure(stateOn({ truncate }).truncate(9000), "ENOSPC");
+  });
+
+  it("keeps its handle over a reopen where there is one kind of handle only", async () => {
+    const closed: string[] = [];
+    const state = stateOn({ close: () => closed.push("old") });
+    await state.reopen(true);
+    await state.reopen(false);
+    await state.pwrite(noise(10), 0);
+    expect(closed).toEqual([]);
+  });
+
+  it("has its old handle again when it does not get another kind", async () => {
+    const wanted: boolean[] = [];
+    const first = handle({ mode: "readwrite" });
+    const state = new OpfsState(first, "f", false, async (readOnly) => {
+      wanted.push(readOnly);
+      if (readOnly) throw new BlockError("EBUSY", "Somebody has it");
+      return handle({ mode: "readwrite", getSize: () => 0 });
+    });
+    await failure(state.reopen(true), "EBUSY");
+    expect(wanted).toEqual([true, false]);
+    await state.pwrite(noise(10), 0);
+  });
+
+  it("is lost, and says so, when somebody took or changed the file in between", async () => {
+    const taken = new OpfsState(handle({ mode: "readwrite" }), "f", false, async () => {
+      throw new BlockError("EBUSY", "Somebody has it");
+    });
+    await failure(taken.reopen(true), "EBUSY");
+    await failure(taken.pread(new Uint8Array(1), 0), "ESTALE");
+    await taken.close();
+
+    const longer = async () => handle({ mode: "read-only", getSize: () => 512 });
+    const changed = new OpfsState(handle({ mode: "readwrite" }), "f", false, longer);
+    await failure(changed.reopen(true), "ESTALE");
+    await failure(changed.pwrite(new Uint8Array(1), 0), "ESTALE");
   });
 });
+
+function stateOn(answers: Partial<SyncAccessHandle>, readOnly = false): OpfsState {
+  return new OpfsState(handle(answers), "f", readOnly, () => {
+    throw new Error("the handle is kept");
+  });
+}
 
 function handle(answers: Partial<SyncAccessHandle>): SyncAccessHandle {
   return {
