@@ -4,7 +4,12 @@
  */
 
 import type { BlockDriver } from "../block/driver.ts";
+import { blkdebug } from "./filter/blkdebug.ts";
+import { blklogwrites } from "./filter/blklogwrites.ts";
+import { copyBeforeWriteDriver } from "./filter/copy-before-write.ts";
 import { copyOnRead } from "./filter/copy-on-read.ts";
+import { snapshotAccess } from "./filter/snapshot-access.ts";
+import { throttle } from "./filter/throttle.ts";
 import { qcow2Driver } from "./format/qcow2/index.ts";
 import { rawDriver } from "./format/raw.ts";
 import { blobDriver } from "./protocol/blob.ts";
@@ -24,5 +29,10 @@ export function browserDrivers(blobs: ReadonlyMap<string, Blob>): BlockDriver[] 
     rawDriver(),
     qcow2Driver(),
     copyOnRead,
+    copyBeforeWriteDriver(),
+    snapshotAccess,
+    throttle,
+    blkdebug,
+    blklogwrites,
   ];
 }

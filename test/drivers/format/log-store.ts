@@ -110,6 +110,7 @@ export function logStoreDriver(store: LogStore): BlockDriver {
         await Promise.resolve();
         store.apply({ kind: "flush" });
       },
+      reopen: async () => {},
     }),
   };
 }

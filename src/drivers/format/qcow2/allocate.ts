@@ -73,6 +73,8 @@ export async function allocateLocked(image: Image, offset: number, bytes: number
     if (stretch.settled) return inPlace(image, stretch, offset, bytes);
     return room(image, stretch.entries, offset, bytes, stretch.host, null);
   }
+  const stop = image.file.debugEvent("cluster_alloc");
+  if (stop) await stop;
   const run = await image.refcounts.allocate(stretch.entries.length);
   const entries = stretch.entries.slice(0, run.count);
   return room(image, entries, offset, bytes, run.offset, run);

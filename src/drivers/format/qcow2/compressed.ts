@@ -95,6 +95,7 @@ export async function writeCompressed(
     return packedRoom(image, packed.length);
   });
   try {
+    await image.file.debugEvent("write_compressed");
     await image.file.write(packed, place.offset);
   } catch (error) {
     await image.mutex.run(async () => freePacked(image, place));

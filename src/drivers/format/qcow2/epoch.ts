@@ -29,14 +29,22 @@
  */
 
 import { settleAll } from "../../../base/settle.ts";
+import type { DebugEvent } from "../../../block/debug.ts";
 import type { Image } from "./image.ts";
-import type { Page } from "./pages.ts";
+import type { Page, TableKind } from "./pages.ts";
 
 /** Most runs of freed clusters that are remembered; more start an epoch early. */
 const FREED_RUNS_MAX = 16 * 1024;
 /** Adjacent pages go out as one write, up to this many bytes. */
 const WRITE_BYTES_MAX = 128 * 1024;
 const PARALLEL_WRITES = 16;
+
+const UPDATE_EVENTS: Readonly<Record<TableKind, DebugEvent>> = {
+  l1: "l1_update",
+  l2: "l2_update",
+  "refcount-table": "reftable_update",
+  "refcount-block": "refblock_update",
+};
 
 interface FreedRun {
   /** In host clusters. */
@@ -122,9 +130,13 @@ export class Epoch {
   }
 
   async #step(wanted: (page: Page) => boolean, always = false): Promise<void> {
-    const { pages } = this.#image;
+    const { pages, file } = this.#image;
     const dirty = pages.dirtyPages(wanted);
     if (dirty.length === 0 && !always) return;
+    for (const kind of new Set(dirty.map((page) => page.table.kind))) {
+      const stop = file.debugEvent(UPDATE_EVENTS[kind]);
+      if (stop) await stop;
+    }
     const runs = adjacentRuns(dirty, pages.pageBytes);
     for (let i = 0; i < runs.length; i += PARALLEL_WRITES) {
       await settleAll(runs.slice(i, i + PARALLEL_WRITES).map((run) => this.#write(run)));

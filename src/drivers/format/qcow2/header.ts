@@ -34,11 +34,16 @@ export const V3_HEADER_BYTES = 112;
 
 /** Field offsets that are written on their own. */
 export const AT = {
+  backingName: 8,
   size: 24,
   l1Size: 36,
   refcountTable: 48,
+  snapshots: 60,
   incompatible: 72,
+  compatible: 80,
   autoclear: 88,
+  refcountOrder: 96,
+  headerLength: 100,
 } as const;
 
 /** incompatible_features, low word. */

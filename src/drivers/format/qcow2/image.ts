@@ -5,6 +5,7 @@
  *     allocate.ts    room for a write               epoch.ts      what is written in which order
  *     zeroes.ts      zero writes, discards          grow.ts       larger disks
  *     compressed.ts  packed clusters                rewrite.ts    the header's names
+ *     snapshots.ts   internal snapshots             amend.ts      the image's own properties
  *
  * Whatever changes the image's tables runs inside `mutex`, one at a time. Guest data does not: room
  * for it is made under the mutex, it is written without, and made reachable under the mutex again.
@@ -20,11 +21,12 @@ import { markBitmapsInUse } from "./bitmaps.ts";
 import { Epoch } from "./epoch.ts";
 import type { Extensions } from "./extensions.ts";
 import { Guard } from "./guard.ts";
-import { AT, Autoclear, type Header, Incompatible } from "./header.ts";
+import { AT, Autoclear, type FeatureWord, type Header, Incompatible } from "./header.ts";
 import type { Inflater } from "./inflate.ts";
 import type { Layout } from "./layout.ts";
 import { Pages, type Table } from "./pages.ts";
 import { Refcounts } from "./refcount.ts";
+import type { SnapshotEntry } from "./snapshot-table.ts";
 
 export interface ImageInit {
   readonly header: Header;
@@ -49,15 +51,22 @@ export class Image {
   readonly externalData: boolean;
   readonly mutex = new Mutex();
   readonly pages: Pages;
-  readonly guard: Guard;
   readonly refcounts: Refcounts;
   readonly epoch: Epoch;
   /** As in the file now. Replaced, never changed. */
   header: Header;
   extensions: Extensions;
   l1: Table;
+  /** Replaced when everything moves: see rebuild.ts. */
+  guard: Guard;
+  /** As in the file now. */
+  snapshots: readonly SnapshotEntry[] = [];
+  /** Why `snapshots` is not known: only where the image is read-only. */
+  snapshotError: BlockError | null = null;
   /** Something was found that must not be: nothing is written any more. */
   isCorrupt: boolean;
+  /** That the bitmaps of a corrupt image are lost has been told. */
+  hasGivenUpBitmaps = false;
   /** Next free byte for packed data, and the end of the cluster that it is in; null: none yet. */
   packedTail: { offset: number; end: number } | null = null;
   readonly #children: Children;
@@ -107,8 +116,8 @@ export class Image {
 
   /**
    * Called under the mutex before anything is changed. The first time it clears, in the file, the
-   * autoclear bits that our writes would make untrue: those we do not know, and bitmaps, since we
-   * do not record writes in them.
+   * autoclear bits that our writes would make untrue: those we do not know, and that of bitmaps that
+   * could not be marked in use.
    *
    * @throws BlockError EIO on an image known to be corrupt
    */
@@ -123,13 +132,24 @@ export class Image {
       await this.file.flush();
     }
     if (autoclear.hi !== 0 || autoclear.lo !== kept) {
-      const bytes = new Uint8Array(8);
-      writeU32(bytes, 4, kept);
-      await this.file.write(bytes, AT.autoclear);
-      await this.file.flush();
-      this.header = { ...this.header, autoclear: { hi: 0, lo: kept } };
+      await this.writeAutoclear({ hi: 0, lo: kept });
     }
     this.#mayWrite = true;
+  }
+
+  /** Everything is in the file, the bitmaps too: the next change begins anew. Under the mutex. */
+  endChange(): void {
+    this.#mayWrite = false;
+  }
+
+  /** Changes the word in the file, and flushes it. */
+  async writeAutoclear({ hi, lo }: FeatureWord): Promise<void> {
+    const bytes = new Uint8Array(8);
+    writeU32(bytes, 0, hi);
+    writeU32(bytes, 4, lo);
+    await this.file.write(bytes, AT.autoclear);
+    await this.file.flush();
+    this.header = { ...this.header, autoclear: { hi, lo } };
   }
 
   get hasBegunChanging(): boolean {

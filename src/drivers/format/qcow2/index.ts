@@ -3,6 +3,7 @@
  */
 
 import type { BlockDriver } from "../../../block/driver.ts";
+import { amendOptions } from "./amend.ts";
 import { type CreateOptions, create, createOptions } from "./create.ts";
 import { looksLikeQcow2 } from "./header.ts";
 import { type OpenOptions, openImage, openOptions } from "./open.ts";
@@ -15,8 +16,10 @@ export function qcow2Driver(): BlockDriver<OpenOptions, CreateOptions> {
     roles: { file: true, "data-file": false, backing: false },
     openOptions,
     createOptions,
+    amendOptions,
     probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
-    open: async (context) => stateOf(await openImage(context)),
+    open: async (context) =>
+      stateOf(await openImage(context), (readOnly) => openImage({ ...context, readOnly })),
     create,
   };
 }

@@ -30,6 +30,7 @@ export async function ensureL2(image: Image, offset: number): Promise<void> {
   }
   const run = await image.refcounts.allocate(1);
   try {
+    await image.file.debugEvent("l2_alloc_write");
     if (now.offset > 0) await copyTable(image, now.offset, run.offset);
     else await image.file.writeZeroes(run.offset, layout.clusterBytes);
   } catch (error) {

@@ -209,15 +209,28 @@ export function invalidEntry(image: Image, offset: number): BlockError {
  * @throws BlockError EIO if the entry is not valid
  */
 export function entryAt(image: Image, spot: L2Spot, i: number, offset: number): L2Entry {
+  const place = offset + i * image.layout.clusterBytes;
+  return decodeEntry(image, spot.page.bytes, spot.index + i, place);
+}
+
+/**
+ * Entry number `index` of a table, or of a part of one.
+ *
+ * @param offset guest offset, for the error
+ * @throws BlockError EIO if the entry is not valid
+ */
+export function decodeEntry(
+  image: Image,
+  bytes: Uint8Array,
+  index: number,
+  offset: number,
+): L2Entry {
   const { layout, kernel, externalData } = image;
-  const { bytes } = spot.page;
-  const index = spot.index + i;
   const { kind } = layout.extendedL2
     ? kernel.l2RunExtended(bytes, index, 0, layout.subclusters, layout.clusterBits, externalData)
     : kernel.l2Run(bytes, index, 1, layout.clusterBits, externalData);
-  const place = offset + i * layout.clusterBytes;
-  if (kind === "invalid") throw invalidEntry(image, place);
-  if (kind === "zero-plain" || kind === "zero-alloc") checkZeroKind(image, place);
+  if (kind === "invalid") throw invalidEntry(image, offset);
+  if (kind === "zero-plain" || kind === "zero-alloc") checkZeroKind(image, offset);
   return readL2Entry(bytes, index * layout.l2EntryBytes, layout, externalData);
 }
 

@@ -8,13 +8,12 @@
  */
 
 import * as v from "valibot";
-import { readU32 } from "../../../base/bytes.ts";
 import { size as sizeSchema } from "../../../base/check.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { Children, OpenContext } from "../../../block/driver.ts";
 import { parseExtensions } from "./extensions.ts";
-import { type GuardedTable, SCAN_BYTES } from "./guard.ts";
+import { scanGuard } from "./guard-scan.ts";
 import {
   checkFeatures,
   HEAD_BYTES,
@@ -25,9 +24,9 @@ import {
 } from "./header.ts";
 import { Image } from "./image.ts";
 import { loadInflater } from "./inflate.ts";
-import { hostOffsetOf, SECTOR_BYTES } from "./layout.ts";
-import { CACHE_BYTES, type Table } from "./pages.ts";
-import { readSnapshots } from "./snapshots.ts";
+import { SECTOR_BYTES } from "./layout.ts";
+import { CACHE_BYTES } from "./pages.ts";
+import { readSnapshots } from "./snapshot-table.ts";
 
 /** The driver's own members of blockdev-add (QEMU: BlockdevOptionsQcow2). */
 export const openOptions = {
@@ -75,13 +74,11 @@ export async function readImage(context: OpenContext<OpenOptions>): Promise<Imag
     inflate,
     cacheBytes: context.options["cache-size"] ?? CACHE_BYTES,
   });
-  if (!readOnly) {
-    try {
-      await fillGuard(image);
-    } catch (error) {
-      image.pages.close();
-      throw error;
-    }
+  try {
+    await readStructures(image);
+  } catch (error) {
+    image.pages.close();
+    throw error;
   }
   return image;
 }
@@ -151,44 +148,17 @@ function checkWritable(header: Header): void {
   }
 }
 
-/** Learns where the image's structures lie. */
-async function fillGuard(image: Image): Promise<void> {
-  const { guard, header, layout, file, l1, refcounts } = image;
-  guard.setArea("header", 0, layout.clusterBytes);
-  guard.setArea("refcount table", refcounts.table.offset, refcounts.table.bytes);
-  guard.setArea("L1 table", l1.offset, l1.bytes);
-  if (header.snapshotCount > 0) {
-    const areas = await readSnapshots(file, header);
-    guard.setArea("snapshot table", header.snapshotsOffset, areas.tableBytes);
-    for (const [i, table] of areas.l1Tables.entries()) {
-      guard.setArea(`snapshot ${i}'s L1 table`, table.offset, table.bytes);
-    }
+/**
+ * The snapshots, and for writing where everything lies. Of an image that is only read nobody needs the
+ * snapshots: then what is wrong with them is told to whoever asks.
+ */
+async function readStructures(image: Image): Promise<void> {
+  const { file, header, readOnly } = image;
+  try {
+    image.snapshots = await readSnapshots(file, header);
+  } catch (error) {
+    if (!readOnly || !(error instanceof BlockError)) throw error;
+    image.snapshotError = error;
   }
-  await scanTable(image, refcounts.table, "refcount block");
-  await scanTable(image, l1, "L2 table");
-}
-
-/** A change behind one entry would be one behind the other as well. */
-function sharedTable(kind: GuardedTable, offset: number): BlockError {
-  return new BlockError(
-    "EPERM",
-    `The image is corrupt: two entries lead to the ${kind} at ${offset}. It can be opened with ` +
-      "'read-only': true",
-  );
-}
-
-async function scanTable(image: Image, table: Table, kind: GuardedTable): Promise<void> {
-  const { pages, guard } = image;
-  if (table.bytes > SCAN_BYTES) return;
-  for (let at = 0; at < table.bytes; at += pages.pageBytes) {
-    const offset = table.offset + at;
-    await pages.load(table, offset);
-    const page = pages.peek(offset);
-    assert(page, "nothing else uses the pages while an image is opened");
-    for (let i = 0; i < page.bytes.length; i += 8) {
-      const at = hostOffsetOf(readU32(page.bytes, i), readU32(page.bytes, i + 4));
-      if (guard.hasTable(at, kind)) throw sharedTable(kind, at);
-      guard.addTable(at, kind);
-    }
-  }
+  if (!readOnly) image.guard = await scanGuard(image, header, image.snapshots);
 }

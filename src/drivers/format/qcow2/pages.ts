@@ -17,6 +17,7 @@
 import { alignDown, KiB, MiB } from "../../../base/bytes.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
+import type { DebugEvent } from "../../../block/debug.ts";
 import type { Kernel } from "../../../kernel/kernel.ts";
 
 export const CACHE_BYTES = 2 * MiB;
@@ -33,6 +34,13 @@ const TABLE_NAMES: Readonly<Record<TableKind, string>> = {
   l2: "L2 table",
   "refcount-table": "refcount table",
   "refcount-block": "refcount block",
+};
+
+/** The L1 table is loaded without one, in QEMU as part of opening. */
+const LOAD_EVENTS: Readonly<Partial<Record<TableKind, DebugEvent>>> = {
+  l2: "l2_load",
+  "refcount-table": "reftable_load",
+  "refcount-block": "refblock_load",
 };
 
 /** A table in the file: where it is and how many bytes of it mean something. */
@@ -126,6 +134,8 @@ export class Pages {
     }
     const bytes = this.#takeBuffer();
     try {
+      const event = LOAD_EVENTS[table.kind];
+      if (event) await this.#file.debugEvent(event);
       await this.#file.read(bytes.subarray(0, used), offset);
     } catch (error) {
       this.#spare.push(bytes);

@@ -17,13 +17,47 @@ import { overlapError } from "./guard.ts";
 import { AT } from "./header.ts";
 import type { Image } from "./image.ts";
 import { type Layout, REFCOUNT_TABLE_BYTES_MAX } from "./layout.ts";
+import type { HostRun } from "./refcount.ts";
 
 const COPY_BYTES = 64 * 1024;
+/** Gaps that are looked at for a region before it goes to the end. */
+const REGION_TRIES = 64;
 
 interface Plan {
   readonly blocks: number;
   /** Clusters of the new refcount table, 0 if the one there is will do. */
   readonly tableClusters: number;
+}
+
+/**
+ * Hands out clusters side by side: where there is such a gap, else at the end. Caller holds the mutex.
+ *
+ * @returns offset of the first
+ * @throws BlockError as Refcounts.allocate(), and ENOSPC if the refcount table cannot hold more
+ */
+export async function allocateRegion(image: Image, count: number): Promise<number> {
+  const { refcounts, layout } = image;
+  const tried: HostRun[] = [];
+  let start = 0;
+  let found = 0;
+  try {
+    while (found < count && tried.length < REGION_TRIES) {
+      const run = await refcounts.allocate(count - found);
+      const joins = found > 0 && run.offset === start + found * layout.clusterBytes;
+      tried.push(run);
+      if (!joins) start = run.offset;
+      found = joins ? found + run.count : run.count;
+    }
+  } catch (error) {
+    for (const run of tried) await refcounts.release(run);
+    throw error;
+  }
+  const isWhole = found === count;
+  for (const run of tried) if (!isWhole || run.offset < start) await refcounts.release(run);
+  if (isWhole) return start;
+  let end = 0;
+  for await (const { block } of refcounts.blocks()) end = block + 1;
+  return appendRegion(image, end, count);
 }
 
 /**

@@ -16,9 +16,9 @@ import { writeU64 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
 import { overlapError } from "./guard.ts";
 import type { Image } from "./image.ts";
-import { REFCOUNT_TABLE_RESERVED, tableOffsetOf } from "./layout.ts";
+import { type Layout, REFCOUNT_TABLE_RESERVED, tableOffsetOf } from "./layout.ts";
 import type { Page, Table } from "./pages.ts";
-import { appendRegion } from "./refcount-grow.ts";
+import { allocateRegion, appendRegion } from "./refcount-grow.ts";
 
 /** Clusters side by side. */
 export interface HostRun {
@@ -79,10 +79,9 @@ export class Refcounts {
     }
   }
 
-  /** Hands out exactly `count` clusters side by side, at the end of all that is counted. */
-  async allocateRegion(count: number): Promise<number> {
-    if (count === 1) return (await this.allocate(1)).offset;
-    return appendRegion(this.#image, await this.#blockEnd(), count);
+  /** Hands out exactly `count` clusters side by side. @throws BlockError as allocate() */
+  allocateRegion(count: number): Promise<number> {
+    return allocateRegion(this.#image, count);
   }
 
   /** One reference more. @returns false if the refcount cannot go any higher */
@@ -97,6 +96,51 @@ export class Refcounts {
   }
 
   /**
+   * One reference more, for as many of `count` clusters as share a page with the first.
+   *
+   * @param really false only finds out whether it could be done
+   * @returns how many
+   * @throws BlockError EIO, and the image is marked corrupt, if one has no reference now; EFBIG if
+   *   one has as many as its refcount can tell
+   */
+  async raiseRun(index: number, count: number, really = true): Promise<number> {
+    const { kernel, layout, pages } = this.#image;
+    const { refcountOrder: order } = layout;
+    const done = await this.#withCounts(index, (page, at, left) => {
+      const n = Math.min(count, left);
+      // Down and up again, all in one turn: the kernel tells whether each had one to lose.
+      if (!page || kernel.refcountAdd(page.bytes, order, at, n, -1) >= 0) return 0;
+      const full = kernel.refcountAdd(page.bytes, order, at, n, 2) >= 0;
+      if (full || !really) kernel.refcountAdd(page.bytes, order, at, n, full ? 1 : -1);
+      if (!full && really) pages.markDirty(page);
+      return full ? -1 : n;
+    });
+    if (done === 0) throw await this.#image.markCorrupt(uncounted(index, count, layout));
+    if (done > 0) return done;
+    throw new BlockError(
+      "EFBIG",
+      `Refcounts of ${2 ** order} bits count no more than ${2 ** (2 ** order) - 1} references to a ` +
+        "cluster, and one has as many: delete a snapshot first",
+    );
+  }
+
+  /** The refcount blocks of a table, by number, while no others are made. */
+  async *blocks(
+    table: Table = this.table,
+  ): AsyncGenerator<{ readonly block: number; readonly offset: number }> {
+    const { pages } = this.#image;
+    for (let at = 0; at < table.bytes; at += pages.pageBytes) {
+      const page = await this.#entriesAt(table, at);
+      const found: { block: number; offset: number }[] = [];
+      for (let i = 0; i < pages.pageBytes / 8; i++) {
+        const offset = this.#blockOffset(page, at / 8 + i, table);
+        if (offset !== 0) found.push({ block: at / 8 + i, offset });
+      }
+      yield* found;
+    }
+  }
+
+  /**
    * One reference less, for as many of `count` clusters as share a page with the first.
    *
    * @returns how many
@@ -104,20 +148,14 @@ export class Refcounts {
    */
   async lower(index: number, count: number): Promise<number> {
     const { kernel, layout, pages } = this.#image;
-    const { refcountOrder, clusterBytes } = layout;
     const done = await this.#withCounts(index, (page, at, left) => {
       const n = Math.min(count, left);
-      if (!page || kernel.refcountAdd(page.bytes, refcountOrder, at, n, -1) >= 0) return 0;
+      if (!page || kernel.refcountAdd(page.bytes, layout.refcountOrder, at, n, -1) >= 0) return 0;
       pages.markDirty(page);
       this.#forgetTail(page, at, index, n);
       return n;
     });
-    if (done === 0) {
-      const place = `clusters ${index} to ${index + count - 1} (of ${clusterBytes} bytes)`;
-      throw await this.#image.markCorrupt(
-        new BlockError("EIO", `The image is corrupt: ${place} are in use but have refcount 0`),
-      );
-    }
+    if (done === 0) throw await this.#image.markCorrupt(uncounted(index, count, layout));
     this.#hint = Math.min(this.#hint, index);
     return done;
   }
@@ -189,8 +227,8 @@ export class Refcounts {
     }
   }
 
-  #blockOffset(entries: Page, block: number): number {
-    const at = this.table.offset + block * 8 - entries.offset;
+  #blockOffset(entries: Page, block: number, table: Table = this.table): number {
+    const at = table.offset + block * 8 - entries.offset;
     const what = `refcount table entry ${block}`;
     return tableOffsetOf(entries.bytes, at, this.#image.layout, REFCOUNT_TABLE_RESERVED, what);
   }
@@ -226,19 +264,18 @@ export class Refcounts {
     }
   }
 
-  /** Index behind the last refcount block that there is. */
-  async #blockEnd(): Promise<number> {
+  /** The page with byte `at` of a refcount table; good until the next await. */
+  async #entriesAt(table: Table, at: number): Promise<Page> {
     const { pages } = this.#image;
-    for (let at = this.table.bytes - pages.pageBytes; at >= 0; at -= pages.pageBytes) {
-      let page = pages.peek(this.table.offset + at);
-      for (; !page; page = pages.peek(this.table.offset + at)) {
-        await pages.load(this.table, this.table.offset + at);
-      }
-      const entries = pages.pageBytes / 8;
-      for (let i = entries - 1; i >= 0; i--) {
-        if (this.#blockOffset(page, at / 8 + i) !== 0) return at / 8 + i + 1;
-      }
+    for (;;) {
+      const page = pages.peek(table.offset + at);
+      if (page) return page;
+      await pages.load(table, table.offset + at);
     }
-    return 0;
   }
+}
+
+function uncounted(index: number, count: number, { clusterBytes }: Layout): BlockError {
+  const place = `clusters ${index} to ${index + count - 1} (of ${clusterBytes} bytes)`;
+  return new BlockError("EIO", `The image is corrupt: ${place} are in use but have refcount 0`);
 }

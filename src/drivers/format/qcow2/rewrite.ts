@@ -31,7 +31,6 @@ export async function changeBackingFile(
   name: string | null,
   format: string | null,
 ): Promise<void> {
-  const { layout, file } = image;
   if (image.isRawExternal && name !== null) {
     throw new BlockError(
       "EINVAL",
@@ -47,6 +46,21 @@ export async function changeBackingFile(
   if (name !== null && format !== null) {
     list.unshift(textExtension(ExtensionType.backingFormat, format));
   }
+  await rewriteNames(image, list, name);
+}
+
+/**
+ * Writes the first cluster with these extensions and this backing file's name. Caller holds the
+ * mutex; no request is in flight.
+ *
+ * @throws BlockError EINVAL if they do not fit; nothing is written then
+ */
+export async function rewriteNames(
+  image: Image,
+  list: readonly Extension[],
+  name: string | null,
+): Promise<void> {
+  const { layout, file } = image;
   const { headerBytes } = image.header;
   const tail = serializeTail(list, name, headerBytes, layout.clusterBytes);
   // What was written so far must not depend on a header that a crash tears.
@@ -69,8 +83,8 @@ export async function changeBackingFile(
   image.extensions = extensions;
 }
 
-/** Where the old extensions and name end: nothing of them is left behind the new ones. */
-function endOfNames({ header, extensions }: Image): number {
+/** Where the extensions and the backing file's name end, as they are in the file now. */
+export function endOfNames({ header, extensions }: Image): number {
   let end = header.headerBytes + 8;
   for (const { data } of extensions.list) end += 8 + alignUp(data.length, 8);
   return Math.max(end, header.backingNameOffset + header.backingNameBytes);

@@ -1,74 +1,284 @@
 /**
- * The snapshot table, as far as it must be known to leave snapshots alone: where they keep things.
+ * Internal snapshots: states of the disk kept inside the image. A snapshot is an L1 table of its own;
+ * it shares data clusters with the disk, and whoever writes to a shared one makes a copy first.
  *
- *      0 l1_table_offset  8 l1_size  12 id length  14 name length  16 date  24 clock  32 state size
- *     36 extra data length │ extra data │ id │ name │ padding to a multiple of 8
+ *     create   the snapshot takes the disk's tables as they are, the disk goes on with copies of them
+ *     apply    the disk goes on with copies of the snapshot's tables, its own are given up
+ *     delete   the snapshot's tables are given up; what is the disk's alone now may be written in place
+ *
+ * "Copies": L2 tables whose COPIED flags do not have to change are shared, not copied. Each of the
+ * three is one rebuild: done, or nothing has happened (rebuild.ts). QEMU: block/qcow2-snapshot.c.
  */
 
-import { alignUp, MiB, readU16, readU32, readU64 } from "../../../base/bytes.ts";
+import { readU32, writeU32 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
-import type { BlockChild } from "../../../block/child.ts";
-import type { Header } from "./header.ts";
-import { L1_BYTES_MAX } from "./layout.ts";
+import type { SnapshotInfo, SnapshotStore } from "../../../block/driver.ts";
+import type { Image } from "./image.ts";
+import { eachL2, type FoundTable, type Reference, referencesOf } from "./l2-walk.ts";
+import { COPIED_HI, l1EntriesFor, SECTOR_BYTES } from "./layout.ts";
+import { type Build, rebuild } from "./rebuild.ts";
+import {
+  isPossibleL1,
+  type L1Place,
+  makeEntry,
+  SNAPSHOT_TABLE_BYTES_MAX,
+  type SnapshotEntry,
+  tableBytesOf,
+} from "./snapshot-table.ts";
 
-const FIXED_BYTES = 40;
-const EXTRA_BYTES_MAX = 1024;
-/** Version 3 must tell the state's and the disk's size in the extra data. */
-const V3_EXTRA_BYTES_MIN = 16;
-const TABLE_BYTES_MAX = 64 * MiB;
-const WINDOW_BYTES = 64 * 1024;
+const SNAPSHOTS_MAX = 65536;
+/** QEMU keeps names in buffers of 256 bytes, and cuts what is longer. */
+const NAME_BYTES_MAX = 255;
 
-export interface SnapshotAreas {
-  readonly tableBytes: number;
-  /** Those that can be right. */
-  readonly l1Tables: readonly { readonly offset: number; readonly bytes: number }[];
+export function snapshotsOf(image: Image): SnapshotStore {
+  const { mutex } = image;
+  return {
+    list: () => entriesOf(image).map(({ info }) => info),
+    create: (name, taken) => mutex.run(() => create(image, name, taken)),
+    apply: (id) => mutex.run(() => apply(image, find(image, id))),
+    delete: (id) => mutex.run(() => remove(image, find(image, id))),
+  };
+}
+
+function entriesOf(image: Image): readonly SnapshotEntry[] {
+  if (image.snapshotError) throw image.snapshotError;
+  return image.snapshots;
+}
+
+function find(image: Image, id: string): SnapshotEntry {
+  const entry = entriesOf(image).find(({ info }) => info.id === id);
+  if (entry) return entry;
+  throw new BlockError("ENOENT", `The image of node '${image.nodeName}' has no snapshot '${id}'`);
+}
+
+function checkSupported(image: Image): void {
+  if (!image.externalData) return;
+  throw new BlockError("ENOTSUP", "An image with an external data file cannot have snapshots");
+}
+
+/** The disk's own L1 table, without entries past the disk's end (a virtual machine's state). */
+function diskL1(image: Image): L1Place {
+  const { layout, header, l1 } = image;
+  return { offset: l1.offset, entries: l1EntriesFor(layout, header.size) };
+}
+
+/** All of the active L1 table. */
+function wholeL1({ l1 }: Image): L1Place {
+  return { offset: l1.offset, entries: l1.bytes / 8 };
+}
+
+/** @throws BlockError EINVAL if the table cannot be where its entry says */
+function l1Of(image: Image, entry: SnapshotEntry): L1Place {
+  if (isPossibleL1(entry, image.header)) return entry.l1;
+  const { offset, entries } = entry.l1;
+  throw new BlockError(
+    "EINVAL",
+    `The L1 table of snapshot '${entry.info.id}' cannot be ${entries} entries at ${offset}`,
+  );
+}
+
+/** @throws BlockError EEXIST, EINVAL (name), ENOTSUP, EFBIG (refcounts, or too many snapshots) */
+async function create(
+  image: Image,
+  name: string,
+  taken: { readonly seconds: number; readonly nanoseconds: number },
+): Promise<SnapshotInfo> {
+  checkSupported(image);
+  checkName(image, name);
+  await image.beginChange();
+  await image.epoch.finish();
+  const info: SnapshotInfo = {
+    id: String(nextId(image.snapshots)),
+    name,
+    vmStateBytes: 0,
+    dateSeconds: taken.seconds,
+    dateNanoseconds: taken.nanoseconds,
+    clockNanoseconds: 0,
+    diskBytes: image.header.size,
+  };
+  const source = diskL1(image);
+  const snapshots = [...image.snapshots, makeEntry(info, wholeL1(image))];
+  checkTable(snapshots);
+  await rebuild(image, {
+    size: image.header.size,
+    l1Entries: source.entries,
+    l2Tables: await survey(image, source),
+    snapshots,
+    fill: (build) => share(image, build, source),
+  });
+  return info;
+}
+
+function checkName(image: Image, name: string): void {
+  if (name === "") throw new BlockError("EINVAL", "A snapshot's name cannot be empty");
+  if (new TextEncoder().encode(name).length > NAME_BYTES_MAX) {
+    throw new BlockError("EINVAL", `A snapshot's name has at most ${NAME_BYTES_MAX} bytes`);
+  }
+  if (!image.snapshots.some(({ info }) => info.name === name)) return;
+  throw new BlockError(
+    "EEXIST",
+    `The image of node '${image.nodeName}' has a snapshot '${name}' already`,
+  );
+}
+
+function checkTable(snapshots: readonly SnapshotEntry[]): void {
+  const bytes = tableBytesOf(snapshots);
+  if (snapshots.length <= SNAPSHOTS_MAX && bytes <= SNAPSHOT_TABLE_BYTES_MAX) return;
+  throw new BlockError("EFBIG", `An image has at most ${SNAPSHOTS_MAX} snapshots`);
+}
+
+function nextId(snapshots: readonly SnapshotEntry[]): number {
+  let most = 0;
+  for (const { info } of snapshots) {
+    if (/^[0-9]{1,15}$/.test(info.id)) most = Math.max(most, Number(info.id));
+  }
+  return most + 1;
+}
+
+/** @throws BlockError EINVAL (its tables or size), ENOTSUP (another size, version 2), EFBIG */
+async function apply(image: Image, entry: SnapshotEntry): Promise<void> {
+  checkSupported(image);
+  const { layout, header } = image;
+  const { diskBytes } = entry.info;
+  const l1 = l1Of(image, entry);
+  if (diskBytes % SECTOR_BYTES !== 0) {
+    throw new BlockError("EINVAL", `The snapshot's disk of ${diskBytes} bytes ends in a sector`);
+  }
+  if (diskBytes !== header.size && header.version === 2) {
+    throw new BlockError("ENOTSUP", "A version 2 image with snapshots cannot change its size");
+  }
+  await image.beginChange();
+  await image.epoch.finish();
+  const l1Entries = l1EntriesFor(layout, diskBytes);
+  // A shorter table has nothing behind its end.
+  const source = { offset: l1.offset, entries: Math.min(l1Entries, l1.entries) };
+  const old = wholeL1(image);
+  await rebuild(image, {
+    size: diskBytes,
+    l1Entries,
+    l2Tables: await survey(image, source),
+    snapshots: image.snapshots,
+    async fill(build) {
+      await share(image, build, source);
+      await giveUp(image, build, old);
+    },
+  });
+}
+
+/** @throws BlockError EINVAL if its tables cannot be right */
+async function remove(image: Image, entry: SnapshotEntry): Promise<void> {
+  checkSupported(image);
+  const l1 = l1Of(image, entry);
+  await image.beginChange();
+  await image.epoch.finish();
+  const active = wholeL1(image);
+  let unflagged = 0;
+  await eachL2(image, active, async (table) => {
+    for (const { copied, packed } of referencesOf(image, table)) {
+      if (copied || packed) continue;
+      unflagged++;
+      break;
+    }
+  });
+  await rebuild(image, {
+    size: image.header.size,
+    l1Entries: active.entries,
+    l2Tables: unflagged,
+    snapshots: image.snapshots.filter((other) => other !== entry),
+    async fill(build) {
+      await giveUp(image, build, l1);
+      await eachL2(image, active, (table) => reflag(image, build, table));
+      await build.lowerRegion(active.offset, active.entries * 8);
+    },
+  });
 }
 
 /**
- * Reads through the table in pieces of 64 KiB.
+ * Looks at all that will get one more reference, before anything is changed.
  *
- * @throws BlockError EINVAL that names the snapshot and the field
+ * @returns how many L2 tables must be copied
+ * @throws BlockError EFBIG if a refcount cannot go higher, EIO if tables make no sense
  */
-export async function readSnapshots(file: BlockChild, header: Header): Promise<SnapshotAreas> {
-  const start = header.snapshotsOffset;
-  const l1Tables: { offset: number; bytes: number }[] = [];
-  let window = new Uint8Array(0);
-  let windowAt = start;
-  let at = start;
-  const need = async (bytes: number, index: number): Promise<number> => {
-    if (at + bytes > file.length) throw invalid(index, "lies past the end of the file");
-    if (at + bytes > windowAt + window.length) {
-      windowAt = at;
-      window = new Uint8Array(Math.min(WINDOW_BYTES, file.length - at));
-      await file.read(window, windowAt);
+async function survey(image: Image, source: L1Place): Promise<number> {
+  const { refcounts, layout } = image;
+  const check = async (cluster: number, count: number) => {
+    for (let done = 0; done < count; ) {
+      done += await refcounts.raiseRun(cluster + done, count - done, false);
     }
-    return at - windowAt;
   };
-
-  for (let i = 0; i < header.snapshotCount; i++) {
-    const fixed = await need(FIXED_BYTES, i);
-    const offset = readU64(window, fixed, `The L1 table's offset of snapshot ${i}`);
-    const bytes = readU32(window, fixed + 8) * 8;
-    const extra = readU32(window, fixed + 36);
-    if (extra > EXTRA_BYTES_MAX) {
-      throw invalid(i, `has ${extra} bytes of extra data; at most ${EXTRA_BYTES_MAX} are allowed`);
+  let copies = 0;
+  await eachL2(image, source, async (table) => {
+    let flagged = false;
+    for (const { cluster, count, copied } of referencesOf(image, table)) {
+      await check(cluster, count);
+      flagged ||= copied;
     }
-    if (header.version === 3 && extra < V3_EXTRA_BYTES_MIN) {
-      throw invalid(i, `has ${extra} bytes of extra data; version 3 needs ${V3_EXTRA_BYTES_MIN}`);
-    }
-    const names = readU16(window, fixed + 12) + readU16(window, fixed + 14);
-    const whole = alignUp(FIXED_BYTES + extra + names, 8);
-    at += whole;
-    if (at - start > TABLE_BYTES_MAX) {
-      throw invalid(i, `makes the table longer than ${TABLE_BYTES_MAX} bytes`);
-    }
-    if (bytes > 0 && bytes <= L1_BYTES_MAX && offset % header.layout.clusterBytes === 0) {
-      l1Tables.push({ offset, bytes });
-    }
-  }
-  return { tableBytes: at - start, l1Tables };
+    if (flagged) copies++;
+    else await check(table.offset / layout.clusterBytes, 1);
+  });
+  return copies;
 }
 
-function invalid(index: number, problem: string): BlockError {
-  return new BlockError("EINVAL", `Invalid qcow2 snapshot table: snapshot ${index} ${problem}`);
+/**
+ * The disk gets these tables as well as whoever has them now: all behind them has more than one
+ * reference then, so no COPIED flag may be left.
+ */
+async function share(image: Image, build: Build, source: L1Place): Promise<void> {
+  const { layout, file } = image;
+  await eachL2(image, source, async (table) => {
+    let flagged = false;
+    for (const reference of referencesOf(image, table)) {
+      await build.raise(reference.cluster, reference.count);
+      if (!reference.copied) continue;
+      flagged = true;
+      setFlags(image, table, reference, false);
+    }
+    if (!flagged) {
+      await build.raise(table.offset / layout.clusterBytes, 1);
+      return build.setL1(table.index, table.offset, false);
+    }
+    const copy = build.take();
+    await file.write(table.bytes, copy);
+    await build.setL1(table.index, copy, true);
+  });
+}
+
+/** Nothing of these tables is referred to from there any more. */
+async function giveUp(image: Image, build: Build, l1: L1Place): Promise<void> {
+  await eachL2(image, l1, async (table) => {
+    for (const { cluster, count } of referencesOf(image, table)) await build.lower(cluster, count);
+    await build.lowerRegion(table.offset, image.layout.clusterBytes);
+  });
+  await build.lowerRegion(l1.offset, l1.entries * 8);
+}
+
+/** What is the disk's alone now gets its COPIED flag: in a copy of the table, if any is new. */
+async function reflag(image: Image, build: Build, table: FoundTable): Promise<void> {
+  const { refcounts, layout, file } = image;
+  let changed = false;
+  for (const reference of referencesOf(image, table)) {
+    if (reference.copied || reference.packed) continue;
+    for (let i = 0; i < reference.count; i++) {
+      if ((await refcounts.get(reference.cluster + i)) !== 1) continue;
+      setFlags(image, table, { ...reference, entry: reference.entry + i, count: 1 }, true);
+      changed = true;
+    }
+  }
+  if (!changed) {
+    const alone = (await refcounts.get(table.offset / layout.clusterBytes)) === 1;
+    return build.setL1(table.index, table.offset, alone);
+  }
+  const copy = build.take();
+  await file.write(table.bytes, copy);
+  await build.lowerRegion(table.offset, layout.clusterBytes);
+  await build.setL1(table.index, copy, true);
+}
+
+function setFlags(image: Image, table: FoundTable, run: Reference, copied: boolean): void {
+  const { l2EntryBytes } = image.layout;
+  for (let i = 0; i < run.count; i++) {
+    const at = (run.entry + i) * l2EntryBytes;
+    const hi = readU32(table.bytes, at);
+    writeU32(table.bytes, at, (copied ? hi | COPIED_HI : hi & ~COPIED_HI) >>> 0);
+  }
 }

@@ -9,6 +9,8 @@ import { alignUp } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
 import type { BlockState } from "../../../block/driver.ts";
 import { allocate } from "./allocate.ts";
+import { type AmendOptions, amend } from "./amend.ts";
+import { bitmapStoreOf } from "./bitmaps.ts";
 import { readEncoded, writeCompressed } from "./compressed.ts";
 import { grow } from "./grow.ts";
 import type { Image } from "./image.ts";
@@ -16,12 +18,15 @@ import { infoOf } from "./info.ts";
 import { mapRun } from "./l2.ts";
 import { SECTOR_BYTES } from "./layout.ts";
 import { changeBackingFile } from "./rewrite.ts";
+import { snapshotsOf } from "./snapshots.ts";
 import { discard, writeZeroes } from "./zeroes.ts";
 
-export function stateOf(image: Image): BlockState {
-  const { layout, mutex } = image;
+/** @param openAs reads the image anew, in the same file, with this right to write */
+export function stateOf(first: Image, openAs: (readOnly: boolean) => Promise<Image>): BlockState {
+  let image = first;
+  const { clusterBytes } = image.layout;
   return {
-    limits: { requestAlignment: 1, clusterSize: layout.clusterBytes, growable: false },
+    limits: { requestAlignment: 1, clusterSize: clusterBytes, growable: false },
     getLength: () => alignUp(image.header.size, SECTOR_BYTES),
 
     async map(offset, bytes) {
@@ -35,9 +40,20 @@ export function stateOf(image: Image): BlockState {
     pdiscard: (offset, bytes, options) => discard(image, offset, bytes, options),
     pwriteCompressed: (buf, offset) => writeCompressed(image, buf, offset),
 
-    truncate: (length) => mutex.run(() => grow(image, length)),
-    changeBackingFile: (name, format) => mutex.run(() => changeBackingFile(image, name, format)),
-    flush: () => mutex.run(() => flush(image)),
+    truncate: (length) => image.mutex.run(() => grow(image, length)),
+    changeBackingFile: (name, format) =>
+      image.mutex.run(() => changeBackingFile(image, name, format)),
+    amend: (options) => image.mutex.run(() => amend(image, options as AmendOptions)),
+    get bitmapStore() {
+      return bitmapStoreOf(image);
+    },
+    get snapshots() {
+      return snapshotsOf(image);
+    },
+    flush: () => image.mutex.run(() => flush(image)),
+    async reopen(readOnly) {
+      if (image.readOnly !== readOnly) image = await reopen(image, readOnly, openAs);
+    },
     close: () => close(image),
     info: () => infoOf(image),
   };
@@ -56,11 +72,41 @@ async function flush(image: Image): Promise<void> {
   await image.epoch.flushStores();
 }
 
+/**
+ * Leaves the image in the file as close() does and goes on with it as open() finds it, with all that is
+ * asked of an image to be written. So nothing of the one mode is left over in the other.
+ */
+async function reopen(
+  image: Image,
+  readOnly: boolean,
+  openAs: (readOnly: boolean) => Promise<Image>,
+): Promise<Image> {
+  await finish(image);
+  const next = await openAs(readOnly);
+  try {
+    // A version 2 header has no place to say that it is corrupt.
+    if (!readOnly) image.checkUsable();
+    if (next.layout.clusterBytes !== image.layout.clusterBytes) {
+      throw new BlockError("ESTALE", `The image of node '${image.nodeName}' is another one now`);
+    }
+  } catch (error) {
+    next.pages.close();
+    throw error;
+  }
+  if (image.isCorrupt) next.isCorrupt = true;
+  image.pages.close();
+  return next;
+}
+
+async function finish(image: Image): Promise<void> {
+  await image.mutex.run(async () => {
+    if (image.hasBegunChanging && !image.isCorrupt) await image.epoch.finish();
+  });
+}
+
 async function close(image: Image): Promise<void> {
   try {
-    await image.mutex.run(async () => {
-      if (image.hasBegunChanging && !image.isCorrupt) await image.epoch.finish();
-    });
+    await finish(image);
   } finally {
     image.pages.close();
   }

@@ -1,0 +1,44 @@
+/**
+ * snapshot-access: the disk that a copy-before-write filter keeps, as a node to read from: for an
+ * export, or as the source of a backup (QEMU: block/snapshot-access.c).
+ *
+ * It is no filter, although it has one child: it does not read as that child does. Discards tell the
+ * snapshot what will not be asked for any more.
+ */
+
+import { assert, BlockError } from "../../base/errors.ts";
+import type { BlockDriver, SnapshotAccess } from "../../block/driver.ts";
+import { Perm } from "../../block/permissions.ts";
+
+export const snapshotAccess: BlockDriver = {
+  name: "snapshot-access",
+  kind: "format",
+  roles: { file: true },
+  openOptions: {},
+
+  childPermissions: () => ({ take: Perm.consistentRead, share: Perm.all }),
+
+  async open({ children, nodeName }) {
+    const { file } = children;
+    assert(file, "blockdev-add gives snapshot-access a file");
+    snapshot(); // Now, not at the first read.
+
+    return {
+      limits: { requestAlignment: 1, clusterSize: 0, growable: false },
+      getLength: () => file.length,
+      pread: (buf, offset, options) => snapshot().pread(buf, offset, options),
+      storeStatus: (offset, bytes) => snapshot().status(offset, bytes),
+      pdiscard: (offset, bytes) => snapshot().pdiscard(offset, bytes),
+      async pwrite() {
+        throw new BlockError("ENOTSUP", `Node '${nodeName}' is a snapshot: it cannot be written`);
+      },
+    };
+
+    /** Each time anew: the job whose filter it was may have ended. */
+    function snapshot(): SnapshotAccess {
+      const { node } = file!;
+      if (node.state.snapshotAccess) return node.state.snapshotAccess;
+      throw new BlockError("ENOTSUP", `Node '${node.name}' keeps no snapshot that could be read`);
+    }
+  },
+};

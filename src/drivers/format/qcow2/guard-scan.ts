@@ -1,0 +1,87 @@
+/**
+ * Learns where an image's structures lie: see guard.ts. From a header, not from what is in memory, so
+ * that a change of all of them can be looked at before it is made.
+ */
+
+import { readU32 } from "../../../base/bytes.ts";
+import { BlockError } from "../../../base/errors.ts";
+import { type Directory, findDirectory } from "./bitmap-directory.ts";
+import type { Extensions } from "./extensions.ts";
+import { Guard, type GuardedTable, SCAN_BYTES } from "./guard.ts";
+import type { Header } from "./header.ts";
+import type { Image } from "./image.ts";
+import { hostOffsetOf } from "./layout.ts";
+import type { Table } from "./pages.ts";
+import { isPossibleL1, type SnapshotEntry, tableBytesOf } from "./snapshot-table.ts";
+
+/**
+ * @param header with its snapshots; all that it leads to has been written
+ * @throws BlockError EPERM if two entries lead to one table, EIO if a table cannot be read
+ */
+export async function scanGuard(
+  image: Image,
+  header: Header,
+  snapshots: readonly SnapshotEntry[],
+): Promise<Guard> {
+  const { clusterBytes } = header.layout;
+  const guard = new Guard(clusterBytes);
+  const l1: Table = { kind: "l1", offset: header.l1Offset, bytes: header.l1Entries * 8 };
+  const refcountTable: Table = {
+    kind: "refcount-table",
+    offset: header.refcountTableOffset,
+    bytes: header.refcountTableClusters * clusterBytes,
+  };
+  guard.setArea("header", 0, clusterBytes);
+  guard.setArea("refcount table", refcountTable.offset, refcountTable.bytes);
+  guard.setArea("L1 table", l1.offset, l1.bytes);
+  if (snapshots.length > 0) {
+    guard.setArea("snapshot table", header.snapshotsOffset, tableBytesOf(snapshots));
+  }
+  for (const [i, entry] of snapshots.entries()) {
+    if (entry.l1.entries === 0 || !isPossibleL1(entry, header)) continue;
+    guard.setArea(`snapshot ${i}'s L1 table`, entry.l1.offset, entry.l1.entries * 8);
+  }
+  const directory = directoryOf(header, image.extensions);
+  if (directory) guard.setArea("bitmap directory", directory.offset, directory.bytes);
+  await scanTable(image, guard, refcountTable, "refcount block");
+  await scanTable(image, guard, l1, "L2 table");
+  return guard;
+}
+
+/** null also where it makes no sense: whoever wants the bitmaps is told. */
+function directoryOf(header: Header, extensions: Extensions): Directory | null {
+  try {
+    return findDirectory(header, extensions);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    return null;
+  }
+}
+
+async function scanTable(
+  { pages }: Image,
+  guard: Guard,
+  table: Table,
+  kind: GuardedTable,
+): Promise<void> {
+  if (table.bytes > SCAN_BYTES) return;
+  for (let at = 0; at < table.bytes; at += pages.pageBytes) {
+    const offset = table.offset + at;
+    let page = pages.peek(offset);
+    for (; !page; page = pages.peek(offset)) await pages.load(table, offset);
+    for (let i = 0; i < page.bytes.length; i += 8) {
+      const place = hostOffsetOf(readU32(page.bytes, i), readU32(page.bytes, i + 4));
+      if (guard.hasTable(place, kind)) throw sharedTable(kind, place);
+      guard.addTable(place, kind);
+    }
+  }
+}
+
+/** A change behind one entry would be one behind the other as well. */
+function sharedTable(kind: GuardedTable, offset: number): BlockError {
+  return new BlockError(
+    "EPERM",
+    `The image is corrupt: two entries lead to the ${kind} at ${offset}. It can be opened with ` +
+      "'read-only': true",
+  );
+}

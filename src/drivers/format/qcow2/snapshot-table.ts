@@ -1,0 +1,177 @@
+/**
+ * The snapshot table: entries of any length, one behind the other.
+ *
+ *      0 l1_table_offset  8 l1_size  12 id length  14 name length  16 date  24 clock  32 state size
+ *     36 extra data length │ extra data │ id │ name │ padding to a multiple of 8
+ *
+ * Extra data: 0 state size as u64, 8 disk size, 16 instruction count (all ones: none), then what we
+ * do not know. An entry that is kept is written as it was read, with all of that.
+ */
+
+import {
+  alignUp,
+  MiB,
+  readU16,
+  readU32,
+  readU64,
+  writeU16,
+  writeU32,
+  writeU64,
+} from "../../../base/bytes.ts";
+import { BlockError } from "../../../base/errors.ts";
+import type { BlockChild } from "../../../block/child.ts";
+import type { SnapshotInfo } from "../../../block/driver.ts";
+import type { Header } from "./header.ts";
+import { L1_BYTES_MAX } from "./layout.ts";
+
+const FIXED_BYTES = 40;
+const EXTRA_BYTES = 24;
+const EXTRA_BYTES_MAX = 1024;
+/** Version 3 must tell the state's and the disk's size in the extra data. */
+const V3_EXTRA_BYTES_MIN = 16;
+export const SNAPSHOT_TABLE_BYTES_MAX = 64 * MiB;
+const WINDOW_BYTES = 64 * 1024;
+
+/** An L1 table in the file. */
+export interface L1Place {
+  readonly offset: number;
+  readonly entries: number;
+}
+
+export interface SnapshotEntry {
+  /** As the entry says: see checkL1Place(). */
+  readonly l1: L1Place;
+  readonly info: SnapshotInfo;
+  /** The whole entry as it is in the table, padding included. */
+  readonly raw: Uint8Array;
+}
+
+/**
+ * Reads the table in pieces of 64 KiB, and keeps what is in it.
+ *
+ * @throws BlockError EINVAL that names the snapshot and the field
+ */
+export async function readSnapshots(file: BlockChild, header: Header): Promise<SnapshotEntry[]> {
+  const start = header.snapshotsOffset;
+  const entries: SnapshotEntry[] = [];
+  let window = new Uint8Array(0);
+  let windowAt = start;
+  let at = start;
+  const need = async (bytes: number, index: number): Promise<number> => {
+    if (at + bytes > file.length) throw invalid(index, "lies past the end of the file");
+    if (at + bytes > windowAt + window.length) {
+      windowAt = at;
+      window = new Uint8Array(Math.min(Math.max(bytes, WINDOW_BYTES), file.length - at));
+      await file.read(window, windowAt);
+    }
+    return at - windowAt;
+  };
+
+  for (let i = 0; i < header.snapshotCount; i++) {
+    const fixed = await need(FIXED_BYTES, i);
+    const extra = readU32(window, fixed + 36);
+    if (extra > EXTRA_BYTES_MAX) {
+      throw invalid(i, `has ${extra} bytes of extra data; at most ${EXTRA_BYTES_MAX} are allowed`);
+    }
+    if (header.version === 3 && extra < V3_EXTRA_BYTES_MIN) {
+      throw invalid(i, `has ${extra} bytes of extra data; version 3 needs ${V3_EXTRA_BYTES_MIN}`);
+    }
+    const names = readU16(window, fixed + 12) + readU16(window, fixed + 14);
+    const bytes = FIXED_BYTES + extra + names;
+    if (at + bytes - start > SNAPSHOT_TABLE_BYTES_MAX) {
+      throw invalid(i, `makes the table longer than ${SNAPSHOT_TABLE_BYTES_MAX} bytes`);
+    }
+    // The padding of the last entry may be left out at the file's end.
+    const from = await need(bytes, i);
+    const raw = new Uint8Array(alignUp(bytes, 8));
+    raw.set(window.subarray(from, from + bytes));
+    entries.push(parseEntry(raw, header, i));
+    at += raw.length;
+  }
+  return entries;
+}
+
+function parseEntry(raw: Uint8Array, header: Header, index: number): SnapshotEntry {
+  const extra = readU32(raw, 36);
+  const idAt = FIXED_BYTES + extra;
+  const nameAt = idAt + readU16(raw, 12);
+  const u64 = (at: number, field: string) => readU64(raw, at, `The ${field} of snapshot ${index}`);
+  const diskBytes = extra >= 16 ? u64(FIXED_BYTES + 8, "disk size") : header.size;
+  const icount = extra >= 24 ? readIcount(raw, FIXED_BYTES + 16) : undefined;
+  return {
+    l1: { offset: u64(0, "L1 table's offset"), entries: readU32(raw, 8) },
+    info: {
+      id: text(raw.subarray(idAt, nameAt)),
+      name: text(raw.subarray(nameAt, nameAt + readU16(raw, 14))),
+      vmStateBytes: extra >= 8 ? u64(FIXED_BYTES, "state size") : readU32(raw, 32),
+      dateSeconds: readU32(raw, 16),
+      dateNanoseconds: readU32(raw, 20),
+      // Past 2^53, some 104 days, a few nanoseconds are lost: nothing is worked out from it.
+      clockNanoseconds: readU32(raw, 24) * 2 ** 32 + readU32(raw, 28),
+      diskBytes,
+      ...(icount !== undefined && { icount }),
+    },
+    raw,
+  };
+}
+
+function readIcount(raw: Uint8Array, at: number): number | undefined {
+  const hi = readU32(raw, at);
+  const value = hi * 2 ** 32 + readU32(raw, at + 4);
+  return hi === 0xffffffff ? undefined : value;
+}
+
+function text(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** A new entry, as it goes into the table. @param info without state and instruction count */
+export function makeEntry(info: SnapshotInfo, l1: L1Place): SnapshotEntry {
+  const id = new TextEncoder().encode(info.id);
+  const name = new TextEncoder().encode(info.name);
+  const raw = new Uint8Array(alignUp(FIXED_BYTES + EXTRA_BYTES + id.length + name.length, 8));
+  writeU64(raw, 0, l1.offset);
+  writeU32(raw, 8, l1.entries);
+  writeU16(raw, 12, id.length);
+  writeU16(raw, 14, name.length);
+  writeU32(raw, 16, info.dateSeconds % 2 ** 32);
+  writeU32(raw, 20, info.dateNanoseconds);
+  writeU64(raw, 24, info.clockNanoseconds);
+  writeU32(raw, 36, EXTRA_BYTES);
+  writeU64(raw, FIXED_BYTES + 8, info.diskBytes);
+  raw.fill(0xff, FIXED_BYTES + 16, FIXED_BYTES + 24);
+  raw.set(id, FIXED_BYTES + EXTRA_BYTES);
+  raw.set(name, FIXED_BYTES + EXTRA_BYTES + id.length);
+  return { l1, info, raw };
+}
+
+/** The entry with all that version 3 asks for in its extra data. */
+export function withV3Extra(entry: SnapshotEntry): SnapshotEntry {
+  const { raw, info } = entry;
+  const extra = readU32(raw, 36);
+  if (extra >= V3_EXTRA_BYTES_MIN) return entry;
+  const names = raw.subarray(FIXED_BYTES + extra);
+  const longer = new Uint8Array(alignUp(FIXED_BYTES + EXTRA_BYTES + names.length, 8));
+  longer.set(raw.subarray(0, FIXED_BYTES));
+  writeU32(longer, 36, EXTRA_BYTES);
+  writeU64(longer, FIXED_BYTES, info.vmStateBytes);
+  writeU64(longer, FIXED_BYTES + 8, info.diskBytes);
+  longer.fill(0xff, FIXED_BYTES + 16, FIXED_BYTES + 24);
+  longer.set(names, FIXED_BYTES + EXTRA_BYTES);
+  return { ...entry, raw: longer };
+}
+
+export function tableBytesOf(entries: readonly SnapshotEntry[]): number {
+  let bytes = 0;
+  for (const { raw } of entries) bytes += raw.length;
+  return bytes;
+}
+
+/** True if an L1 table can be where an entry says: a wrong one is only found when it is used. */
+export function isPossibleL1({ l1 }: SnapshotEntry, header: Header): boolean {
+  return l1.entries * 8 <= L1_BYTES_MAX && l1.offset % header.layout.clusterBytes === 0;
+}
+
+function invalid(index: number, problem: string): BlockError {
+  return new BlockError("EINVAL", `Invalid qcow2 snapshot table: snapshot ${index} ${problem}`);
+}
