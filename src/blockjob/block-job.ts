@@ -7,18 +7,20 @@
  */
 
 import type { Clock } from "../base/clock.ts";
-import { BlockError } from "../base/errors.ts";
-import { RateLimit } from "../base/rate-limit.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import { BurstCap, RateLimit } from "../base/rate-limit.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import type { BlockChild } from "../block/child.ts";
+import type { DrainedSection } from "../block/drain.ts";
 import type { Graph } from "../block/graph.ts";
 import type { BlockNode, OperationBlocker } from "../block/node.ts";
 import type { ChildPermissions } from "../block/permissions.ts";
-import type { JobDriver, JobEvent } from "../job/driver.ts";
+import type { JobCompletion, JobDriver, JobEvent } from "../job/driver.ts";
 import { Job } from "../job/job.ts";
 import type { JobList } from "../job/list.ts";
 import type { JobStatus } from "../job/status.ts";
-import { sleepOff } from "../job/throttle.ts";
+import { type Debt, sleepOff } from "../job/throttle.ts";
+import type { JobTxn } from "../job/txn.ts";
 import { checkVerb } from "../job/verbs.ts";
 import { actionFor, type ErrorAction, type IoStatus, type OnErrorPolicy } from "./on-error.ts";
 
@@ -32,11 +34,28 @@ export interface BlockJobServices {
 }
 
 export interface BlockJobInit {
-  readonly id: string;
+  /** null: an internal job, of which no query and no event tells. */
+  readonly id: string | null;
   readonly driver: JobDriver;
+  /** For reads, and for everything where there is no other policy. */
   readonly onError: OnErrorPolicy;
+  /** For what goes wrong on a target. */
+  readonly onTargetError?: OnErrorPolicy | undefined;
+  /** The group to end with. */
+  readonly txn?: JobTxn | undefined;
+  readonly cb?: JobCompletion | undefined;
+  /** Members of query-block-jobs that only this type has. */
+  readonly info?: (() => object) | undefined;
+  /** block-job-change, where the type has something to change. @throws BlockError to refuse */
+  readonly change?: ((change: BlockJobChange) => void) | undefined;
   readonly autoFinalize?: boolean | undefined;
   readonly autoDismiss?: boolean | undefined;
+}
+
+/** What block-job-change asks for (QEMU: BlockJobChangeOptions). */
+export interface BlockJobChange {
+  readonly type: string;
+  readonly copyMode: "background" | "write-blocking";
 }
 
 /** An entry of query-block-jobs (QEMU: BlockJobInfo). */
@@ -58,17 +77,35 @@ export interface BlockJobInfo {
 
 /** Lets others have a turn at least this often. */
 const SLICE_MS = 10;
+/** Waits between tries of what the policy `ignore` has to try again: from .. to, doubling. */
+const BACK_OFF_MS = 10;
+const BACK_OFF_MAX_MS = 1000;
+
+/** Whose I/O it was. */
+export type JobSide = "source" | "target";
 
 export class BlockJob extends Job {
   readonly #services: BlockJobServices;
-  readonly #onErrorPolicy: OnErrorPolicy;
+  readonly #policies: Readonly<Record<JobSide, OnErrorPolicy>>;
+  readonly #ownInfo: () => object;
+  readonly #ownChange: BlockJobInit["change"];
   readonly #limit = new RateLimit();
+  readonly #cap = new BurstCap();
+  readonly #debt: Debt = {
+    delay: (bytes, nowMs) => {
+      const ms = this.#limit.delay(bytes, nowMs);
+      return this.speed === 0 ? ms : Math.max(ms, this.#cap.delay(this.speed, nowMs));
+    },
+  };
   readonly #blocker: OperationBlocker;
   readonly #backends: BlockBackend[] = [];
   readonly #blocked: BlockNode[] = [];
   readonly #frozen: BlockChild[] = [];
   #ioStatus: IoStatus = "ok";
   #sliceEndMs = 0;
+  #backOffMs = BACK_OFF_MS;
+  /** The job itself is waiting for a drain to begin: it sends nothing down meanwhile. */
+  #isDraining = false;
 
   /** Created, and told so. @throws BlockError EINVAL, EEXIST for the id */
   constructor(services: BlockJobServices, init: BlockJobInit) {
@@ -77,6 +114,8 @@ export class BlockJob extends Job {
       driver: withUserResume(init.driver),
       clock: services.clock,
       list: services.jobs,
+      txn: init.txn,
+      cb: init.cb,
       autoFinalize: init.autoFinalize,
       autoDismiss: init.autoDismiss,
       onEvent(event, job) {
@@ -85,7 +124,9 @@ export class BlockJob extends Job {
       },
     });
     this.#services = services;
-    this.#onErrorPolicy = init.onError;
+    this.#policies = { source: init.onError, target: init.onTargetError ?? init.onError };
+    this.#ownInfo = init.info ?? (() => ({}));
+    this.#ownChange = init.change;
     this.#blocker = { reason: `block device is in use by block job: ${this.driver.type}` };
   }
 
@@ -111,12 +152,35 @@ export class BlockJob extends Job {
       permissions,
       onDrain: {
         begin: () => this.pause(),
-        isQuiet: () => !this.busy || this.completed,
+        isQuiet: () => !this.busy || this.completed || this.#isDraining,
         end: () => this.resume(),
       },
     });
     this.#backends.push(backend);
     return backend;
+  }
+
+  /** Lets go of one node before the job's end. */
+  async removeNode(backend: BlockBackend): Promise<void> {
+    const at = this.#backends.indexOf(backend);
+    assert(at !== -1, "a node is let go of once");
+    this.#backends.splice(at, 1);
+    await this.#services.graph.closeBackend(backend);
+  }
+
+  /**
+   * Drains nodes, the job's own among them. To be called by the job from within run(), with no
+   * request of its own under way; until end() it must not come to a pause point, as it would wait
+   * there for itself. run() may return with the section open: who ends it then is prepare, or clean.
+   */
+  async drain(nodes: readonly BlockNode[]): Promise<DrainedSection> {
+    this.#isDraining = true;
+    this.#services.graph.ringQuiet();
+    try {
+      return await this.#services.graph.drain(nodes);
+    } finally {
+      this.#isDraining = false;
+    }
   }
 
   /** No other operation on the node until the job's end. */
@@ -160,39 +224,72 @@ export class BlockJob extends Job {
   }
 
   /**
+   * block-job-change.
+   *
+   * @throws BlockError EPERM in a status without change, or if this type has nothing to change;
+   *   EINVAL for another type's change; what the job refuses
+   */
+  change(change: BlockJobChange): void {
+    checkVerb(this, "change");
+    const { type } = this.driver;
+    if (!this.#ownChange) {
+      throw new BlockError(
+        "EPERM",
+        `Nothing of job '${this.id}' can be changed: its type is ${type}`,
+      );
+    }
+    if (change.type !== type) {
+      throw new BlockError("EINVAL", `The type of job '${this.id}' is ${type}, not ${change.type}`);
+    }
+    this.#ownChange(change);
+  }
+
+  /**
    * Between two requests: sleeps off what is owed to the speed limit, lets others have a turn now
    * and then, and stops here while a pause is wanted. Look at `cancelled` afterwards.
+   *
+   * @param isUrgent see sleepOff(); wake the job with endSleep(). No request may follow such a turn
    */
-  async turn(): Promise<void> {
-    if (this.#limit.delay(0, this.clock.now()) > 0) await sleepOff(this, this.#limit);
+  async turn(isUrgent?: () => boolean): Promise<void> {
+    if (this.#debt.delay(0, this.clock.now()) > 0) await sleepOff(this, this.#debt, isUrgent);
     else if (this.clock.now() >= this.#sliceEndMs) await this.clock.yield();
     else return this.pausePoint();
     this.#sliceEndMs = this.clock.now() + SLICE_MS;
     await this.pausePoint();
   }
 
-  /** Charges the bytes of a request to the speed limit. */
+  /** Charges the bytes of a request that starts now to the speed limit. */
   charge(bytes: number): void {
-    this.#limit.delay(bytes, this.clock.now());
+    const nowMs = this.clock.now();
+    this.#limit.delay(bytes, nowMs);
+    if (this.speed !== 0) this.#cap.record(bytes, nowMs);
+  }
+
+  /**
+   * Waits before a try of what was ignored, longer each time until resetBackOff(): where QEMU tries
+   * thousands of times a second. Comes to a pause point; look at `cancelled` afterwards.
+   */
+  async backOff(): Promise<void> {
+    const ms = this.#backOffMs;
+    this.#backOffMs = Math.min(ms * 2, BACK_OFF_MAX_MS);
+    await this.sleep(ms);
+  }
+
+  /** Something went well. */
+  resetBackOff(): void {
+    this.#backOffMs = BACK_OFF_MS;
   }
 
   /**
    * Asks the policy about an I/O error and tells the world. With `stop` the job is paused from its
-   * next pause point on, until the user resumes it.
+   * next pause point on, until the user resumes it. `ignore` means to go on: what has to be tried
+   * again waits for backOff() first.
+   *
+   * @param side whose policy; the source's covers jobs with one policy for all
    */
-  onError(error: BlockError): ErrorAction {
-    const action = actionFor(this.#onErrorPolicy, error);
-    this.#services.emit({
-      event: "BLOCK_JOB_ERROR",
-      data: {
-        device: this.id,
-        operation: error.at === undefined || error.at.op === "read" ? "read" : "write",
-        action,
-        // Not QEMU's: a person wants to know which URL, which bytes, and what helps.
-        reason: error.message,
-        errno: error.errno,
-      },
-    });
+  onError(error: BlockError, side: JobSide = "source"): ErrorAction {
+    const action = actionFor(this.#policies[side], error);
+    this.#tellError(error, side, action);
     if (action === "stop") {
       if (this.#ioStatus === "ok") this.#ioStatus = error.errno === "ENOSPC" ? "nospace" : "failed";
       this.userPause();
@@ -221,13 +318,30 @@ export class BlockJob extends Job {
       "auto-finalize": this.autoFinalize,
       "auto-dismiss": this.autoDismiss,
       ...(this.error && { error: this.error.message }),
+      ...this.#ownInfo(),
     };
+  }
+
+  #tellError(error: BlockError, side: JobSide, action: ErrorAction): void {
+    if (this.id === null) return;
+    const isRead = side === "source" && (error.at === undefined || error.at.op === "read");
+    this.#services.emit({
+      event: "BLOCK_JOB_ERROR",
+      data: {
+        device: this.id,
+        operation: isRead ? "read" : "write",
+        action,
+        // Not QEMU's: a person wants to know which URL, which bytes, and what helps.
+        reason: error.message,
+        errno: error.errno,
+      },
+    });
   }
 
   #tell(event: JobEvent): void {
     if (event.kind === "idle") this.#services.graph.ringQuiet();
     const name = EVENT_NAMES[event.kind];
-    if (name === undefined) return;
+    if (name === undefined || this.id === null) return;
     const type = this.driver.type;
     const data =
       event.kind === "pending"

@@ -1,9 +1,9 @@
 /**
  * A few copies under way at once, and what became of those that failed.
  *
- * QEMU streams one request at a time; over HTTP that would be a round trip of waiting for each. The
- * window keeps `depth` copies going. A failed one is kept with its error for the job to decide on:
- * to be tried again, left out, or the end of it all.
+ * QEMU streams and commits one request at a time; over HTTP that would be a round trip of waiting
+ * for each. The window keeps `depth` copies going. A failed one is kept with its error for the job
+ * to decide on: to be tried again, left out, or the end of it all.
  */
 
 import { BlockError } from "../base/errors.ts";
@@ -13,20 +13,20 @@ export interface CopyTask {
   readonly bytes: number;
 }
 
-export interface FailedTask {
-  readonly task: CopyTask;
+export interface FailedTask<Task extends CopyTask = CopyTask> {
+  readonly task: Task;
   readonly error: BlockError;
 }
 
-export class CopyWindow {
+export class CopyWindow<Task extends CopyTask = CopyTask> {
   readonly #depth: number;
-  readonly #copy: (task: CopyTask) => Promise<void>;
+  readonly #copy: (task: Task) => Promise<void>;
   readonly #running = new Set<Promise<void>>();
-  readonly #failed: FailedTask[] = [];
+  readonly #failed: FailedTask<Task>[] = [];
   /** Not a BlockError: a bug, to be thrown where the job can see it. */
   #bug: { reason: unknown } | null = null;
 
-  constructor(depth: number, copy: (task: CopyTask) => Promise<void>) {
+  constructor(depth: number, copy: (task: Task) => Promise<void>) {
     this.#depth = depth;
     this.#copy = copy;
   }
@@ -36,7 +36,7 @@ export class CopyWindow {
   }
 
   /** Begins a copy. Wait for room() first. */
-  start(task: CopyTask): void {
+  start(task: Task): void {
     const running = this.#copy(task).then(
       () => {},
       (reason) => {
@@ -63,7 +63,7 @@ export class CopyWindow {
   }
 
   /** The failures since the last call, in the order in which they happened. */
-  takeFailed(): FailedTask[] {
+  takeFailed(): FailedTask<Task>[] {
     return this.#failed.splice(0);
   }
 

@@ -16,16 +16,18 @@
 
 import { assert, BlockError } from "../base/errors.ts";
 import type { BlockBackend } from "../block/backend.ts";
-import type { BlockChild } from "../block/child.ts";
 import type { Graph } from "../block/graph.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
-import { backingOf, chainOf, skipFilters } from "../block/status.ts";
+import { backingOf, chainOf, linkDown, skipFilters } from "../block/status.ts";
 import type { JobDriver } from "../job/driver.ts";
+import { findByFileName, formatFor, nameFor } from "./backing-names.ts";
 import { BlockJob, type BlockJobServices } from "./block-job.ts";
+import type { LinearCopy } from "./linear-copy.ts";
 import type { OnErrorPolicy } from "./on-error.ts";
-import { StreamRun } from "./stream-run.ts";
+import { streamRun } from "./stream-run.ts";
+import { protect, withWritable } from "./writable.ts";
 
 export interface StreamOptions {
   readonly jobId?: string | undefined;
@@ -50,7 +52,8 @@ export interface StreamOptions {
  * Starts the job and returns it running.
  *
  * @throws BlockError ENOENT (device, base), EINVAL (options that do not fit), EBUSY (another job is
- *   at work there), EROFS (read-only overlay), EPERM (permission conflict); the graph is as before
+ *   at work there), EROFS (the overlay lies where nothing can write), EPERM (permission conflict);
+ *   the graph is as before then
  */
 export async function startStream(
   services: BlockJobServices,
@@ -67,15 +70,26 @@ export async function startStream(
   const claim = { reason: "block device is in use by block job: stream" };
   for (const node of plan.layers) node.blockers.add(claim);
   try {
-    const filter = await graph.insertFilter(
-      {
-        driver: "copy-on-read",
-        ...(options.filterNodeName !== undefined && { "node-name": options.filterNodeName }),
-        ...(plan.bottom && { bottom: plan.bottom.name }),
-      },
-      device,
-    );
-    return await startOverFilter(filter, overlay, plan, services, id, options);
+    return await withWritable(graph, overlay, async (isReadOnly) => {
+      const filter = await graph.insertFilter(
+        {
+          driver: "copy-on-read",
+          ...(options.filterNodeName !== undefined && { "node-name": options.filterNodeName }),
+          ...(plan.bottom && { bottom: plan.bottom.name }),
+        },
+        device,
+      );
+      const stream = {
+        services,
+        overlay,
+        filter,
+        plan,
+        isReadOnly,
+        isInserted: true,
+        source: null,
+      };
+      return startOverFilter(stream, id, options);
+    });
   } finally {
     for (const node of plan.layers) node.blockers.delete(claim);
   }
@@ -83,16 +97,12 @@ export async function startStream(
 
 /** Makes the job over the filter that is in place, and starts it; or takes the filter out again. */
 async function startOverFilter(
-  filter: BlockNode,
-  overlay: BlockNode,
-  plan: StreamPlan,
-  services: BlockJobServices,
+  stream: Stream,
   id: string,
   options: StreamOptions,
 ): Promise<BlockJob> {
-  const { graph } = services;
+  const { services, filter } = stream;
   let job: BlockJob | null = null;
-  const stream: Stream = { services, overlay, filter, plan, isInserted: true, source: null };
   try {
     job = new BlockJob(services, {
       id,
@@ -107,7 +117,7 @@ async function startOverFilter(
     // At once, so that nobody can ask anything of a job that will never run.
     job?.earlyFail();
     await job?.releaseNodes();
-    await graph.removeFilter(filter);
+    await services.graph.removeFilter(filter);
     throw error;
   }
   job.start();
@@ -130,6 +140,8 @@ interface Stream {
   readonly overlay: BlockNode;
   readonly filter: BlockNode;
   readonly plan: StreamPlan;
+  /** The overlay was, before the job, and shall be again. */
+  readonly isReadOnly: boolean;
   isInserted: boolean;
   /** The job's own way to the filter. */
   source: BlockBackend | null;
@@ -147,12 +159,6 @@ function planStream(graph: Graph, device: BlockNode, options: StreamOptions): St
     throw new BlockError("EINVAL", "'backing-file' needs a base: the whole chain is streamed");
   }
   const layers = base === null ? chain : chain.slice(0, chain.indexOf(base));
-  if (overlay.readOnly) {
-    throw new BlockError(
-      "EROFS",
-      `Node '${overlay.name}' is read-only: nothing can be streamed in`,
-    );
-  }
   if (!overlay.state.allocate || !overlay.state.changeBackingFile) {
     const { name } = overlay.driver;
     throw new BlockError(
@@ -192,12 +198,8 @@ function findBase(
     return base;
   }
   if (options.base !== undefined) {
-    // By the name that the layer above has for it, or by its own.
-    const found = chain.find((node, i) => {
-      const label = chain[i - 1]?.state.info?.()["backing-filename"];
-      return i > 0 && (label === options.base || fileName(node) === options.base);
-    });
-    if (!found) throw notBelow(options.base, overlay!);
+    const found = findByFileName(chain, options.base);
+    if (!found || found === overlay) throw notBelow(options.base, overlay!);
     return found;
   }
   return null;
@@ -208,12 +210,6 @@ function notBelow(name: string, overlay: BlockNode): BlockError {
     "EINVAL",
     `'${name}' is not in the backing chain of node '${overlay.name}'`,
   );
-}
-
-function fileName(node: BlockNode | null): string | undefined {
-  if (node === null) return undefined;
-  const below = node.children.get("file")?.node ?? node;
-  return below.state.info?.().filename ?? node.state.info?.().filename;
 }
 
 /** Permissions and blocks of the table in the QEMU notes: stream takes nothing from its base. */
@@ -240,14 +236,9 @@ function takeNodes(job: BlockJob, stream: Stream): void {
   }
 }
 
-/** The link that makes up the chain: to what is filtered, or to the backing file. */
-function linkDown(node: BlockNode): BlockChild | undefined {
-  return node.children.get(node.driver.kind === "filter" ? "file" : "backing");
-}
-
 function streamDriver(stream: Stream): JobDriver {
   const { services, filter, overlay, plan } = stream;
-  let run: StreamRun | null = null;
+  let run: LinearCopy | null = null;
 
   const dropFilter = async (job: BlockJob) => {
     job.thaw();
@@ -262,7 +253,7 @@ function streamDriver(stream: Stream): JobDriver {
     async run(job) {
       if (plan.layers.length === 1) return; // Nothing between top and base: done, 0 of 0.
       assert(stream.source, "the nodes were taken before the start");
-      run = new StreamRun(job as BlockJob, stream.source, overlay, plan.base);
+      run = streamRun(job as BlockJob, stream.source, overlay, plan.base);
       await run.run();
     },
 
@@ -277,6 +268,7 @@ function streamDriver(stream: Stream): JobDriver {
 
     async clean(job) {
       await dropFilter(job as BlockJob);
+      if (stream.isReadOnly) await protect(services.graph, overlay);
       await (job as BlockJob).releaseNodes();
     },
   };
@@ -294,14 +286,14 @@ async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
     await io.flush(overlay);
     // Not plan.base: that one may have been replaced meanwhile.
     const base = lowest.children.get("backing")?.node ?? null;
-    const label = lowest.state.info?.();
+    const layer = base && skipFilters(base);
+    const label: [string | null, string | null] = layer
+      ? [plan.backingFile ?? nameFor(overlay, lowest, layer), formatFor(layer, plan.maskProtocol)]
+      : [null, null];
     const old = overlay.children.get("backing")?.node ?? null;
     const done = graph.setBacking(overlay, base);
     try {
-      const layer = base && skipFilters(base);
-      const name = plan.backingFile ?? label?.["backing-filename"] ?? fileName(layer);
-      const format = formatName(layer, plan.maskProtocol);
-      await overlay.state.changeBackingFile?.(layer ? (name ?? layer.name) : null, format);
+      await overlay.state.changeBackingFile?.(...label);
     } catch (error) {
       graph.setBacking(overlay, old);
       throw error;
@@ -309,10 +301,4 @@ async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
     return done;
   });
   await letGo();
-}
-
-/** What a header calls the format of its backing file; null if there is none. */
-function formatName(base: BlockNode | null, maskProtocol: boolean): string | null {
-  if (base === null) return null;
-  return maskProtocol && base.driver.kind === "protocol" ? "raw" : base.driver.name;
 }

@@ -44,7 +44,7 @@ it("fails when the header cannot be written, and leaves every node where it was"
   expect(t.graph.get("mid").parents.size).toBe(1);
 });
 
-it("asks the policy about a full store at the last flush, too", async () => {
+it("#57 asks the policy about a full store at the last flush, too", async () => {
   const t = await chain(["base", "top"], MiB);
   t.topStore.fault = { op: "flush", errno: "ENOSPC" };
   const job = await startStream(t.services, { device: "vda", jobId: "s0", onError: "enospc" });

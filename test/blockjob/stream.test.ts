@@ -11,7 +11,7 @@ import { verbs } from "../../src/job/verbs.ts";
 import { chain, hash } from "./rig.ts";
 
 describe("block-stream", () => {
-  it("pulls the whole chain and leaves one image that reads the same", async () => {
+  it("#64 #52 pulls the whole chain and leaves one image that reads the same", async () => {
     const t = await chain(["base", "mid", "top"], 3 * MiB);
     const before = await t.content();
     await t.stream({ device: "vda", jobId: "s0" });
@@ -20,7 +20,7 @@ describe("block-stream", () => {
     expect(hash(await t.content())).toBe(hash(before));
   });
 
-  it("with base-node keeps what is below it", async () => {
+  it("#64 with base-node keeps what is below it", async () => {
     const t = await chain(["base", "mid", "top"], 3 * MiB);
     const before = await t.content();
     await t.stream({ device: "vda", jobId: "s0", baseNode: "base" });
@@ -30,13 +30,13 @@ describe("block-stream", () => {
     expect(hash(await t.content())).not.toBe(hash(before));
   });
 
-  it("with bottom names the last layer to pull", async () => {
+  it("#64 with bottom names the last layer to pull", async () => {
     const t = await chain(["base", "mid", "low", "top"], 2 * MiB);
     await t.stream({ device: "vda", jobId: "s0", bottom: "low" });
     expect(t.layers()).toEqual(["top", "mid", "base"]);
   });
 
-  it("does nothing, and says so, where there is nothing to pull", async () => {
+  it("#64 #52 does nothing, and says so, where there is nothing to pull", async () => {
     const t = await chain(["base", "top"], MiB);
     const job = await t.stream({ device: "vda", jobId: "s0", baseNode: "base" });
     expect(t.layers()).toEqual(["top", "base"]);
@@ -44,7 +44,7 @@ describe("block-stream", () => {
     expect(t.story()).toBe("created running waiting pending COMPLETED concluded null");
   });
 
-  it("refuses what does not fit, and leaves no job and no filter behind", async () => {
+  it("#69 refuses what does not fit, and leaves no job and no filter behind", async () => {
     const t = await chain(["base", "mid", "top"], MiB);
     const wrong: [Partial<StreamOptions>, string][] = [
       [{ baseNode: "nope" }, "Cannot find node 'nope'"],
@@ -66,7 +66,7 @@ describe("block-stream", () => {
     expect(t.story()).toBe("created null"); // The negative speed: QEMU's trace.
   });
 
-  it("keeps other jobs away from its layers, but not from its base", async () => {
+  it("#66 keeps other jobs away from its layers, but not from its base", async () => {
     const t = await chain(["base", "mid", "top"], 2 * MiB);
     const job = await startStream(t.services, {
       device: "vda",
@@ -89,7 +89,7 @@ describe("block-stream", () => {
     expect(t.layers()).toEqual(["top", "mid", "base"]);
   });
 
-  it("keeps to its speed: 512 KiB every half second at 1 MiB/s", async () => {
+  it("#48 keeps to its speed: 512 KiB every half second at 1 MiB/s", async () => {
     const t = await chain(["base", "top"], 4 * MiB);
     const job = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
     const seen: number[] = [];
@@ -103,7 +103,7 @@ describe("block-stream", () => {
     expect(t.layers()).toEqual(["top"]);
   });
 
-  it("cancelled, keeps what was copied; started again, passes it without a wait", async () => {
+  it("#70 cancelled, keeps what was copied; started again, passes it without a wait", async () => {
     const t = await chain(["base", "top"], 8 * MiB);
     const before = await t.content();
     const first = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
@@ -122,7 +122,7 @@ describe("block-stream", () => {
     expect(hash(await t.content())).toBe(hash(before));
   });
 
-  it("pauses with nothing in flight, and goes on from there", async () => {
+  it("#13 pauses with nothing in flight, and goes on from there", async () => {
     const t = await chain(["base", "top"], 4 * MiB);
     const job = await startStream(t.services, { device: "vda", jobId: "s0", speed: MiB });
     await t.clock.advance(600);
@@ -136,7 +136,7 @@ describe("block-stream", () => {
     expect(t.story()).toMatch(/^created running paused running waiting pending COMPLETED/);
   });
 
-  it("on an error: report fails the job there, and the chain stays", async () => {
+  it("#56 on an error: report fails the job there, and the chain stays", async () => {
     const t = await chain(["base", "top"], 2 * MiB);
     t.faulty.fault = { op: "read", errno: "EIO", offset: MiB };
     const job = await t.stream({ device: "vda", jobId: "s0", onError: "report" });
@@ -145,7 +145,7 @@ describe("block-stream", () => {
     expect(t.layers()).toEqual(["top", "base"]);
   });
 
-  it("on an error: ignore goes on, fails at the end, and the chain stays", async () => {
+  it("#56 on an error: ignore goes on, fails at the end, and the chain stays", async () => {
     const t = await chain(["base", "top"], 2 * MiB);
     t.faulty.fault = { op: "read", errno: "EIO", offset: MiB };
     const job = await t.stream({ device: "vda", jobId: "s0", onError: "ignore" });
@@ -155,7 +155,7 @@ describe("block-stream", () => {
     expect(t.layers()).toEqual(["top", "base"]);
   });
 
-  it("on an error: stop pauses once, and resume tries the same bytes again", async () => {
+  it("#56 on an error: stop pauses once, and resume tries the same bytes again", async () => {
     const t = await chain(["base", "top"], 4 * MiB);
     const before = await t.content();
     t.faulty.fault = { op: "read", errno: "EIO" };
@@ -176,7 +176,7 @@ describe("block-stream", () => {
     expect(hash(await t.content())).toBe(hash(before));
   });
 
-  it("on a full store: enospc pauses, and goes on when there is room", async () => {
+  it("#57 on a full store: enospc pauses, and goes on when there is room", async () => {
     const t = await chain(["base", "top"], 2 * MiB);
     t.topStore.fault = { op: "write", errno: "ENOSPC" };
     const job = await startStream(t.services, { device: "vda", jobId: "s0", onError: "enospc" });

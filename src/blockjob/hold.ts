@@ -1,0 +1,27 @@
+/** Nodes that must stay for a while, whoever wants to remove them. */
+
+import type { BlockBackend } from "../block/backend.ts";
+import type { Graph } from "../block/graph.ts";
+import type { BlockNode } from "../block/node.ts";
+import { Perm } from "../block/permissions.ts";
+
+/** Until Graph.closeBackend() nobody can close the node. @param description as below */
+export function hold(graph: Graph, node: BlockNode, description: string): BlockBackend {
+  const permissions = { take: Perm.none, share: Perm.all };
+  return graph.openBackend(node, { name: "", description, permissions });
+}
+
+/** Runs `work` while nobody can close the nodes. @param description for error texts: "job 'j'" */
+export async function holding<T>(
+  graph: Graph,
+  nodes: readonly BlockNode[],
+  description: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const backends = nodes.map((node) => hold(graph, node, description));
+  try {
+    return await work();
+  } finally {
+    for (const backend of backends) await graph.closeBackend(backend);
+  }
+}
