@@ -12,7 +12,7 @@
  * after an internal error, all that is outstanding and all that comes after fails with why.
  */
 
-import type { JobStatus } from "../job/status.ts";
+import { type JobStatus, mayApply } from "../job/status.ts";
 import type { CommandName, ReturnOf } from "../qmp/commands/index.ts";
 import { DataClient } from "./data-client.ts";
 import { Device } from "./device.ts";
@@ -26,7 +26,7 @@ export type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.t
 export type { QmpEvent } from "../qmp/events.ts";
 export type { BlockDeviceInfo, ImageInfo } from "../qmp/types.ts";
 export type { JobOutcome, LogEntry, StoredFile };
-export { Device, QmpError };
+export { Device, mayApply, QmpError };
 
 export interface ConnectOptions {
   /** Another client's worker, to be one more client of its engine. Without it: an own worker. */

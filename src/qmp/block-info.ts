@@ -4,10 +4,12 @@
  * full-backing-filename, since names inside images are never resolved here, and throttle groups.
  */
 
-import type { StateInfo } from "../block/driver.ts";
+import { BlockError } from "../base/errors.ts";
+import type { SnapshotInfo, StateInfo } from "../block/driver.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
-import type { BlockDeviceInfo, ImageInfo } from "./types.ts";
+import { roleMember } from "../block/options.ts";
+import type { BlockDeviceInfo, BlockDirtyInfo, ImageInfo, SnapshotJson } from "./types.ts";
 
 export interface NodeInfoOptions {
   /** Leave out the images behind the node. */
@@ -36,10 +38,13 @@ export function nodeInfo(node: BlockNode, options: NodeInfoOptions = {}): BlockD
     drv: node.driver.name,
     ...(backing && { backing_file: filenameOf(backing) }),
     backing_file_depth: depth,
-    children: [...node.children].map(([child, edge]) => ({ child, "node-name": edge.node.name })),
+    children: [...node.children].map(([role, edge]) => ({
+      child: roleMember(node.driver, role),
+      "node-name": edge.node.name,
+    })),
     active: true,
     encrypted: image.encrypted ?? false,
-    detect_zeroes: "off",
+    detect_zeroes: node.detectZeroes,
     bps: 0,
     bps_rd: 0,
     bps_wr: 0,
@@ -49,7 +54,24 @@ export function nodeInfo(node: BlockNode, options: NodeInfoOptions = {}): BlockD
     image,
     cache: { writeback: true, direct: false, "no-flush": false },
     write_threshold: 0,
+    ...(!node.bitmaps.isEmpty && { "dirty-bitmaps": bitmapsOf(node) }),
   };
+}
+
+/** The newest first; jobs' own are there without a name, so is what stands in for a busy one. */
+function bitmapsOf(node: BlockNode): BlockDirtyInfo[] {
+  return [...node.bitmaps.all()]
+    .reverse()
+    .flatMap((bitmap) => (bitmap.successor ? [bitmap.successor, bitmap] : [bitmap]))
+    .map((bitmap) => ({
+      ...(bitmap.name !== null && { name: bitmap.name }),
+      count: bitmap.count,
+      granularity: bitmap.granularity,
+      recording: bitmap.recording,
+      busy: bitmap.busy,
+      persistent: bitmap.persistent,
+      ...(bitmap.inconsistent && { inconsistent: true }),
+    }));
 }
 
 /** The node itself, or the first one below it that no job has put in by itself. */
@@ -76,6 +98,7 @@ function imageInfo(node: BlockNode): ImageInfo {
   const specific = info["format-specific"];
   const label = info["backing-filename"];
   const labelFormat = info["backing-filename-format"];
+  const snapshots = snapshotsOf(node);
   return {
     filename: filenameOf(node),
     format: node.driver.name,
@@ -87,7 +110,31 @@ function imageInfo(node: BlockNode): ImageInfo {
     ...(info.compressed && { compressed: true }),
     ...(label !== undefined && { "backing-filename": label }),
     ...(labelFormat !== undefined && { "backing-filename-format": labelFormat }),
+    ...(snapshots.length > 0 && { snapshots: snapshots.map(snapshotJson) }),
     ...(specific && { "format-specific": specific }),
+  };
+}
+
+/** None where the image's list cannot be read: whoever wants to use it is told why. */
+function snapshotsOf(node: BlockNode): readonly SnapshotInfo[] {
+  try {
+    return node.state.snapshots?.list() ?? [];
+  } catch (error) {
+    if (error instanceof BlockError) return [];
+    throw error;
+  }
+}
+
+export function snapshotJson(info: SnapshotInfo): SnapshotJson {
+  return {
+    id: info.id,
+    name: info.name,
+    "vm-state-size": info.vmStateBytes,
+    "date-sec": info.dateSeconds,
+    "date-nsec": info.dateNanoseconds,
+    "vm-clock-sec": Math.floor(info.clockNanoseconds / 1e9),
+    "vm-clock-nsec": info.clockNanoseconds % 1e9,
+    ...(info.icount !== undefined && { icount: info.icount }),
   };
 }
 

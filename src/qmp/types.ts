@@ -44,7 +44,24 @@ export const blockJobInfo = v.strictObject({
   "auto-finalize": v.boolean(),
   "auto-dismiss": v.boolean(),
   error: v.exactOptional(v.string()),
+  /** Of a mirror: both disks are the same, and each write goes to both before it is done. */
+  "actively-synced": v.exactOptional(v.boolean()),
 });
+
+/** SnapshotInfo: a state of the disk kept inside an image. */
+export const snapshotInfo = v.strictObject({
+  id: v.string(),
+  name: v.string(),
+  "vm-state-size": size,
+  /** When it was taken. */
+  "date-sec": size,
+  "date-nsec": size,
+  /** How long the machine had been running. */
+  "vm-clock-sec": size,
+  "vm-clock-nsec": size,
+  icount: v.exactOptional(size),
+});
+export type SnapshotJson = v.InferOutput<typeof snapshotInfo>;
 
 /** ImageInfo: an image, and the images behind it. Sizes in bytes. */
 export interface ImageInfo {
@@ -61,6 +78,8 @@ export interface ImageInfo {
   /** As written in the image: a label. */
   "backing-filename"?: string;
   "backing-filename-format"?: string;
+  /** Only there if there are any. */
+  snapshots?: SnapshotJson[];
   "format-specific"?: { type: string; data: object };
   "backing-image"?: ImageInfo;
 }
@@ -76,9 +95,25 @@ export const imageInfo: v.GenericSchema<ImageInfo> = v.strictObject({
   compressed: v.exactOptional(v.boolean()),
   "backing-filename": v.exactOptional(v.string()),
   "backing-filename-format": v.exactOptional(v.string()),
+  snapshots: v.exactOptional(v.array(snapshotInfo)),
   "format-specific": v.exactOptional(v.strictObject({ type: v.string(), data: v.looseObject({}) })),
   "backing-image": v.exactOptional(v.lazy(() => imageInfo)),
 });
+
+/** BlockDirtyInfo: a dirty bitmap. */
+export const blockDirtyInfo = v.strictObject({
+  /** A job's own has none. */
+  name: v.exactOptional(v.string()),
+  /** Dirty bytes, in whole granules. */
+  count: int,
+  granularity: int,
+  recording: v.boolean(),
+  busy: v.boolean(),
+  persistent: v.boolean(),
+  /** Only there if it is true. */
+  inconsistent: v.exactOptional(v.boolean()),
+});
+export type BlockDirtyInfo = v.InferOutput<typeof blockDirtyInfo>;
 
 /** BlockDeviceInfo: an entry of query-named-block-nodes. */
 export const blockDeviceInfo = v.strictObject({
@@ -105,6 +140,8 @@ export const blockDeviceInfo = v.strictObject({
     "no-flush": v.boolean(),
   }),
   write_threshold: int,
+  /** Only there if the node has any; the newest first. */
+  "dirty-bitmaps": v.exactOptional(v.array(blockDirtyInfo)),
 });
 export type BlockDeviceInfo = v.InferOutput<typeof blockDeviceInfo>;
 

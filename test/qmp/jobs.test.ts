@@ -9,7 +9,7 @@ import { type Conversation, conversation } from "./conversation.ts";
 const CHUNK = 512 * 1024;
 
 describe("a job that there is not", () => {
-  it("is a GenericError to job-*, DeviceNotActive to block-job-*", async () => {
+  it("#21 is a GenericError to job-*, DeviceNotActive to block-job-*", async () => {
     const qmp = await (await conversation()).negotiated();
     for (const verb of ["pause", "resume", "cancel", "complete", "finalize", "dismiss"]) {
       await qmp.execute(`job-${verb}`, { id: "nope" });
@@ -45,7 +45,7 @@ describe("a job that there is not", () => {
 });
 
 describe("block-stream", () => {
-  it("tells of its life from created to null", async () => {
+  it("#20 tells of its life from created to null", async () => {
     const qmp = await streamable();
     await qmp.execute("block-stream", { device: "top", "job-id": "s0" });
     await qmp.clock.advance(10_000);
@@ -67,7 +67,7 @@ describe("block-stream", () => {
     `);
   });
 
-  it("obeys pause, speed, resume and cancel", async () => {
+  it("#12 obeys pause, speed, resume and cancel", async () => {
     const qmp = await streamable();
     await qmp.execute("block-stream", {
       device: "top",
@@ -134,7 +134,7 @@ describe("block-stream", () => {
     `);
   });
 
-  it("waits for the user where it may not finalize or dismiss itself", async () => {
+  it("#20 waits for the user where it may not finalize or dismiss itself", async () => {
     const qmp = await streamable();
     await qmp.execute("block-stream", {
       device: "top",
@@ -165,7 +165,7 @@ describe("block-stream", () => {
     `);
   });
 
-  it("takes an export's id as device, and as its own id", async () => {
+  it("#3 takes an export's id as device, and as its own id", async () => {
     const qmp = await streamable();
     const options = { type: "message-port", id: "vda", "node-name": "top", writable: true };
     await qmp.execute("block-export-add", options);
@@ -175,6 +175,55 @@ describe("block-stream", () => {
     // The job's own filter is not for users to see.
     const { return: blocks } = await qmp.execute("query-block");
     expect(blocks).toMatchObject([{ device: "vda", inserted: { "node-name": "top" } }]);
+  });
+
+  it("#3 needs an id of its own if its device has no name, or if that is taken", async () => {
+    const qmp = await streamable();
+    const options = { type: "message-port", id: "vda", "node-name": "top", writable: true };
+    await qmp.execute("block-export-add", options);
+    await qmp.execute("blockdev-create", {
+      "job-id": "vda",
+      options: { driver: "memory", name: "m", size: 0 },
+    });
+    qmp.transcript();
+    await qmp.execute("block-stream", { device: "top" });
+    await qmp.execute("block-stream", { device: "vda" });
+    expect(qmp.transcript()).toMatchInlineSnapshot(`
+      "
+      -> {"execute":"block-stream","arguments":{"device":"top"}}
+      <- {"error":{"class":"GenericError","desc":"Invalid job ID '': expected a letter, then letters, digits, '-', '.' and '_'"}}
+      -> {"execute":"block-stream","arguments":{"device":"vda"}}
+      <- {"error":{"class":"GenericError","desc":"Job ID 'vda' is already in use"}}
+      "
+    `);
+  });
+
+  it("#4 an id is taken until its job is dismissed", async () => {
+    const qmp = await streamable();
+    const args = { device: "top", "job-id": "s0" };
+    await qmp.execute("block-stream", { ...args, "auto-dismiss": false });
+    await qmp.clock.advance(10_000);
+    expect(await qmp.execute("block-stream", args)).toMatchObject({
+      error: { class: "GenericError", desc: "Job ID 's0' is already in use" },
+    });
+    await qmp.execute("job-dismiss", { id: "s0" });
+    expect(await qmp.execute("block-stream", args)).toMatchObject({ return: {} });
+  });
+
+  it("#23 with a negative speed is created, gone and refused", async () => {
+    const qmp = await streamable();
+    await qmp.execute("block-stream", { device: "top", "job-id": "s0", speed: -1 });
+    await qmp.execute("query-jobs");
+    const { return: nodes } = await qmp.execute("query-named-block-nodes");
+    expect((nodes as { drv: string }[]).map(({ drv }) => drv)).not.toContain("copy-on-read");
+    expect(qmp.transcript().split("\n").slice(0, 6).join("\n")).toMatchInlineSnapshot(`
+      "
+      -> {"execute":"block-stream","arguments":{"device":"top","job-id":"s0","speed":-1}}
+      <- {"event":"JOB_STATUS_CHANGE","data":{"id":"s0","status":"created"}}
+      <- {"event":"JOB_STATUS_CHANGE","data":{"id":"s0","status":"null"}}
+      <- {"error":{"class":"GenericError","desc":"Parameter 'speed' expects 0 or more; got -1"}}
+      -> {"execute":"query-jobs"}"
+    `);
   });
 
   it("leaves no trace when it is refused", async () => {
@@ -190,7 +239,7 @@ describe("block-stream", () => {
 });
 
 describe("queries", () => {
-  it("list the newest job first", async () => {
+  it("#125 list the newest job first", async () => {
     const qmp = await (await conversation()).negotiated();
     for (const id of ["a", "b", "c"]) {
       const options = { driver: "memory", name: id, size: 0 };

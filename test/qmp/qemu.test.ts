@@ -149,6 +149,117 @@ withQemu("a chain is opened, shown, streamed and closed alike", async () => {
   expect(execFileSync("qemu-img", ["compare", ours, theirs]).toString()).toContain("identical");
 });
 
+withQemu("objects, filters and node options are taken, shown and refused alike", async () => {
+  const file = image("filters.raw", "-f", "raw", "1M");
+  const limits = (value: object) => ({ path: "/objects/t0", property: "limits", value });
+  const store = { driver: "file", filename: file };
+  const add = (name: string, driver: string, options: object) =>
+    line("blockdev-add", { driver, "node-name": name, ...options });
+  await compare([
+    '{"execute":"qmp_capabilities"}',
+    line("object-add", { "qom-type": "throttle-group", id: "t0", limits: { "bps-total": 1000 } }),
+    line("object-add", { "qom-type": "throttle-group", id: "t0" }),
+    line("object-add", { "qom-type": "bogus", id: "t1" }),
+    line("object-add", { "qom-type": "throttle-group" }),
+    line("object-add", { "qom-type": "throttle-group", id: "1t" }),
+    line("object-add", { "qom-type": "throttle-group", id: "t1", limits: { "bps-x": 1 } }),
+    line("object-add", { "qom-type": "throttle-group", id: "t1", limits: { "iops-size": 1 } }),
+    line("object-add", { "qom-type": "throttle-group", id: "t1", x: 1 }),
+    line("qom-get", { path: "/objects/t0", property: "limits" }),
+    line("qom-get", { path: "t0", property: "limits" }),
+    line("qom-get", { path: "/objects/nope", property: "limits" }),
+    line("qom-get", { path: "/objects/t0", property: "nope" }),
+    line("qom-set", limits({ "iops-read": 5, "iops-read-max": 50, "iops-read-max-length": 3 })),
+    line("qom-set", limits({ "bps-read": 5 })),
+    line("qom-set", limits({ "bps-x": 5 })),
+    line("qom-set", limits({ "iops-write": -1 })),
+    line("object-del", { id: "nope" }),
+    add("th", "throttle", { "throttle-group": "nope", file: store }),
+    add("th", "throttle", { file: store }),
+    add("th", "throttle", { "throttle-group": "t0" }),
+    add("th", "throttle", { "throttle-group": "t0", file: { ...store, "node-name": "f" } }),
+    line("query-named-block-nodes"),
+    line("object-del", { id: "t0" }),
+    line("blockdev-del", { "node-name": "th" }),
+    line("object-del", { id: "t0" }),
+    add("bd", "blkdebug", { image: store, align: 3 }),
+    add("bd", "blkdebug", { image: store, align: 512, "max-transfer": 700 }),
+    add("bd", "blkdebug", { image: store, "inject-error": [{ event: "nope" }] }),
+    add("bd", "blkdebug", { image: store, "inject-error": [{ state: 1 }] }),
+    add("bd", "blkdebug", { image: store, "set-state": [{ event: "none" }] }),
+    add("bd", "blkdebug", { file: store }),
+    add("bd", "blkdebug", { image: store, "take-child-perms": ["nope"] }),
+    add("bd", "blkdebug", {
+      image: store,
+      "inject-error": [{ event: "flush_to_os", iotype: "flush", errno: 28, once: true }],
+      "set-state": [{ event: "l2_load", new_state: 2 }],
+    }),
+    line("blockdev-del", { "node-name": "bd" }),
+    add("lw", "blklogwrites", { file: store }),
+    add("lw", "blklogwrites", { file: store, log: { ...store, filename: `${file}.nope` } }),
+    add("dz", "raw", { file: store, "detect-zeroes": "unmap" }),
+    add("dz", "raw", { file: store, "detect-zeroes": "bogus" }),
+    add("dz", "raw", { file: store, "detect-zeroes": "unmap", discard: "unmap" }),
+    line("query-named-block-nodes", { flat: true }),
+    line("blockdev-del", { "node-name": "dz" }),
+    add("dz", "raw", {
+      file: store,
+      discard: "ignore",
+      cache: { direct: false, "no-flush": false },
+    }),
+    line("blockdev-del", { "node-name": "dz" }),
+  ]);
+});
+
+withQemu("dirty bitmaps are made, shown, merged and refused alike", async () => {
+  const file = (name: string, size: string) => ({
+    driver: "file",
+    filename: image(name, "-f", "raw", size),
+  });
+  const open = (name: string, size: string) =>
+    line("blockdev-add", { driver: "raw", "node-name": name, file: file(`${name}.raw`, size) });
+  const add = (node: string, name: string, more: object = {}) =>
+    line("block-dirty-bitmap-add", { node, name, ...more });
+  const merge = (...bitmaps: unknown[]) =>
+    line("block-dirty-bitmap-merge", { node: "a", target: "b0", bitmaps });
+  const each = (node: string, name: string) =>
+    ["clear", "enable", "disable", "remove"].map((verb) =>
+      line(`block-dirty-bitmap-${verb}`, { node, name }),
+    );
+  await compare([
+    '{"execute":"qmp_capabilities"}',
+    open("a", "1M"),
+    open("b", "1M"),
+    open("c", "2M"),
+    add("a", "b0"),
+    add("a", "b0"),
+    add("a", ""),
+    add("a", "x".repeat(1023)),
+    add("a", "x".repeat(1024)),
+    add("a", "g", { granularity: 256 }),
+    add("a", "g", { granularity: 64000 }),
+    add("a", "g", { granularity: 0 }),
+    add("a", "g", { granularity: 2 ** 32 }),
+    add("a", "g", { granularity: 2 ** 31, disabled: true }),
+    add("a", "p", { persistent: true }),
+    add("nope", "b0"),
+    add("b", "b0", { granularity: 512 }),
+    add("c", "b0"),
+    line("query-named-block-nodes", { flat: true }),
+    merge("g", { node: "b", name: "b0" }),
+    merge("g", { node: "c", name: "b0" }),
+    merge("nope"),
+    merge({ node: "b" }),
+    merge(1),
+    line("x-debug-block-dirty-bitmap-sha256", { node: "a", name: "b0" }),
+    line("x-debug-block-dirty-bitmap-sha256", { node: "a", name: "nope" }),
+    ...each("a", "nope"),
+    ...each("nope", "b0"),
+    ...each("a", "b0"),
+    line("query-named-block-nodes", { flat: true }),
+  ]);
+});
+
 withQemu("commands take the arguments that QEMU's take", async () => {
   const replies = await askQemu(['{"execute":"qmp_capabilities"}', line("query-qmp-schema")]);
   const [answer] = replies.at(-1)!.heard;

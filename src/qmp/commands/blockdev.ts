@@ -1,6 +1,7 @@
 /** Nodes: making images, opening and closing them (QEMU: qapi/block-core.json). */
 
 import * as v from "valibot";
+import { startAmend } from "../../blockjob/amend.ts";
 import { startCreate } from "../../blockjob/create.ts";
 import { command, nothing } from "../schema.ts";
 
@@ -45,6 +46,29 @@ export const blockdevDel = command({
   returns: nothing,
   async run({ graph }, args) {
     await graph.remove(args["node-name"]);
+    return {};
+  },
+});
+
+export const xBlockdevAmend = command({
+  name: "x-blockdev-amend",
+  doc: "Starts a job that changes an image's own properties. The job stays until job-dismiss.",
+  args: {
+    "job-id": v.string(),
+    "node-name": v.string(),
+    /** `driver`, which must be the node's, and what that driver takes to be changed. */
+    options: v.looseObject({ driver: v.string() }),
+    /** Also what could make the image unreadable. */
+    force: v.optional(v.boolean()),
+  },
+  returns: nothing,
+  run(context, args) {
+    startAmend(context, {
+      jobId: args["job-id"],
+      nodeName: args["node-name"],
+      options: args.options,
+      force: args.force ?? false,
+    });
     return {};
   },
 });

@@ -1,12 +1,31 @@
 /** All commands: the one place where a new one is listed. */
 
 import type { Command, CommandTypes } from "../schema.ts";
+import {
+  blockDirtyBitmapAdd,
+  blockDirtyBitmapClear,
+  blockDirtyBitmapDisable,
+  blockDirtyBitmapEnable,
+  blockDirtyBitmapMerge,
+  blockDirtyBitmapRemove,
+  xDebugBlockDirtyBitmapSha256,
+} from "./bitmap.ts";
+import { blockdevBackup } from "./block-backup.ts";
+import { blockCommit } from "./block-commit.ts";
 import { blockExportAdd, blockExportDel, queryBlockExports } from "./block-export.ts";
+import { blockdevMirror, blockJobChange } from "./block-mirror.ts";
 import { queryBlock, queryNamedBlockNodes } from "./block-query.ts";
 import { blockStream } from "./block-stream.ts";
-import { blockdevAdd, blockdevCreate, blockdevDel } from "./blockdev.ts";
+import { blockdevAdd, blockdevCreate, blockdevDel, xBlockdevAmend } from "./blockdev.ts";
 import { qmpCapabilities, queryCommands, queryVersion } from "./control.ts";
+import { driveBackup, driveMirror } from "./drive.ts";
 import {
+  blockJobCancel,
+  blockJobComplete,
+  blockJobDismiss,
+  blockJobFinalize,
+  blockJobPause,
+  blockJobResume,
   blockJobSetSpeed,
   jobCancel,
   jobComplete,
@@ -17,6 +36,17 @@ import {
   queryBlockJobs,
   queryJobs,
 } from "./job.ts";
+import { objectAdd, objectDel, qomGet, qomSet } from "./object.ts";
+import { blockResize } from "./resize.ts";
+import {
+  blockdevSnapshotDeleteInternalSync,
+  blockdevSnapshotInternalSync,
+  snapshotDelete,
+  snapshotLoad,
+  snapshotSave,
+} from "./snapshot.ts";
+import { blockdevSnapshot, blockdevSnapshotSync } from "./snapshot-external.ts";
+import { transaction } from "./transaction.ts";
 
 const LIST = [
   qmpCapabilities,
@@ -25,12 +55,26 @@ const LIST = [
   blockdevCreate,
   blockdevAdd,
   blockdevDel,
+  blockdevSnapshot,
+  blockdevSnapshotSync,
+  blockResize,
   queryNamedBlockNodes,
   queryBlock,
+  objectAdd,
+  objectDel,
+  qomGet,
+  qomSet,
   blockExportAdd,
   blockExportDel,
   queryBlockExports,
   blockStream,
+  blockdevMirror,
+  blockJobChange,
+  blockdevBackup,
+  driveMirror,
+  driveBackup,
+  transaction,
+  blockCommit,
   queryJobs,
   jobPause,
   jobResume,
@@ -39,7 +83,26 @@ const LIST = [
   jobFinalize,
   jobDismiss,
   queryBlockJobs,
+  blockJobCancel,
+  blockJobPause,
+  blockJobResume,
+  blockJobComplete,
+  blockJobFinalize,
+  blockJobDismiss,
   blockJobSetSpeed,
+  blockDirtyBitmapAdd,
+  blockDirtyBitmapRemove,
+  blockDirtyBitmapClear,
+  blockDirtyBitmapEnable,
+  blockDirtyBitmapDisable,
+  blockDirtyBitmapMerge,
+  xDebugBlockDirtyBitmapSha256,
+  snapshotSave,
+  snapshotLoad,
+  snapshotDelete,
+  blockdevSnapshotInternalSync,
+  blockdevSnapshotDeleteInternalSync,
+  xBlockdevAmend,
 ] as const;
 
 export const COMMANDS: ReadonlyMap<string, Command> = new Map(

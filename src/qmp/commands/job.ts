@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { BlockError } from "../../base/errors.ts";
 import { BlockJob } from "../../blockjob/block-job.ts";
 import type { Job } from "../../job/job.ts";
+import type { JobList } from "../../job/list.ts";
 import { verbs } from "../../job/verbs.ts";
 import { command, int, nothing } from "../schema.ts";
 import { blockJobInfo, jobInfo } from "../types.ts";
@@ -67,6 +68,57 @@ export const jobFinalize = verb(
 );
 export const jobDismiss = verb("job-dismiss", "Forgets a concluded job.", verbs.dismiss);
 
+/**
+ * The block job of this name; jobs of other types are not seen, as in QEMU.
+ *
+ * @throws BlockError ENOENT (DeviceNotActive)
+ */
+export function getBlockJob(jobs: JobList, id: string): BlockJob {
+  const job = jobs.find(id);
+  if (job instanceof BlockJob) return job;
+  throw new BlockError("ENOENT", `Block job '${id}' not found`, { class: "DeviceNotActive" });
+}
+
+export const blockJobCancel = command({
+  name: "block-job-cancel",
+  doc: "Ends a block job; without force, one that is ready comes to a good end as it stands.",
+  args: {
+    /** The job's id. */
+    device: v.string(),
+    /** At once, whatever state the target is in; job-cancel always does that. Default false. */
+    force: v.optional(v.boolean()),
+  },
+  returns: nothing,
+  async run({ jobs }, { device, force = false }) {
+    await verbs.cancel(getBlockJob(jobs, device), force);
+    return {};
+  },
+});
+
+/** The deprecated twin of a job-* command, for block jobs alone. Some name it by `device`. */
+function blockVerb<const Name extends string, const Key extends "device" | "id">(
+  name: Name,
+  key: Key,
+  apply: (job: Job) => Promise<void>,
+) {
+  return command({
+    name,
+    doc: `Deprecated: use ${name.replace("block-", "")}.`,
+    args: { [key]: v.string() } as Record<Key, v.StringSchema<undefined>>,
+    returns: nothing,
+    async run({ jobs }, args) {
+      await apply(getBlockJob(jobs, (args as Record<Key, string>)[key]));
+      return {};
+    },
+  });
+}
+
+export const blockJobPause = blockVerb("block-job-pause", "device", verbs.pause);
+export const blockJobResume = blockVerb("block-job-resume", "device", verbs.resume);
+export const blockJobComplete = blockVerb("block-job-complete", "device", verbs.complete);
+export const blockJobFinalize = blockVerb("block-job-finalize", "id", verbs.finalize);
+export const blockJobDismiss = blockVerb("block-job-dismiss", "id", verbs.dismiss);
+
 export const blockJobSetSpeed = command({
   name: "block-job-set-speed",
   doc: "Limits the mean rate of a block job.",
@@ -78,13 +130,7 @@ export const blockJobSetSpeed = command({
   },
   returns: nothing,
   run({ jobs }, { device, speed }) {
-    const job = jobs.find(device);
-    if (!(job instanceof BlockJob)) {
-      throw new BlockError("ENOENT", `Block job '${device}' not found`, {
-        class: "DeviceNotActive",
-      });
-    }
-    job.setSpeed(speed);
+    getBlockJob(jobs, device).setSpeed(speed);
     return {};
   },
 });
