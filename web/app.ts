@@ -13,8 +13,19 @@ import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
 import { chainBoxes } from "./chain.ts";
 import * as disk from "./disk.ts";
 import { saveDisk } from "./download.ts";
-import { fold, type Input, isAboutStream, isMoving, NOTHING, STREAM_ID } from "./fold.ts";
+import {
+  fold,
+  type Input,
+  isActive,
+  isMoving,
+  type Job,
+  jobOf,
+  NOTHING,
+  STREAM_ID,
+} from "./fold.ts";
 import { type Problem, problemOf } from "./hints.ts";
+import type { StoredImage } from "./images.ts";
+import * as images from "./images.ts";
 import { blobSources, checkSameFile, templateOfFile } from "./local-file.ts";
 import type { QmpLog } from "./log.ts";
 import { fetchTemplate, type Template } from "./template.ts";
@@ -26,7 +37,7 @@ const POLL_MS = 250;
 const POLLS_PER_NODE_LIST = 8;
 
 /** Where on the page an action was started, and its error is shown. */
-export type Place = "template" | "disk" | "job" | "sector" | "verify" | "tools";
+export type Place = "template" | "disk" | "job" | "sector" | "verify" | "tools" | "jobs" | "images";
 
 export type Stage =
   | { readonly kind: "none" }
@@ -50,8 +61,16 @@ export class App {
   /** The engine is gone, and with it everything but a reload. */
   readonly fatal = signal<Problem | undefined>(undefined);
 
-  readonly job = computed(() => this.snapshot.value.job);
-  readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, "disk"));
+  /** The page's own stream. */
+  readonly job = computed(() => this.snapshot.value.jobs.get(STREAM_ID));
+  readonly jobs = computed(() => [...this.snapshot.value.jobs.values()]);
+  readonly hasActiveJob = computed(() => this.jobs.value.some(isActive));
+  /** The node that the page reads and writes: a mirror moves it, and so does a commit. */
+  readonly diskNode = signal("disk");
+  readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, this.diskNode.value));
+  readonly diskBytes = computed(() => this.boxes.value.at(-1)?.virtualSize);
+  /** Files in this browser beside the disk. */
+  readonly images = signal<readonly StoredImage[]>([]);
   /** Nothing of the disk is anywhere else. */
   readonly isWhole = computed(() => this.boxes.value.length === 1);
 
@@ -154,6 +173,49 @@ export class App {
 
   cancel(): Promise<boolean> {
     return this.act("job", () => disk.cancelStream(this.client));
+  }
+
+  /** Lets the engine, and the page, forget an ended job. */
+  dismissJob({ id, status }: Job): Promise<boolean> {
+    return this.act("jobs", async () => {
+      const jobs = status === "concluded" ? await this.client.execute("query-jobs") : [];
+      if (jobs.some((job) => job.id === id)) await this.client.execute("job-dismiss", { id });
+      this.#fold({ kind: "forget", id });
+    });
+  }
+
+  isInChain(node: string): boolean {
+    return this.boxes.value.some(({ nodeName }) => nodeName === node);
+  }
+
+  makeImage(filename: string, bytes: number): Promise<boolean> {
+    return this.#actOnImages(() => images.makeImage(this.client, filename, bytes));
+  }
+
+  openImage(filename: string): Promise<boolean> {
+    return this.#actOnImages(() => images.openImage(this.client, filename));
+  }
+
+  closeImage(node: string): Promise<boolean> {
+    return this.#actOnImages(() => images.closeImage(this.client, node));
+  }
+
+  downloadImage(filename: string): Promise<boolean> {
+    return this.#actOnImages(() => images.downloadImage(this.client, filename));
+  }
+
+  removeImage(filename: string): Promise<boolean> {
+    return this.#actOnImages(() => this.client.removeFile(filename));
+  }
+
+  #actOnImages(action: () => Promise<unknown>): Promise<boolean> {
+    return this.act("images", async () => {
+      try {
+        await action();
+      } finally {
+        await this.#refreshNodes();
+      }
+    });
   }
 
   /**
@@ -285,9 +347,9 @@ export class App {
 
   async #onEvent(event: QmpEvent): Promise<void> {
     this.#fold({ kind: "event", event });
-    if (!isAboutStream(event)) return;
+    if (jobOf(event) === undefined) return;
     await this.#refreshJobs();
-    if (this.job.value?.status === "concluded") await this.#refreshNodes();
+    if (isEnd(event)) await this.#refreshNodes();
     void this.#poll();
   }
 
@@ -296,7 +358,7 @@ export class App {
     if (this.#isPolling) return;
     this.#isPolling = true;
     try {
-      for (let n = 1; isMoving(this.job.value); n++) {
+      for (let n = 1; this.jobs.value.some(isMoving); n++) {
         await new Promise((resolve) => setTimeout(resolve, POLL_MS));
         await this.#refreshJobs();
         if (n % POLLS_PER_NODE_LIST === 0) await this.#refreshNodes();
@@ -309,15 +371,25 @@ export class App {
   }
 
   async #refreshJobs(): Promise<void> {
-    const jobs = await this.client.execute("query-block-jobs");
-    this.#fold({ kind: "jobs", jobs, nowMs: performance.now() });
+    const [jobs, blockJobs] = await Promise.all([
+      this.client.execute("query-jobs"),
+      this.client.execute("query-block-jobs"),
+    ]);
+    this.#fold({ kind: "jobs", jobs, blockJobs, nowMs: performance.now() });
   }
 
   async #refreshNodes(): Promise<void> {
+    this.diskNode.value = await disk.queryDiskNode(this.client);
     this.#fold({ kind: "nodes", nodes: await disk.queryNodes(this.client) });
+    if (this.store === "opfs") this.images.value = await images.listImages(this.client);
   }
 
   #fold(input: Input): void {
     this.snapshot.value = fold(this.snapshot.value, input);
   }
+}
+
+/** The job has let go of its nodes. */
+function isEnd({ event, data }: QmpEvent): boolean {
+  return event === "JOB_STATUS_CHANGE" && (data as { status: string }).status === "concluded";
 }

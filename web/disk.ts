@@ -88,11 +88,11 @@ async function makeOverlay(
   const entry: DiskEntry = { store, template: found.template };
   await writeEntry(entry);
   try {
-    await create(client, { driver: store, ...storeName(store), size: 0 });
+    await createImage(client, { driver: store, ...storeName(store), size: 0 });
     await client.execute("blockdev-add", fileOptions(store, false));
     try {
       const [top] = found.template.chain;
-      await create(client, {
+      await createImage(client, {
         driver: "qcow2",
         file: FILE_NODE,
         size: found.size,
@@ -175,7 +175,7 @@ export async function closeDisk(client: Client): Promise<void> {
 export async function removeDisk(client: Client, store: StoreDriver): Promise<void> {
   if (store === "opfs") await removeFile(client);
   // What is made anew is empty, and takes no room.
-  else await create(client, { driver: store, ...storeName(store), size: 0 });
+  else await createImage(client, { driver: store, ...storeName(store), size: 0 });
   await forgetEntry();
 }
 
@@ -231,6 +231,12 @@ export function isDiskNode(node: NodeInfo): boolean {
   return node["node-name"] === NODE;
 }
 
+/** The node that the page's export stands on: the disk, or what a mirror has moved it over to. */
+export async function queryDiskNode(client: Client): Promise<string> {
+  const exports = await client.execute("query-block-exports");
+  return exports.find(({ id }) => id === EXPORT)?.["node-name"] ?? NODE;
+}
+
 /** A stream that has ended keeps its name until it is dismissed. */
 async function dismissStream(client: Client): Promise<void> {
   const jobs = await client.execute("query-jobs");
@@ -275,7 +281,7 @@ async function backingLabel(client: Client, store: StoreDriver): Promise<string 
 }
 
 /** Runs a blockdev-create job to its end. */
-async function create(client: Client, options: DriverOptions): Promise<void> {
+export async function createImage(client: Client, options: DriverOptions): Promise<void> {
   const id = "create0";
   await client.execute("blockdev-create", { "job-id": id, options });
   const { error } = await client.waitForJob(id, "concluded");

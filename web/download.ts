@@ -14,10 +14,14 @@ const URL_LIFE_MS = 60_000;
  * it, and there is no telling when that is.
  */
 export async function saveDisk(client: Client, store: StoreDriver): Promise<void> {
-  const file = store === "opfs" ? await fileOf(client) : await copyOut(client, store);
+  saveFile(store === "opfs" ? await fileOf(client) : await copyOut(client, store), DISK);
+}
+
+/** Starts a download. */
+export function saveFile(file: Blob, filename: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(file);
-  link.download = DISK;
+  link.download = filename;
   document.body.append(link);
   link.click();
   link.remove();

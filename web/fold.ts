@@ -4,23 +4,26 @@
  *   events, replies ──▶ fold(snapshot, input) ──▶ snapshot ──▶ views
  *
  * Nothing is guessed ahead: a click sends a command, and the picture changes when the engine says
- * so. The snapshot knows one job, the stream; the short jobs that make images are awaited where
- * they are started.
+ * so. All jobs of the engine are in it, whoever started them; block jobs tell more of themselves
+ * than others. A job that the engine has forgotten stays as it ended.
  */
 
 import { addSample, type RateMeter, STILL } from "./rate.ts";
-import type { BlockJobInfo, JobStatus, NodeInfo, QmpEvent } from "./wire.ts";
+import type { BlockJobInfo, JobInfo, JobStatus, NodeInfo, QmpEvent } from "./wire.ts";
 
 /** The id that the page gives to its block-stream. */
 export const STREAM_ID = "stream0";
 
-export interface StreamJob {
+export interface Job {
+  readonly id: string;
+  /** "" until the engine has told. */
+  readonly type: string;
   readonly status: JobStatus;
-  /** Bytes of `len` that are dealt with, copied or skipped. */
+  /** How much of `len` is dealt with: bytes for block jobs, no unit for others. */
   readonly offset: number;
   readonly len: number;
-  /** Bytes per second, 0 is no limit. */
-  readonly speed: number;
+  /** Bytes per second, 0 is no limit; undefined if the job has no speed. */
+  readonly speed?: number;
   readonly ioStatus: BlockJobInfo["io-status"];
   readonly meter: RateMeter;
   /** How it ended; undefined while it has not. */
@@ -40,83 +43,132 @@ export interface StopReason {
 
 export interface Snapshot {
   readonly nodes: readonly NodeInfo[];
-  readonly job: StreamJob | undefined;
+  /** By id, oldest first. */
+  readonly jobs: ReadonlyMap<string, Job>;
 }
 
-export const NOTHING: Snapshot = { nodes: [], job: undefined };
+export const NOTHING: Snapshot = { nodes: [], jobs: new Map() };
 
 export type Input =
   | { readonly kind: "event"; readonly event: QmpEvent }
   | { readonly kind: "nodes"; readonly nodes: readonly NodeInfo[] }
-  | { readonly kind: "jobs"; readonly jobs: readonly BlockJobInfo[]; readonly nowMs: number };
+  | {
+      readonly kind: "jobs";
+      /** query-jobs and query-block-jobs, asked right after each other. */
+      readonly jobs: readonly JobInfo[];
+      readonly blockJobs: readonly BlockJobInfo[];
+      readonly nowMs: number;
+    }
+  /** The user does not want to see this ended job any more. */
+  | { readonly kind: "forget"; readonly id: string };
 
 export function fold(snapshot: Snapshot, input: Input): Snapshot {
   switch (input.kind) {
     case "nodes":
       return { ...snapshot, nodes: input.nodes };
     case "jobs":
-      return { ...snapshot, job: foldReply(snapshot.job, input.jobs, input.nowMs) };
-    case "event":
-      return { ...snapshot, job: foldEvent(snapshot.job, input.event) };
+      return { ...snapshot, jobs: foldReplies(snapshot.jobs, input) };
+    case "event": {
+      const id = jobOf(input.event);
+      if (id === undefined) return snapshot;
+      return put(snapshot, id, foldEvent(snapshot.jobs.get(id) ?? created(id), input.event));
+    }
+    case "forget":
+      return put(snapshot, input.id, undefined);
   }
 }
 
+/** The id of the job that an event tells of. */
+export function jobOf({ event, data }: QmpEvent): string | undefined {
+  if (event !== "JOB_STATUS_CHANGE" && !event.startsWith("BLOCK_JOB_")) return undefined;
+  const { device, id } = data as { readonly device?: string; readonly id?: string };
+  return device ?? id;
+}
+
 /** Moving: worth asking how far it is. */
-export function isMoving(job: StreamJob | undefined): boolean {
-  return job !== undefined && job.status !== "paused" && isActive(job);
+export function isMoving(job: Job | undefined): boolean {
+  return isActive(job) && job.status !== "paused" && job.status !== "pending";
 }
 
-/** Not ended: it holds the disk. */
-export function isActive(job: StreamJob | undefined): job is StreamJob {
-  return job !== undefined && job.status !== "concluded" && job.status !== "null";
+/** Its end has come: it holds no node any more. */
+export function hasEnded({ status }: Job): boolean {
+  return status === "concluded" || status === "null";
 }
 
-const CREATED: StreamJob = {
-  status: "created",
-  offset: 0,
-  len: 0,
-  speed: 0,
-  ioStatus: "ok",
-  meter: STILL,
-};
+/** Not ended: it holds its nodes. */
+export function isActive(job: Job | undefined): job is Job {
+  return job !== undefined && !hasEnded(job);
+}
+
+function created(id: string): Job {
+  return { id, type: "", status: "created", offset: 0, len: 0, ioStatus: "ok", meter: STILL };
+}
+
+function put(snapshot: Snapshot, id: string, job: Job | undefined): Snapshot {
+  const jobs = new Map(snapshot.jobs);
+  if (job === undefined) jobs.delete(id);
+  else jobs.set(id, job);
+  return { ...snapshot, jobs };
+}
+
+function foldReplies(
+  before: ReadonlyMap<string, Job>,
+  { jobs, blockJobs, nowMs }: Extract<Input, { kind: "jobs" }>,
+): ReadonlyMap<string, Job> {
+  const after = new Map<string, Job>();
+  // A job that is gone stays on the page as it ended.
+  for (const job of before.values()) if (hasEnded(job)) after.set(job.id, job);
+  for (const info of [...jobs].reverse()) {
+    const block = blockJobs.find(({ device }) => device === info.id);
+    after.set(info.id, foldReply(before.get(info.id) ?? created(info.id), info, block, nowMs));
+  }
+  return after;
+}
 
 function foldReply(
-  job: StreamJob | undefined,
-  jobs: readonly BlockJobInfo[],
+  before: Job,
+  info: JobInfo,
+  block: BlockJobInfo | undefined,
   nowMs: number,
-): StreamJob | undefined {
-  const info = jobs.find((candidate) => candidate.device === STREAM_ID);
-  // A job that is gone stays on the page as it ended.
-  if (info === undefined) return isActive(job) ? undefined : job;
-  const before = job ?? CREATED;
+): Job {
+  const offset = info["current-progress"];
+  const outcome = before.outcome ?? outcomeOf(info, block);
   return {
     ...before,
+    type: info.type,
     status: info.status,
-    offset: info.offset,
-    len: info.len,
-    speed: info.speed,
-    ioStatus: info["io-status"],
-    meter: info.status === "running" ? addSample(before.meter, nowMs, info.offset) : STILL,
-    ...(info.error !== undefined && before.outcome !== "cancelled" && { error: info.error }),
+    offset,
+    len: info["total-progress"],
+    ...(block && { speed: block.speed, ioStatus: block["io-status"] }),
+    meter: info.status === "running" ? addSample(before.meter, nowMs, offset) : STILL,
+    ...(outcome !== undefined && { outcome }),
+    ...(info.error !== undefined && outcome !== "cancelled" && { error: info.error }),
   };
 }
 
-function foldEvent(job: StreamJob | undefined, event: QmpEvent): StreamJob | undefined {
-  if (!isAboutStream(event)) return job;
-  const before = job ?? CREATED;
+/** Of jobs that tell of their end by nothing but their status. */
+function outcomeOf(info: JobInfo, block: BlockJobInfo | undefined): Job["outcome"] {
+  if (block !== undefined || info.status !== "concluded") return undefined;
+  return info.error === undefined ? "completed" : "failed";
+}
+
+/** @returns undefined if nothing is left to show of the job */
+function foldEvent(before: Job, event: QmpEvent): Job | undefined {
   switch (event.event) {
     case "JOB_STATUS_CHANGE":
       return foldStatus(before, event.data.status);
     case "BLOCK_JOB_COMPLETED": {
-      const { offset, len, error } = event.data;
+      const { type, offset, len, error } = event.data;
+      const ended = { ...before, type, offset, len };
       return error === undefined
-        ? { ...before, offset, len, outcome: "completed" }
-        : { ...before, offset, len, outcome: "failed", error };
+        ? { ...ended, outcome: "completed" }
+        : { ...ended, outcome: "failed", error };
     }
     case "BLOCK_JOB_CANCELLED": {
       // That it was canceled is no error to somebody who canceled it.
       const { error: _error, ...rest } = before;
-      return { ...rest, offset: event.data.offset, len: event.data.len, outcome: "cancelled" };
+      const { type, offset, len } = event.data;
+      return { ...rest, type, outcome: "cancelled", offset, len };
     }
     case "BLOCK_JOB_ERROR": {
       const { action, operation, reason, errno } = event.data;
@@ -129,21 +181,17 @@ function foldEvent(job: StreamJob | undefined, event: QmpEvent): StreamJob | und
       return { ...before, stopped: { operation, ...words } };
     }
     default:
-      return job;
+      return before;
   }
 }
 
-export function isAboutStream({ data }: QmpEvent): boolean {
-  return ("device" in data ? data.device : data.id) === STREAM_ID;
-}
-
-function foldStatus(job: StreamJob, status: JobStatus): StreamJob {
+function foldStatus(job: Job, status: JobStatus): Job | undefined {
   // Another run of the same name: nothing of the old one is true of it.
-  if (status === "created") return CREATED;
+  if (status === "created") return created(job.id);
   // The engine has forgotten it; the page keeps what it ended with.
-  if (status === "null") return { ...job, status: job.outcome === undefined ? "null" : job.status };
-  if (status === "paused") return { ...job, status, meter: STILL };
-  if (status !== "running") return { ...job, status };
+  if (status === "null") return job.outcome === undefined ? undefined : job;
+  if (status === "paused" || status === "standby") return { ...job, status, meter: STILL };
+  if (status !== "running" && status !== "ready") return { ...job, status };
   const { stopped: _stopped, ...going } = job;
   return { ...going, status };
 }

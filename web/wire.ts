@@ -9,4 +9,6 @@ export type { QmpEvent };
 export type NodeInfo = ReturnOf<"query-named-block-nodes">[number];
 /** An entry of query-block-jobs. */
 export type BlockJobInfo = ReturnOf<"query-block-jobs">[number];
+/** An entry of query-jobs. */
+export type JobInfo = ReturnOf<"query-jobs">[number];
 export type JobStatus = BlockJobInfo["status"];

@@ -1,20 +1,28 @@
 import { expect, test } from "vitest";
-import { fold, type Input, isActive, isMoving, NOTHING, type Snapshot } from "../../web/fold.ts";
-import type { BlockJobInfo, JobStatus, QmpEvent } from "../../web/wire.ts";
+import {
+  fold,
+  type Input,
+  isActive,
+  isMoving,
+  NOTHING,
+  type Snapshot,
+  STREAM_ID,
+} from "../../web/fold.ts";
+import type { BlockJobInfo, JobInfo, JobStatus, QmpEvent } from "../../web/wire.ts";
 
 const LEN = 1000;
 
 test("a job that goes well is one line of snapshots", () => {
   let now = after(NOTHING, status("created"), status("running"));
-  expect(now.job).toMatchObject({ status: "running" });
-  expect(isMoving(now.job)).toBe(true);
+  expect(stream(now)).toMatchObject({ status: "running" });
+  expect(isMoving(stream(now))).toBe(true);
 
   now = after(now, reply({ status: "running", offset: 400 }));
-  expect(now.job).toMatchObject({ offset: 400, len: LEN, ioStatus: "ok" });
+  expect(stream(now)).toMatchObject({ offset: 400, len: LEN, ioStatus: "ok" });
 
   now = after(now, status("waiting"), status("pending"), completed(LEN), status("concluded"));
-  expect(now.job).toMatchObject({ status: "concluded", outcome: "completed", offset: LEN });
-  expect(isActive(now.job)).toBe(false);
+  expect(stream(now)).toMatchObject({ status: "concluded", outcome: "completed", offset: LEN });
+  expect(isActive(stream(now))).toBe(false);
 });
 
 test("a pause is not moving and forgets the rate", () => {
@@ -26,14 +34,14 @@ test("a pause is not moving and forgets the rate", () => {
     status("paused"),
     reply({ status: "paused", offset: 200 }, 2000),
   );
-  expect(now.job).toMatchObject({ status: "paused", meter: [] });
-  expect(isMoving(now.job)).toBe(false);
-  expect(isActive(now.job)).toBe(true);
+  expect(stream(now)).toMatchObject({ status: "paused", meter: [] });
+  expect(isMoving(stream(now))).toBe(false);
+  expect(isActive(stream(now))).toBe(true);
 });
 
 test("an error that stops the job says why until the job is resumed", () => {
   const stopped = after(NOTHING, status("running"), ioError("stop"), status("paused"));
-  expect(stopped.job?.stopped).toEqual({
+  expect(stream(stopped)?.stopped).toEqual({
     operation: "read",
     reason: "the server is gone",
     errno: "EIO",
@@ -42,21 +50,23 @@ test("an error that stops the job says why until the job is resumed", () => {
     ...ioError("stop"),
     data: { ...ioError("stop").data, errno: "ESTALE" },
   } as QmpEvent);
-  expect(again.job?.stopped).toEqual(stopped.job?.stopped);
-  expect(after(stopped, reply({ status: "paused", "io-status": "failed" })).job).toMatchObject({
+  expect(stream(again)?.stopped).toEqual(stream(stopped)?.stopped);
+  expect(stream(after(stopped, reply({ status: "paused", "io-status": "failed" })))).toMatchObject({
     ioStatus: "failed",
     stopped: { reason: "the server is gone" },
   });
-  expect(after(stopped, status("running")).job).not.toHaveProperty("stopped");
+  expect(stream(after(stopped, status("running")))).not.toHaveProperty("stopped");
 });
 
 test("an error that is only reported stops nothing", () => {
-  expect(after(NOTHING, status("running"), ioError("report")).job).not.toHaveProperty("stopped");
+  expect(stream(after(NOTHING, status("running"), ioError("report")))).not.toHaveProperty(
+    "stopped",
+  );
 });
 
 test("a failed job keeps its words, a cancelled one has none", () => {
   const failed = after(NOTHING, status("running"), status("aborting"), completed(10, "broken"));
-  expect(failed.job).toMatchObject({ outcome: "failed", error: "broken" });
+  expect(stream(failed)).toMatchObject({ outcome: "failed", error: "broken" });
 
   const cancelled = after(
     NOTHING,
@@ -67,29 +77,52 @@ test("a failed job keeps its words, a cancelled one has none", () => {
     status("concluded"),
     reply({ status: "concluded", error: "Operation canceled", offset: 10 }),
   );
-  expect(cancelled.job).toMatchObject({ outcome: "cancelled", offset: 10 });
-  expect(cancelled.job).not.toHaveProperty("error");
+  expect(stream(cancelled)).toMatchObject({ outcome: "cancelled", offset: 10 });
+  expect(stream(cancelled)).not.toHaveProperty("error");
 });
 
 test("a dismissed job stays on the page as it ended, until the next one is created", () => {
   const ended = after(NOTHING, status("running"), completed(LEN), status("concluded"));
   const dismissed = after(ended, status("null"), reply());
-  expect(dismissed.job).toMatchObject({ status: "concluded", outcome: "completed" });
+  expect(stream(dismissed)).toMatchObject({ status: "concluded", outcome: "completed" });
   const next = after(dismissed, status("created"));
-  expect(next.job).toMatchObject({ status: "created", offset: 0 });
-  expect(next.job).not.toHaveProperty("outcome");
+  expect(stream(next)).toMatchObject({ status: "created", offset: 0 });
+  expect(stream(next)).not.toHaveProperty("outcome");
 });
 
-test("jobs of other names are nobody's progress", () => {
-  const create: QmpEvent = {
+test("every job has an entry of its own, and those that tell little of themselves, too", () => {
+  const create = (status: JobStatus): QmpEvent => ({
     event: "JOB_STATUS_CHANGE",
-    data: { id: "create0", status: "running" },
+    data: { id: "create0", status },
     timestamp,
-  };
-  expect(after(NOTHING, create)).toEqual(NOTHING);
-  const other = { ...info({ status: "running" }), device: "mirror0" };
-  expect(fold(NOTHING, { kind: "jobs", jobs: [other], nowMs: 0 }).job).toBeUndefined();
+  });
+  const created = { id: "create0", type: "create", "current-progress": 0, "total-progress": 1 };
+  const both = after(NOTHING, status("running"), create("created"), create("running"));
+  expect([...both.jobs.keys()]).toEqual(["stream0", "create0"]);
+  const failed = fold(both, {
+    kind: "jobs",
+    jobs: [{ ...created, status: "concluded", error: "no room" }],
+    blockJobs: [],
+    nowMs: 0,
+  });
+  expect(failed.jobs.get("create0")).toMatchObject({ outcome: "failed", error: "no room", len: 1 });
+  // The stream was at work and is gone: an end that nobody told of is not made up.
+  expect(stream(failed)).toBeUndefined();
+  expect(after(failed, create("null")).jobs.get("create0")).toMatchObject({ outcome: "failed" });
+  expect(fold(failed, { kind: "forget", id: "create0" }).jobs.size).toBe(0);
+  expect(after(both, create("null")).jobs.has("create0")).toBe(false);
 });
+
+test("a job that is ready is told apart from one that stands by", () => {
+  const ready = after(NOTHING, status("running"), status("ready"));
+  expect(isMoving(stream(ready))).toBe(true);
+  expect(stream(after(ready, status("standby")))).toMatchObject({ status: "standby", meter: [] });
+});
+
+/** The page's own job. */
+function stream(snapshot: Snapshot) {
+  return snapshot.jobs.get(STREAM_ID);
+}
 
 const timestamp = { seconds: 0, microseconds: 0 };
 
@@ -121,7 +154,20 @@ function lengths(offset: number) {
 
 /** The reply of query-block-jobs with our job in it, or with none. */
 function reply(job?: Partial<BlockJobInfo>, nowMs = 0): Input {
-  return { kind: "jobs", jobs: job === undefined ? [] : [info(job)], nowMs };
+  const blockJobs = job === undefined ? [] : [info(job)];
+  return { kind: "jobs", jobs: blockJobs.map(plain), blockJobs, nowMs };
+}
+
+/** The same job as query-jobs tells of it. */
+function plain({ device, type, status, offset, len, error }: BlockJobInfo): JobInfo {
+  return {
+    id: device,
+    type,
+    status,
+    "current-progress": offset,
+    "total-progress": len,
+    ...(error !== undefined && { error }),
+  };
 }
 
 function info(job: Partial<BlockJobInfo>): BlockJobInfo {

@@ -2,7 +2,7 @@
 
 import type { App } from "../app.ts";
 import type { ChainBox } from "../chain.ts";
-import type { StreamJob } from "../fold.ts";
+import type { Job } from "../fold.ts";
 import { formatBytes, percentOf } from "../format.ts";
 
 /** Stores that are in this browser. */
@@ -36,7 +36,7 @@ export function ChainPanel({ app }: { readonly app: App }) {
   );
 }
 
-function Image({ box, job }: { readonly box: ChainBox; readonly job: StreamJob | undefined }) {
+function Image({ box, job }: { readonly box: ChainBox; readonly job: Job | undefined }) {
   const isLocal = LOCAL.has(box.store);
   const size = box.actualSize === undefined ? "" : formatBytes(box.actualSize);
   return (

@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { type App, DEFAULT_SPEED, type Stage } from "../app.ts";
-import { isActive, type StreamJob } from "../fold.ts";
+import { isActive, type Job } from "../fold.ts";
 import {
   formatBytes,
   formatRate,
@@ -46,7 +46,7 @@ export function JobPanel({ app, stage }: { readonly app: App; readonly stage: Op
   );
 }
 
-function Status({ job }: { readonly job: StreamJob }) {
+function Status({ job }: { readonly job: Job }) {
   return (
     <span class={`chip status ${toneOf(job)}`} role="status" data-testid="job-status">
       {job.status}
@@ -54,7 +54,7 @@ function Status({ job }: { readonly job: StreamJob }) {
   );
 }
 
-function Numbers({ job }: { readonly job: StreamJob }) {
+function Numbers({ job }: { readonly job: Job }) {
   const { offset, len } = job;
   const percent = percentOf(offset, len);
   const rate = job.status === "running" ? rateOf(job.meter) : undefined;
@@ -79,7 +79,7 @@ function Numbers({ job }: { readonly job: StreamJob }) {
         <Fact name="left" testId="job-eta">
           {eta === undefined ? "–" : formatSeconds(eta)}
         </Fact>
-        <Fact name="limit">{formatSpeed(job.speed)}</Fact>
+        <Fact name="limit">{formatSpeed(job.speed ?? 0)}</Fact>
         <Fact name="I/O">{job.ioStatus}</Fact>
       </dl>
     </>
@@ -103,7 +103,7 @@ function Fact({ name, children, testId, title }: FactProps) {
 }
 
 /** How it ended, or why it stands still, in words. */
-function Ending({ job }: { readonly job: StreamJob }) {
+function Ending({ job }: { readonly job: Job }) {
   if (job.stopped !== undefined) return <ProblemBox problem={stopProblem(job)} />;
   switch (job.outcome) {
     case "completed":
@@ -122,7 +122,7 @@ function Ending({ job }: { readonly job: StreamJob }) {
   }
 }
 
-function stopProblem(job: StreamJob): Problem {
+function stopProblem(job: Job): Problem {
   const { operation, reason, errno } = job.stopped!;
   // What is under way besides is given up first, so the pause may be a moment away.
   const state = job.status === "paused" ? "Paused" : "About to pause";
@@ -138,7 +138,7 @@ function Controls({
 }: {
   readonly app: App;
   readonly stage: Open;
-  readonly job: StreamJob | undefined;
+  readonly job: Job | undefined;
 }) {
   const speed = useSignal(formatSpeed(DEFAULT_SPEED));
   const busy = app.busy.value.has("job");
@@ -222,7 +222,7 @@ function Controls({
   );
 }
 
-function Verbs({ app, job, busy }: { app: App; job: StreamJob; busy: boolean }) {
+function Verbs({ app, job, busy }: { app: App; job: Job; busy: boolean }) {
   const isPaused = job.status === "paused";
   return (
     <>
@@ -243,7 +243,7 @@ function Verbs({ app, job, busy }: { app: App; job: StreamJob; busy: boolean }) 
   );
 }
 
-function toneOf(job: StreamJob): string {
+function toneOf(job: Job): string {
   if (job.stopped !== undefined || job.outcome === "failed") return "bad";
   if (job.outcome === "completed") return "good";
   return job.status === "running" ? "" : "still";

@@ -3,7 +3,9 @@
 import type { App, Stage } from "../app.ts";
 import type { Notices } from "../notices.ts";
 import { ChainPanel } from "./chain.tsx";
+import { ImagesPanel } from "./images.tsx";
 import { JobPanel } from "./job.tsx";
+import { JobsPanel } from "./jobs.tsx";
 import { LogPanel } from "./log.tsx";
 import { ProblemAt, ProblemBox } from "./parts.tsx";
 import { ReopenPanel } from "./reopen.tsx";
@@ -95,6 +97,8 @@ function Panels({ app, stage }: { readonly app: App; readonly stage: Stage }) {
           <ChainPanel app={app} />
           <JobPanel app={app} stage={stage} />
           <SectorPanel app={app} stage={stage} />
+          <JobsPanel app={app} />
+          {app.store === "opfs" ? <ImagesPanel app={app} /> : null}
           <div class="columns">
             <VerifyPanel app={app} stage={stage} />
             <ToolsPanel app={app} />

@@ -2,20 +2,22 @@
 
 import { useRef } from "preact/hooks";
 import type { App } from "../app.ts";
-import { isActive } from "../fold.ts";
 import { Button, ProblemAt } from "./parts.tsx";
 
 export function ToolsPanel({ app }: { readonly app: App }) {
   const stage = app.stage.value;
   const dialog = useRef<HTMLDialogElement>(null);
   const busy = app.busy.value.has("tools") || app.busy.value.has("disk");
-  const hasJob = isActive(app.job.value);
+  const hasJob = app.hasActiveJob.value;
   const isReading = app.busy.value.has("verify");
-  const reason = hasJob
-    ? "Wait until the job has ended, or cancel it: the file must stand still"
-    : isReading
-      ? "Wait until the disk has been read"
-      : undefined;
+  const hasMoved = app.diskNode.value !== "disk";
+  const reason = hasMoved
+    ? "The disk has moved over to another image: see above"
+    : hasJob
+      ? "Wait until the job has ended, or cancel it: the file must stand still"
+      : isReading
+        ? "Wait until the disk has been read"
+        : undefined;
   return (
     <section class="panel" aria-labelledby="tools-title">
       <h2 id="tools-title">disk.qcow2</h2>
@@ -30,6 +32,7 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         )}
       </p>
       {stage.kind === "open" && stage.readOnly ? <ReadOnly app={app} busy={busy} /> : null}
+      {hasMoved ? <Moved node={app.diskNode.value} /> : null}
       <ProblemAt app={app} place="tools" />
       <dialog ref={dialog} aria-labelledby="delete-title">
         <form method="dialog">
@@ -74,6 +77,17 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         {hasJob ? <span class="hint">Download once the job has ended.</span> : null}
       </p>
     </section>
+  );
+}
+
+/** After a mirror was completed. */
+function Moved({ node }: { readonly node: string }) {
+  return (
+    <p class="banner" role="status" data-testid="disk-moved">
+      The disk has moved over to node <code>{node}</code>: what is written goes there, and
+      disk.qcow2 stays as it was then. Reload the page to be back on disk.qcow2; the other image is
+      then under Other images, to be downloaded.
+    </p>
   );
 }
 

@@ -1,0 +1,172 @@
+/**
+ * Every job that can be started by hand, as data: its QMP command, and the arguments worth a field.
+ * What a field leaves empty is left out of the command, and the engine's default counts.
+ */
+
+import type { CommandName } from "../src/engine/client.ts";
+import { parseSpeed } from "./format.ts";
+
+export type Field =
+  | { readonly kind: "node"; readonly name: string; readonly required?: boolean }
+  /** One node, sent as a list. */
+  | { readonly kind: "nodes"; readonly name: string; readonly required?: boolean }
+  | {
+      readonly kind: "choice";
+      readonly name: string;
+      readonly choices: readonly string[];
+      readonly required?: boolean;
+    }
+  | { readonly kind: "text"; readonly name: string; readonly required?: boolean }
+  | { readonly kind: "speed"; readonly name: string }
+  | { readonly kind: "flag"; readonly name: string };
+
+export interface JobForm {
+  /** The job's type, as queries call it. */
+  readonly type: string;
+  /** What it is for, in a sentence. */
+  readonly about: string;
+  readonly command: CommandName;
+  readonly fields: readonly Field[];
+  /** Arguments that are always the same. */
+  readonly constant?: Readonly<Record<string, unknown>>;
+}
+
+const onError = ["report", "ignore", "stop", "enospc"] as const;
+const disk: Field = { kind: "node", name: "device", required: true };
+const target: Field = { kind: "node", name: "target", required: true };
+const tag: Field = { kind: "text", name: "tag", required: true };
+const devices: Field = { kind: "nodes", name: "devices", required: true };
+const speed: Field = { kind: "speed", name: "speed" };
+/** So that how it ended can be read, however quick it was. */
+const kept = { "auto-dismiss": false } as const;
+
+export const JOB_FORMS: readonly JobForm[] = [
+  {
+    type: "backup",
+    about: "Copies the disk as it is at this moment to another image, while it is written to.",
+    command: "blockdev-backup",
+    fields: [
+      disk,
+      target,
+      {
+        kind: "choice",
+        name: "sync",
+        choices: ["full", "top", "none", "incremental", "bitmap"],
+        required: true,
+      },
+      { kind: "text", name: "bitmap" },
+      { kind: "choice", name: "bitmap-mode", choices: ["on-success", "never", "always"] },
+      speed,
+      { kind: "flag", name: "compress" },
+      { kind: "choice", name: "on-target-error", choices: onError },
+    ],
+    constant: kept,
+  },
+  {
+    type: "mirror",
+    about: "Keeps another image equal to the disk; Complete then moves the disk over to it.",
+    command: "blockdev-mirror",
+    fields: [
+      disk,
+      target,
+      { kind: "choice", name: "sync", choices: ["full", "top", "none"], required: true },
+      { kind: "choice", name: "copy-mode", choices: ["background", "write-blocking"] },
+      speed,
+      { kind: "choice", name: "on-target-error", choices: onError },
+    ],
+    constant: kept,
+  },
+  {
+    type: "commit",
+    about: "Moves what an overlay holds down into a layer below it, and drops the overlay.",
+    command: "block-commit",
+    fields: [
+      disk,
+      { kind: "node", name: "top-node" },
+      { kind: "node", name: "base-node" },
+      speed,
+      { kind: "choice", name: "on-error", choices: onError },
+    ],
+    constant: kept,
+  },
+  {
+    type: "stream",
+    about: "Pulls what an overlay inherits into the overlay itself.",
+    command: "block-stream",
+    fields: [
+      disk,
+      { kind: "node", name: "base-node" },
+      speed,
+      { kind: "choice", name: "on-error", choices: onError },
+    ],
+    constant: kept,
+  },
+  {
+    type: "snapshot-save",
+    about: "Keeps the disk's state inside its image, under a tag. No guest memory.",
+    command: "snapshot-save",
+    fields: [tag, { kind: "node", name: "vmstate", required: true }, devices],
+  },
+  {
+    type: "snapshot-load",
+    about: "Makes the disk what it was when the snapshot was saved.",
+    command: "snapshot-load",
+    fields: [tag, { kind: "node", name: "vmstate", required: true }, devices],
+  },
+  {
+    type: "snapshot-delete",
+    about: "Forgets a snapshot.",
+    command: "snapshot-delete",
+    fields: [tag, devices],
+  },
+  {
+    type: "amend",
+    about: "Changes an image's version, v2 to v3.",
+    command: "x-blockdev-amend",
+    fields: [{ kind: "node", name: "node-name", required: true }],
+    constant: { options: { driver: "qcow2", version: "v3" } },
+  },
+];
+
+/** What stands in the fields, by name; a flag is "on" or "". */
+export type FieldValues = Readonly<Record<string, string>>;
+
+/** @returns the names of the fields that keep the form from being sent */
+export function wrongFields(form: JobForm, values: FieldValues): string[] {
+  return form.fields
+    .filter((field) => {
+      const value = values[field.name] ?? "";
+      if (field.kind === "speed") return value !== "" && parseSpeed(value) === undefined;
+      return "required" in field && field.required === true && value === "";
+    })
+    .map(({ name }) => name);
+}
+
+/** The command's arguments. Look at wrongFields() first. */
+export function argumentsOf(form: JobForm, jobId: string, values: FieldValues): object {
+  const args: Record<string, unknown> = { "job-id": jobId, ...form.constant };
+  for (const field of form.fields) {
+    const value = values[field.name] ?? "";
+    if (value === "") continue;
+    args[field.name] = argumentOf(field, value);
+  }
+  return args;
+}
+
+function argumentOf(field: Field, value: string): unknown {
+  switch (field.kind) {
+    case "nodes":
+      return [value];
+    case "flag":
+      return true;
+    case "speed":
+      return parseSpeed(value);
+    default:
+      return value;
+  }
+}
+
+/** "mirror0", or the first number that is free. */
+export function freeId(type: string, taken: ReadonlySet<string>): string {
+  for (let n = 0; ; n++) if (!taken.has(`${type}${n}`)) return `${type}${n}`;
+}
