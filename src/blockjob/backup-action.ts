@@ -4,13 +4,13 @@
  */
 
 import { assert } from "../base/errors.ts";
-import type { DrainedSection } from "../block/drain.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { JobTxn } from "../job/txn.ts";
 import { type CreatedBackup, createBackup } from "./backup.ts";
 import type { BackupOptions } from "./backup-options.ts";
 import type { BlockJobServices } from "./block-job.ts";
 import { closeDriveTarget, type DriveTarget, openDriveTarget } from "./drive.ts";
+import { type StillNode, standStill } from "./hold.ts";
 import type { TransactionAction } from "./transaction.ts";
 
 /**
@@ -51,7 +51,7 @@ class BackupAction implements TransactionAction {
   readonly #device: string;
   readonly #txn: JobTxn | undefined;
   readonly #want: (source: BlockNode) => Promise<Wanted>;
-  #section: DrainedSection | null = null;
+  #source: StillNode | null = null;
   #backup: CreatedBackup | null = null;
 
   constructor(
@@ -69,9 +69,9 @@ class BackupAction implements TransactionAction {
   /** @throws BlockError as createBackup() and openDriveTarget() do */
   async prepare(): Promise<void> {
     const { graph } = this.#services;
-    const source = await this.#drainSource();
+    this.#source = await standStill(graph, this.#device, "a backup about to start");
     try {
-      const { options, opened } = await this.#want(source);
+      const { options, opened } = await this.#want(this.#source.node);
       try {
         this.#backup = await createBackup(this.#services, options, this.#txn);
       } catch (error) {
@@ -79,7 +79,7 @@ class BackupAction implements TransactionAction {
         throw error;
       }
     } catch (error) {
-      this.clean();
+      await this.clean();
       throw error;
     }
   }
@@ -97,22 +97,8 @@ class BackupAction implements TransactionAction {
     await job.finished;
   }
 
-  clean(): void {
-    this.#section?.end();
-    this.#section = null;
-  }
-
-  /** The name may mean another node when the one it meant has come to rest. */
-  async #drainSource(): Promise<BlockNode> {
-    const { graph } = this.#services;
-    for (;;) {
-      const source = graph.getDeviceOrNode(this.#device);
-      const section = await graph.drain([source]);
-      if (graph.findDeviceOrNode(this.#device) === source) {
-        this.#section = section;
-        return source;
-      }
-      section.end();
-    }
+  async clean(): Promise<void> {
+    await this.#source?.end();
+    this.#source = null;
   }
 }

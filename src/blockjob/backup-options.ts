@@ -87,7 +87,7 @@ export function planBackup(graph: Graph, options: BackupOptions): Omit<BackupPla
   bitmap?.checkUsable(bitmapMode === "never" ? "backup-never" : "backup");
   checkDisks(source, target);
   const { maxWorkers, maxChunk } = checkPerformance(target, options);
-  if (options.compress && !target.state.pwriteCompressed) {
+  if (options.compress && !io.canWriteCompressed(target)) {
     throw new BlockError("ENOTSUP", `Node '${target.name}' cannot hold compressed clusters`);
   }
   if (options.discardSource && source.readOnly) {

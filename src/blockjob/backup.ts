@@ -24,6 +24,7 @@ import type { JobTxn } from "../job/txn.ts";
 import { type BackupOptions, type BackupPlan, planBackup } from "./backup-options.ts";
 import { BackupRun } from "./backup-run.ts";
 import { BlockJob, type BlockJobServices } from "./block-job.ts";
+import { standStill } from "./hold.ts";
 
 export { BACKUP_SYNCS, type BackupOptions, BITMAP_MODES } from "./backup-options.ts";
 
@@ -45,18 +46,13 @@ export async function startBackup(
 ): Promise<BlockJob> {
   const { graph } = services;
   planBackup(graph, options); // Refused without anybody being held up.
-  for (;;) {
-    const source = graph.getDeviceOrNode(options.device);
-    const section = await graph.drain([source]);
-    try {
-      // While the drain waited, the name may have come to mean another node.
-      if (graph.getDeviceOrNode(options.device) !== source) continue;
-      const { job, start } = await createBackup(services, options);
-      await start();
-      return job;
-    } finally {
-      section.end();
-    }
+  const source = await standStill(graph, options.device, "a backup about to start");
+  try {
+    const { job, start } = await createBackup(services, options);
+    await start();
+    return job;
+  } finally {
+    await source.end();
   }
 }
 
@@ -203,7 +199,13 @@ function backupDriver(backup: Backup): JobDriver {
 
     async run(job) {
       run = new BackupRun(job as BlockJob, plan, filter);
-      await run.run();
+      try {
+        await run.run();
+      } catch (error) {
+        // Now, not in abort(): others of the group may come first, and wait for a guest of ours.
+        filter.giveUp();
+        throw error;
+      }
     },
 
     async pause() {
@@ -216,11 +218,7 @@ function backupDriver(backup: Backup): JobDriver {
     },
 
     commit: () => endBitmap(backup, true),
-
-    abort() {
-      filter.giveUp();
-      endBitmap(backup, false);
-    },
+    abort: () => endBitmap(backup, false),
 
     async clean(job) {
       filter.copy.onTaskEnd = null;

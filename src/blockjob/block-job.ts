@@ -199,12 +199,22 @@ export class BlockJob extends Job {
     for (const edge of this.#frozen.splice(0)) edge.frozen--;
   }
 
-  /** Lets go of all nodes. For the driver's clean(); harmless when called twice. */
+  /**
+   * Lets go of all nodes. For the driver's clean(); harmless when called twice.
+   *
+   * A node that only the job used is closed with that, and its store may fail: too late for the
+   * job's result, which does not rest on it, as a job flushes what it answers for. It is told.
+   */
   async releaseNodes(): Promise<void> {
     this.thaw();
     for (const node of this.#blocked.splice(0)) node.blockers.delete(this.#blocker);
     for (const backend of this.#backends.splice(0)) {
-      await this.#services.graph.closeBackend(backend);
+      try {
+        await this.#services.graph.closeBackend(backend);
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        this.#tellError(error, "target", "report");
+      }
     }
   }
 

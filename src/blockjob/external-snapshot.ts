@@ -8,12 +8,12 @@
  */
 
 import { BlockError } from "../base/errors.ts";
-import type { DrainedSection } from "../block/drain.ts";
 import type { Graph } from "../block/graph.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { skipFilters } from "../block/status.ts";
 import { fileNameOf, formatFor } from "./backing-names.ts";
+import { type StillNode, standStill } from "./hold.ts";
 import { createImage, parseImageName, type StoreName } from "./image-name.ts";
 import type { TransactionAction } from "./transaction.ts";
 import { protect } from "./writable.ts";
@@ -96,7 +96,7 @@ class ExternalSnapshot implements TransactionAction {
   readonly #graph: Graph;
   readonly #name: string;
   readonly #source: OverlaySource;
-  #section: DrainedSection | null = null;
+  #still: StillNode | null = null;
   #nodes: { readonly node: BlockNode; readonly overlay: BlockNode } | null = null;
 
   constructor(graph: Graph, name: string, source: OverlaySource) {
@@ -110,7 +110,8 @@ class ExternalSnapshot implements TransactionAction {
    *   (an overlay that does not fit), EPERM, EROFS (what the users need), and what the image throws
    */
   async prepare(): Promise<void> {
-    const node = await this.#drainNode();
+    this.#still = await standStill(this.#graph, this.#name, "a snapshot about to be taken");
+    const { node } = this.#still;
     try {
       node.checkOperation("snapshot");
       if (!node.readOnly) await io.flush(node);
@@ -123,7 +124,7 @@ class ExternalSnapshot implements TransactionAction {
       }
       this.#nodes = { node, overlay };
     } catch (error) {
-      this.clean();
+      await this.clean();
       throw error;
     }
   }
@@ -142,22 +143,10 @@ class ExternalSnapshot implements TransactionAction {
     await this.#source.close(overlay);
   }
 
-  clean(): void {
-    this.#section?.end();
-    this.#section = null;
-  }
-
-  /** The name may mean another node when the one it meant has come to rest. */
-  async #drainNode(): Promise<BlockNode> {
-    for (;;) {
-      const node = this.#graph.getDeviceOrNode(this.#name);
-      const section = await this.#graph.drain([node]);
-      if (this.#graph.findDeviceOrNode(this.#name) === node) {
-        this.#section = section;
-        return node;
-      }
-      section.end();
-    }
+  /** An overlay that is its users' is closed here if there are none. */
+  async clean(): Promise<void> {
+    await this.#still?.end();
+    this.#still = null;
   }
 
   /** In one turn: what has been checked is still true when it is relied on. */

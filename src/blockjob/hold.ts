@@ -25,3 +25,39 @@ export async function holding<T>(
     for (const backend of backends) await graph.closeBackend(backend);
   }
 }
+
+/** A node with nothing under way on it, which nobody closes. */
+export interface StillNode {
+  readonly node: BlockNode;
+  /** To be called once. */
+  end(): Promise<void>;
+}
+
+/**
+ * Brings a node to rest. Its name may mean another one when the one that it meant has come to rest:
+ * then that one is.
+ *
+ * @param name of a device or node
+ * @param description for error texts: "job 'j'"
+ * @throws BlockError ENOENT
+ */
+export async function standStill(
+  graph: Graph,
+  name: string,
+  description: string,
+): Promise<StillNode> {
+  for (;;) {
+    const node = graph.getDeviceOrNode(name);
+    const holder = hold(graph, node, description);
+    const section = await graph.drain([node]);
+    const still = {
+      node,
+      async end() {
+        section.end();
+        await graph.closeBackend(holder);
+      },
+    };
+    if (holder.node === node && graph.findDeviceOrNode(name) === node) return still;
+    await still.end();
+  }
+}

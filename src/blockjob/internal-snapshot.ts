@@ -8,15 +8,13 @@
 
 import type { Clock } from "../base/clock.ts";
 import { assert, BlockError } from "../base/errors.ts";
-import type { BlockBackend } from "../block/backend.ts";
-import type { DrainedSection } from "../block/drain.ts";
 import type { SnapshotInfo, SnapshotStore } from "../block/driver.ts";
 import type { Graph } from "../block/graph.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
 import type { BlockJobServices } from "./block-job.ts";
-import { hold, holding } from "./hold.ts";
+import { type StillNode, standStill } from "./hold.ts";
 import type { TransactionAction } from "./transaction.ts";
 
 /** Where snapshots of a disk are kept. Good until the next await. */
@@ -110,21 +108,15 @@ export function internalSnapshotAction(
   device: string,
   name: string,
 ): TransactionAction {
-  let section: DrainedSection | undefined;
-  let holder: BlockBackend | undefined;
+  let still: StillNode | undefined;
   let made: { readonly node: BlockNode; readonly id: string } | undefined;
-  const clean = async () => {
-    section?.end();
-    if (holder) await graph.closeBackend(holder);
-  };
+  const clean = async () => still?.end();
   return {
     async prepare() {
-      const node = graph.getDeviceOrNode(device);
-      snapshotHome(node);
+      snapshotHome(graph.getDeviceOrNode(device)); // Refused without anybody being held up.
+      still = await standStill(graph, device, "taking a snapshot");
       try {
-        holder = hold(graph, node, "taking a snapshot");
-        section = await graph.drain([node]);
-        const home = snapshotHome(node);
+        const home = snapshotHome(still.node);
         const { id } = await createSnapshot(home, name, clock);
         made = { node: home.node, id };
       } catch (error) {
@@ -165,22 +157,22 @@ export async function deleteInternalSnapshot(
   wanted: Wanted,
 ): Promise<SnapshotInfo> {
   const { id, name } = wanted;
-  const node = graph.getDeviceOrNode(device);
   if (id === undefined && name === undefined) {
     throw new BlockError("EINVAL", "One of the parameters 'id' and 'name' must be given");
   }
-  snapshotHome(node);
-  return holding(graph, [node], "deleting a snapshot", () =>
-    graph.drained([node], async () => {
-      const { store } = snapshotHome(node);
-      const found = store
-        .list()
-        .find((one) => (id ?? one.id) === one.id && (name ?? one.name) === one.name);
-      if (!found) throw noSuchSnapshot(device, wanted);
-      await store.delete(found.id);
-      return found;
-    }),
-  );
+  snapshotHome(graph.getDeviceOrNode(device)); // Refused without anybody being held up.
+  const still = await standStill(graph, device, "deleting a snapshot");
+  try {
+    const { store } = snapshotHome(still.node);
+    const found = store
+      .list()
+      .find((one) => (id ?? one.id) === one.id && (name ?? one.name) === one.name);
+    if (!found) throw noSuchSnapshot(device, wanted);
+    await store.delete(found.id);
+    return found;
+  } finally {
+    await still.end();
+  }
 }
 
 function noSuchSnapshot(device: string, { id, name }: Wanted): BlockError {

@@ -104,7 +104,10 @@ export function planMirror(graph: Graph, options: MirrorOptions): Omit<MirrorPla
   if (skipFilters(source) === skipFilters(target)) {
     throw new BlockError("EINVAL", `Node '${target.name}' cannot be mirrored into itself`);
   }
-  source.checkOperation("mirror-source");
+  // Filters as well: the links down to the data will be frozen.
+  for (let node: BlockNode | undefined = source; node; node = below(node)) {
+    node.checkOperation("mirror-source");
+  }
   target.checkOperation("mirror-target");
   const replaced = findReplaced(graph, source, options.replaces);
   const isWhole = options.sync === "top" && backingOf(source) === null;

@@ -59,6 +59,11 @@ export class MirrorRun {
     this.#init = init;
   }
 
+  /** For the job's pause: they are brought to rest. */
+  get copies(): MirrorCopies {
+    return this.#init.copies;
+  }
+
   /** Both disks have the same bytes, and writes go to both before they are told to be done. */
   get isSynced(): boolean {
     const { job, disks, copies, writes } = this.#init;
@@ -76,13 +81,6 @@ export class MirrorRun {
     } finally {
       await copies.drain();
     }
-  }
-
-  /** Brings all copies to rest, before the job is paused. */
-  async quiesce(): Promise<void> {
-    await this.#init.copies.drain();
-    // The policy has said stop: what else fails is more of the same.
-    if (this.#init.job.ioStatus !== "ok") this.#init.copies.takeFailed();
   }
 
   /** The user resumes: what went wrong until now is tried again before it is told. */

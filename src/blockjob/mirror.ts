@@ -249,7 +249,7 @@ function mirrorDriver(setup: MirrorSetup, mirror: Mirror): JobDriver {
   return {
     type: setup.type,
     run: () => runOf().run(),
-    pause: () => runOf().quiesce(),
+    pause: () => runOf().copies.drain(),
     userResume: () => runOf().forgive(),
 
     complete(job) {

@@ -166,7 +166,10 @@ function planStream(graph: Graph, device: BlockNode, options: StreamOptions): St
       `Driver '${name}' of node '${overlay.name}' has no backing files`,
     );
   }
-  for (const node of new Set([device, ...layers])) node.checkOperation("stream");
+  const nodes = nodesDown(device, base);
+  // Those that have a name first: that is what the user knows.
+  for (const node of nodes) if (!node.implicit) node.checkOperation("stream");
+  for (const node of nodes) node.checkOperation("stream");
   const bottom = layers.at(-1)!;
   return {
     layers,
@@ -175,6 +178,16 @@ function planStream(graph: Graph, device: BlockNode, options: StreamOptions): St
     backingFile: options.backingFile,
     maskProtocol: options.maskProtocol ?? false,
   };
+}
+
+/** All that is streamed, filters in between included: their links will be frozen. */
+function nodesDown(device: BlockNode, base: BlockNode | null): BlockNode[] {
+  const nodes: BlockNode[] = [];
+  for (let node: BlockNode | undefined = device; node; node = linkDown(node)?.node) {
+    if (skipFilters(node) === base) break;
+    nodes.push(node);
+  }
+  return nodes;
 }
 
 /** null: none was given, the whole chain goes. */

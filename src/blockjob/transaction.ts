@@ -10,36 +10,63 @@
  * prepare to its clean, so no guest sees a half of it.
  */
 
+import { BlockError } from "../base/errors.ts";
+
 /** One change. An action whose prepare() throws has taken everything back by itself. */
 export interface TransactionAction {
   /** @throws BlockError to call the whole transaction off */
   prepare(): Promise<void>;
-  /** All have been prepared. Must not fail. */
+  /** All have been prepared. Should not fail: nothing is taken back any more. */
   commit?(): void | Promise<void>;
-  /** Another one could not be prepared. Takes back what prepare() did. Must not fail. */
+  /** Another one could not be prepared. Takes back what prepare() did. */
   abort?(): void | Promise<void>;
   /** Right after all commits, or all aborts. */
   clean?(): void | Promise<void>;
 }
 
 /**
- * Resolves when all actions have been done.
+ * Resolves when all actions have been done. Whatever fails, every action that was prepared is
+ * cleaned: a drained section that lasted would hold guests up for ever.
  *
- * @throws BlockError of the first action that could not be prepared; nothing has changed then
+ * @throws BlockError of the first action that could not be prepared; nothing has changed then, or the
+ *   error tells of what could not be taken back. Else of the first commit or clean that failed
  */
 export async function runTransaction(actions: Iterable<TransactionAction>): Promise<void> {
   /** Last first: the order in which they end, either way. */
   const prepared: TransactionAction[] = [];
+  const failures: BlockError[] = [];
+  /** Of all of them, whatever becomes of one. */
+  const step = async (name: "commit" | "abort" | "clean") => {
+    for (const action of prepared) {
+      try {
+        await action[name]?.();
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        failures.push(error);
+      }
+    }
+  };
   try {
     for (const action of actions) {
       await action.prepare();
       prepared.unshift(action);
     }
   } catch (error) {
-    for (const action of prepared) await action.abort?.();
-    for (const action of prepared) await action.clean?.();
-    throw error;
+    await step("abort");
+    await step("clean");
+    throw withFailures(error, failures);
   }
-  for (const action of prepared) await action.commit?.();
-  for (const action of prepared) await action.clean?.();
+  await step("commit");
+  await step("clean");
+  if (failures[0]) throw failures[0];
+}
+
+function withFailures(error: unknown, failures: readonly BlockError[]): unknown {
+  const [first] = failures;
+  if (!first || !(error instanceof BlockError)) return error;
+  return new BlockError(
+    error.errno,
+    `${error.message}; and not all could be made as it was: ${first.message}`,
+    { class: error.class, cause: error },
+  );
 }

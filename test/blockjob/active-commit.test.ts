@@ -138,8 +138,10 @@ describe("active commit", () => {
         const t = await images();
         const before = await t.content();
         const store = op === "read" ? t.sourceStore : t.targetStore;
+        const go = t.sourceStore.hold("read");
         const job = await commit(t, { onError });
         store.fault = { op, errno: "EIO" };
+        go();
         await t.clock.advance(1000);
         const what = `${op} ${onError}`;
         if (onError === "report") {
@@ -217,6 +219,7 @@ describe("active commit", () => {
     await t.ready(first);
     await verbs.complete(first);
     await t.end(first);
+    for (const name of ["top", "mid"]) await t.clock.runUntil(t.graph.remove(name));
     for (const round of [1, 2]) {
       const overlay = `over${round}`;
       const below = t.disk.node;
@@ -241,6 +244,7 @@ describe("active commit", () => {
       expect(job.error).toBe(null);
       expect(t.layers()).toEqual(["base"]);
       expect(Buffer.compare(await t.content(), before)).toBe(0);
+      await t.clock.runUntil(t.graph.remove(overlay));
     }
   });
 

@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../src/base/bytes.ts";
+import { sleep } from "../../src/base/clock.ts";
 import { BlockError } from "../../src/base/errors.ts";
 import { seededRandom } from "../../src/base/random.ts";
 import type { DirtyBitmap } from "../../src/block/dirty-bitmap.ts";
@@ -11,6 +12,7 @@ import {
   BITMAP_MODES,
   createBackup,
 } from "../../src/blockjob/backup.ts";
+import type { BlockJob } from "../../src/blockjob/block-job.ts";
 import { resizeNode } from "../../src/blockjob/resize.ts";
 import { verbs } from "../../src/job/verbs.ts";
 import { backup, backupRig, pattern, type Rig } from "./backup-rig.ts";
@@ -442,6 +444,39 @@ describe("backups as a group", () => {
       expect(Buffer.compare(inc, source), prefix).toBe(0);
     }
     t.expectClean();
+  });
+
+  it("end together at once although a guest waits for the target of one of them", async () => {
+    for (const failing of ["t1", "t2"]) {
+      const t = await backupRig();
+      await t.disk("source", { size: MiB, seed: 1 });
+      for (const target of ["t1", "t2"]) await t.disk(target, { size: MiB });
+      const vda = t.device("source");
+      const jobs = await t.group(
+        ["t1", "t2"].map((target) => ({
+          device: "source",
+          jobId: target,
+          target,
+          sync: target === failing ? ("full" as const) : ("none" as const),
+          speed: 10,
+          maxChunk: CLUSTER,
+        })),
+      );
+      await t.clock.advance(10);
+      for (const stuck of ["t1", "t2"]) {
+        t.hook(stuck, (_op, _offset, _bytes, signal) => sleep(t.clock, 3_600_000, signal));
+      }
+      const write = vda.write(pattern(5, 1), 10 * CLUSTER);
+      await t.clock.advance(10);
+      t.fault("source", "read", "EIO");
+      (jobs.find(({ id }) => id === failing) as BlockJob).setSpeed(0);
+      const asked = t.clock.now();
+      await t.end(...jobs);
+      await t.clock.runUntil(write);
+      expect(t.clock.now() - asked, failing).toBeLessThan(50);
+      t.hook("source", null);
+      t.expectClean();
+    }
   });
 
   it("are of one moment, and undone if they are never started", async () => {

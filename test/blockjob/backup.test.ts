@@ -5,7 +5,8 @@ import { KiB, MiB } from "../../src/base/bytes.ts";
 import { sleep } from "../../src/base/clock.ts";
 import { BlockError } from "../../src/base/errors.ts";
 import { Perm } from "../../src/block/permissions.ts";
-import { type BackupOptions, createBackup } from "../../src/blockjob/backup.ts";
+import { type BackupOptions, createBackup, startBackup } from "../../src/blockjob/backup.ts";
+import type { BlockJob } from "../../src/blockjob/block-job.ts";
 import { resizeNode } from "../../src/blockjob/resize.ts";
 import { startStream } from "../../src/blockjob/stream.ts";
 import { verbs } from "../../src/job/verbs.ts";
@@ -265,8 +266,14 @@ describe("a backup", () => {
   it("ends in either order when there are two", async () => {
     const t = await simple(MiB);
     await t.disk("second", { size: MiB });
-    const first = await t.start({ device: "source", speed: 10 });
-    const second = await t.start({ device: "source", jobId: "b1", target: "second", speed: 10 });
+    const first = await t.start({ device: "source", speed: 10, maxChunk: CLUSTER });
+    const second = await t.start({
+      device: "source",
+      jobId: "b1",
+      target: "second",
+      speed: 10,
+      maxChunk: CLUSTER,
+    });
     first.setSpeed(0);
     await t.end(first);
     second.setSpeed(0);
@@ -277,10 +284,48 @@ describe("a backup", () => {
     t.expectClean();
   });
 
+  it("lets one of two have the target that both were asked for at once", async () => {
+    const t = await simple(MiB);
+    const asked = ["a", "b"].map((jobId) =>
+      startBackup(t.services, backup({ device: "source", jobId, speed: 10, maxChunk: CLUSTER })),
+    );
+    const [a, b] = await t.clock.runUntil(Promise.allSettled(asked));
+    expect(a?.status).toBe("fulfilled");
+    expect(b).toMatchObject({ status: "rejected", reason: { errno: "EBUSY" } });
+    const [job] = t.jobs.all();
+    (job as BlockJob).setSpeed(0);
+    await t.clock.runUntil(job!.finished);
+    t.expectClean();
+  });
+
+  it("reads its target's backing file past the filter", async () => {
+    const t = await backupRig();
+    await t.disk("source", { size: MiB, seed: 1 });
+    await t.disk("target", { size: MiB, backing: "source" });
+    const job = await t.start({ device: "source", sync: "none" });
+    const { children } = t.graph.get("target");
+    expect(children.get("backing")?.node.name).toBe("source");
+    await verbs.cancel(job, true);
+    await t.end(job);
+    expect(children.get("backing")?.node.name).toBe("source");
+    t.expectClean();
+  });
+
+  it("keeps data in a cluster that is zero in part", async () => {
+    const t = await backupRig();
+    await t.disk("source", { size: MiB, seed: 1, clusterSize: 4 * KiB });
+    await t.disk("target", { size: MiB, seed: 2 });
+    const vda = t.device("source");
+    await t.clock.runUntil(vda.writeZeroes(128 * KiB, 12 * KiB));
+    await t.clock.runUntil(vda.writeZeroes(300 * KiB, 200 * KiB));
+    await t.backup();
+    expect(Buffer.compare(await t.read("target"), await t.read("source"))).toBe(0);
+  });
+
   it("refuses a second one on the device, where the first one's filter is", async () => {
     const t = await simple(MiB);
     await t.disk("second", { size: MiB });
-    const first = await t.start({ speed: 10 });
+    const first = await t.start({ speed: 10, maxChunk: CLUSTER });
     await expect(t.start({ jobId: "b1", target: "second" })).rejects.toMatchObject({
       errno: "EBUSY",
     });
@@ -328,7 +373,7 @@ describe("a backup", () => {
 
   it("keeps the nodes it works with, and lets go of them", async () => {
     const t = await simple(MiB);
-    const job = await t.start({ speed: 10, filterNodeName: "filter" });
+    const job = await t.start({ speed: 10, maxChunk: CLUSTER, filterNodeName: "filter" });
     for (const node of ["source", "target", "filter"]) {
       await expect(t.graph.remove(node), node).rejects.toMatchObject({ errno: "EBUSY" });
     }
@@ -346,7 +391,7 @@ describe("a backup", () => {
     await t.disk("image", { size: MiB, seed: 1 });
     await t.graph.add({ driver: "raw", "node-name": "source", "read-only": true, file: "image" });
     await t.disk("target", { size: MiB });
-    const job = await t.start({ device: "source", speed: 10 });
+    const job = await t.start({ device: "source", speed: 10, maxChunk: CLUSTER });
     expect(() => t.device("image", "writer")).toThrow(/Permission conflict/);
     job.setSpeed(0);
     await t.end(job);
@@ -412,7 +457,7 @@ describe("a backup", () => {
   it("#126 lets a guest's write go on when it is cancelled while its target is away", async () => {
     for (const sync of ["full", "none"] as const) {
       const t = await simple();
-      const job = await t.start({ sync, speed: 10 });
+      const job = await t.start({ sync, speed: 10, maxChunk: CLUSTER });
       await t.clock.advance(10);
       t.hook("target", (_op, _offset, _bytes, signal) => sleep(t.clock, 3_600_000, signal));
       const write = t.vda.write(pattern(10, 2), 3 * MiB);

@@ -90,7 +90,7 @@ it("ends under writes that never stop, and is equal to its source", async () => 
   const t = await mirrorRig({ size: SIZE });
   await t.fill(t.disk);
   t.targetStore.delayMs = () => 2;
-  const job = await t.start();
+  const job = await t.start({ autoFinalize: false });
   let isOn = true;
   let n = 0;
   const writers = [1, 2, 3].map(async (salt) => {
@@ -104,7 +104,10 @@ it("ends under writes that never stop, and is equal to its source", async () => 
   await t.clock.advance(1000);
   await verbs.complete(job);
   for (let i = 0; i < 2000 && !job.completed; i++) await t.clock.advance(5);
-  await t.end(job);
+  expect(job.status).toBe("pending");
+  const [source, target] = [await t.contentOfRaw("top"), await t.contentOfRaw("target")];
+  expect(Buffer.compare(source, target)).toBe(0);
+  await t.clock.runUntil(verbs.finalize(job));
   isOn = false;
   await t.clock.runUntil(Promise.all(writers));
   expect(t.layers()).toEqual(["target"]);
@@ -195,6 +198,7 @@ describe("write-blocking", () => {
     await t.ready(job);
     const writes = t.targetStore.log.length;
     await t.clock.runUntil(t.disk.copyUp(0, 300_000));
+    await t.clock.runUntil(t.disk.write(new Uint8Array(5000), 400_000, { unchanged: true }));
     expect(t.targetStore.log.length).toBe(writes);
     expect(job.info()).toMatchObject({ "actively-synced": true });
     await pivot(t, job);

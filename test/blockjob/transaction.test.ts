@@ -43,3 +43,26 @@ it("leaves everything alone when the first one fails, and when there is none", a
   await runTransaction([]);
   expect(story).toEqual([]);
 });
+
+it("aborts and cleans all that was prepared, whatever goes wrong on the way", async () => {
+  const { actions, story } = recorder(["a", "b", "c", "d"], "d");
+  actions[1]!.abort = async () => {
+    throw new BlockError("EIO", "b cannot be taken back");
+  };
+  actions[2]!.clean = async () => {
+    throw new BlockError("EIO", "c cannot be cleaned");
+  };
+  await expect(runTransaction(actions)).rejects.toThrow("no d");
+  expect(story.join(", ")).toBe(
+    "prepare a, prepare b, prepare c, abort c, abort a, clean b, clean a",
+  );
+});
+
+it("commits and cleans all, and then tells what went wrong", async () => {
+  const { actions, story } = recorder(["a", "b", "c"]);
+  actions[2]!.commit = async () => {
+    throw new BlockError("EIO", "c cannot be committed");
+  };
+  await expect(runTransaction(actions)).rejects.toThrow("c cannot be committed");
+  expect(story.slice(3).join(", ")).toBe("commit b, commit a, clean c, clean b, clean a");
+});
