@@ -15,12 +15,15 @@ import type { RequestOptions } from "./driver.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
 import { passDown, placed, withBuffer } from "./request.ts";
-import { chainStatus } from "./status.ts";
+import { chainStatus, skipFilters } from "./status.ts";
 
 /** Most bytes in one buffer, unless a cluster is to be packed. */
 const PIECE_BYTES = 1 * MiB;
-/** Most bytes in all buffers of one mover. QEMU's 128 MiB would be much of a browser tab. */
-const MEMORY_BYTES = 32 * MiB;
+/**
+ * Most bytes in all buffers of one mover. More is slower: read a long time before it is written, a
+ * piece is in no cache any more (QEMU, which has several processors at it, takes 128 MiB).
+ */
+const MEMORY_BYTES = 8 * MiB;
 
 /** Whose doing a failure is. */
 export type CopySide = "source" | "target";
@@ -190,7 +193,7 @@ export class CopyMover {
   /** What the target packs at once; the clusters of a copy are made of whole ones. */
   get #packedCluster(): number {
     const { target, clusterSize } = this.#init;
-    return target.node.state.limits.clusterSize || clusterSize;
+    return skipFilters(target.node).state.limits.clusterSize || clusterSize;
   }
 
   async #discard(offset: number, bytes: number): Promise<void> {

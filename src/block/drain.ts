@@ -65,12 +65,14 @@ export class Drains {
     }
   }
 
-  /** A new root above drained nodes waits with the others. */
-  join(root: RootParent): void {
-    for (const drain of this.#running) {
-      if (!rootsAbove(drain.nodes).includes(root)) continue;
-      drain.roots.push(root);
-      root.drainedBegin();
+  /** Edges are new: roots that have come to stand above drained nodes wait with the others. */
+  joinNew(): void {
+    for (const { nodes, roots } of this.#running) {
+      for (const root of rootsAbove(nodes)) {
+        if (roots.includes(root)) continue;
+        roots.push(root);
+        root.drainedBegin();
+      }
     }
   }
 }

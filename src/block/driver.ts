@@ -284,6 +284,8 @@ export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
   readonly kind: "protocol" | "format" | "filter";
   /** Roles that blockdev-add must (true) or may (false) give. */
   readonly roles: Readonly<Partial<Record<ChildRole, boolean>>>;
+  /** It is about the very nodes that it stands on: what takes their place does not get it as a user. */
+  readonly staysAtChildren?: boolean;
   /** What blockdev-add calls a role where that is not the role's own name (blkdebug: `image`). */
   readonly roleMembers?: Readonly<Partial<Record<ChildRole, string>>>;
   /** How sure the driver is that these first bytes are its own: 0 no, 100 certain. */

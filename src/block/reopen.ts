@@ -133,9 +133,13 @@ async function changeState(node: BlockNode, readOnly: boolean): Promise<void> {
   );
 }
 
-/** What the node keeps its bytes in; a backing file is only ever read. */
+/** What the node writes to when it is written; a backing file is only ever read. */
 function ownChildren(node: BlockNode): readonly BlockNode[] {
-  const edges = [node.children.get("file"), node.children.get("data-file")];
+  const edges = [
+    node.children.get("file"),
+    node.children.get("data-file"),
+    node.children.get("log"),
+  ];
   return edges.flatMap((edge) => (edge ? [edge.node] : []));
 }
 

@@ -92,7 +92,10 @@ export class CopiedDisk implements SnapshotAccess {
     // In the same turn, so that whoever replaces it from now on waits.
     const hold = await readers.acquire(offset, run.bytes, false, signal);
     try {
-      return await ask(source, offset, run.bytes);
+      const done = await ask(source, offset, run.bytes);
+      // Once it is broken writes wait for nobody: this may be what they have written.
+      this.#checkWhole();
+      return done;
     } finally {
       readers.release(hold);
     }

@@ -34,7 +34,7 @@ export const copyOnRead: BlockDriver<CopyOnReadOptions> = {
   /** Copies are writes that change nothing; all else is as the users of the filter want it. */
   childPermissions(_role, above, readOnly) {
     return {
-      take: above.take | Perm.consistentRead | (readOnly ? Perm.none : Perm.writeUnchanged),
+      take: above.take | (readOnly ? Perm.none : Perm.writeUnchanged),
       share: above.share | Perm.consistentRead | Perm.writeUnchanged,
     };
   },

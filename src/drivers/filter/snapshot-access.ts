@@ -8,12 +8,15 @@
 
 import { assert, BlockError } from "../../base/errors.ts";
 import type { BlockDriver, SnapshotAccess } from "../../block/driver.ts";
+import type { BlockNode } from "../../block/node.ts";
 import { Perm } from "../../block/permissions.ts";
 
 export const snapshotAccess: BlockDriver = {
   name: "snapshot-access",
   kind: "format",
   roles: { file: true },
+  // A filter that is put in above has the snapshot of another moment.
+  staysAtChildren: true,
   openOptions: {},
 
   childPermissions: () => ({ take: Perm.consistentRead, share: Perm.all }),
@@ -21,7 +24,13 @@ export const snapshotAccess: BlockDriver = {
   async open({ children, nodeName }) {
     const { file } = children;
     assert(file, "blockdev-add gives snapshot-access a file");
-    snapshot(); // Now, not at the first read.
+    const opened = file.node.state.snapshotAccess;
+    if (!opened) throw noSnapshot(file.node);
+    /** Each time anew: the job whose filter it was may have ended, and have stood over another one. */
+    const snapshot = (): SnapshotAccess => {
+      if (file.node.state.snapshotAccess === opened) return opened;
+      throw noSnapshot(file.node);
+    };
 
     return {
       limits: { requestAlignment: 1, clusterSize: 0, growable: false },
@@ -33,12 +42,9 @@ export const snapshotAccess: BlockDriver = {
         throw new BlockError("ENOTSUP", `Node '${nodeName}' is a snapshot: it cannot be written`);
       },
     };
-
-    /** Each time anew: the job whose filter it was may have ended. */
-    function snapshot(): SnapshotAccess {
-      const { node } = file!;
-      if (node.state.snapshotAccess) return node.state.snapshotAccess;
-      throw new BlockError("ENOTSUP", `Node '${node.name}' keeps no snapshot that could be read`);
-    }
   },
 };
+
+function noSnapshot(node: BlockNode): BlockError {
+  return new BlockError("ENOTSUP", `Node '${node.name}' keeps no snapshot that could be read`);
+}

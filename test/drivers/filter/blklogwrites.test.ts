@@ -29,6 +29,26 @@ async function logged(options: object = {}, size = SIZE) {
   return { ...rig, disk, logOf, log: async () => readLog(await logOf()) };
 }
 
+describe("reopening", () => {
+  it("gives a node that was opened read-only the right to write, and its log too", async () => {
+    const rig = await filterRig();
+    const store = (name: string) => ({ driver: "memory", "node-name": name, size: SIZE });
+    const logged = { driver: "blklogwrites", file: store("data"), log: store("log") };
+    const node = await rig.graph.add({ ...logged, "node-name": "disk", "read-only": true });
+    const modes = () => ["disk", "data", "log"].map((name) => rig.graph.get(name).readOnly);
+    expect(modes()).toEqual([true, true, true]);
+    await rig.graph.reopen(node, { readOnly: false });
+    const disk = rig.device("disk");
+    await disk.write(filled(512, 7), 0);
+    await rig.graph.closeBackend(disk);
+    await rig.graph.reopen(node, { readOnly: true });
+    expect(modes()).toEqual([true, true, true]);
+    const bytes = new Uint8Array(SIZE);
+    await rig.graph.get("log").state.pread!(bytes, 0, {});
+    expect(readLog(bytes).entries.map(({ offset }) => offset)).toEqual([0, 0]);
+  });
+});
+
 describe("the log", () => {
   it("has an entry for each change, none for reads, and counts them at a flush", async () => {
     const { disk, log, logOf } = await logged();

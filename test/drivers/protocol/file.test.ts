@@ -1,4 +1,4 @@
-import { mkdtemp, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -46,6 +46,24 @@ describe("fileDriver", () => {
     await state.close?.();
     expect((await stat(filename)).size).toBe(2 ** 40 + 2 ** 30);
     expect((await stat(filename)).blocks).toBe(0);
+  });
+
+  it("does not go on with another file of that name, nor with a changed one", async () => {
+    const filename = join(directory, "mine");
+    await writeFile(filename, noise(5000));
+    const state = await opened(filename, true);
+    await rename(filename, join(directory, "moved"));
+    await writeFile(filename, noise(5000, 2));
+    await failure(state.reopen!(false), "ESTALE");
+    await rename(join(directory, "moved"), filename);
+    await truncate(filename, 6000);
+    await failure(state.reopen!(false), "ESTALE");
+    await rm(filename);
+    await failure(state.reopen!(false), "ENOENT");
+    const buf = new Uint8Array(5000);
+    await state.pread!(buf, 0, {});
+    expect(buf).toEqual(noise(5000));
+    await state.close?.();
   });
 
   it("empties what was there when it creates", async () => {

@@ -1,6 +1,12 @@
 /**
- * Other names in the header: the first cluster is written anew, with everything in it that we do
- * not know kept as it is.
+ * Other names in the header, with everything in the first cluster that we do not know kept as it is.
+ *
+ *     │ sector 0                           │ sector 1, 2, …                        │
+ *     │ header │ extensions │ 0 │ 0 │                    │ old name │ new name     │
+ *          └── name's offset and length ─────────────────────┴──▶ ────┘
+ *
+ * A crash may tear a write between sectors, and an overlay with half a name has lost its disk. So a
+ * new name goes where nothing is, is flushed, and then one sector switches to it.
  */
 
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
@@ -46,7 +52,82 @@ export async function changeBackingFile(
   if (name !== null && format !== null) {
     list.unshift(textExtension(ExtensionType.backingFormat, format));
   }
-  await rewriteNames(image, list, name);
+  // The names of features are a courtesy: left out where they would not fit the sector.
+  const plain = list.filter(({ type }) => type !== ExtensionType.featureNames);
+  const fitting = [list, plain].find((one) => isSwitchedInOne(image, one));
+  const nameAt = fitting && placeFor(image, fitting, name);
+  if (nameAt === undefined) await rewriteNames(image, list, name);
+  else await switchNames(image, fitting!, name, nameAt);
+}
+
+/** Whether these extensions differ from those there are in the first sector only. */
+function isSwitchedInOne(image: Image, list: readonly Extension[]): boolean {
+  const now = extensionBytes(image, image.extensions.list);
+  const next = extensionBytes(image, list);
+  const within = SECTOR_BYTES - image.header.headerBytes;
+  if (next.length <= within) return true;
+  return next.length === now.length && next.every((byte, i) => i < within || byte === now[i]);
+}
+
+/** With the end mark. */
+function extensionBytes({ header, layout }: Image, list: readonly Extension[]): Uint8Array {
+  return serializeTail(list, null, header.headerBytes, layout.clusterBytes).bytes;
+}
+
+/** Where a name overwrites nothing that still counts; undefined if there is no such place. */
+function placeFor(
+  image: Image,
+  list: readonly Extension[],
+  name: string | null,
+): number | undefined {
+  if (name === null) return 0;
+  const { headerBytes, backingNameOffset, backingNameBytes } = image.header;
+  const bytes = new TextEncoder().encode(name).length;
+  const end = headerBytes + extensionBytes(image, list).length;
+  if (end + bytes <= SECTOR_BYTES) return end;
+  const oldEnd = headerBytes + extensionBytes(image, image.extensions.list).length;
+  const first = alignUp(Math.max(end, oldEnd, SECTOR_BYTES), 8);
+  const afterOld = alignUp(Math.max(first, backingNameOffset + backingNameBytes), 8);
+  const at = first + bytes <= backingNameOffset ? first : afterOld;
+  return at + bytes <= image.layout.clusterBytes ? at : undefined;
+}
+
+/** The name first, then the sector that leads to it. Caller holds the mutex. */
+async function switchNames(
+  image: Image,
+  list: readonly Extension[],
+  name: string | null,
+  nameAt: number,
+): Promise<void> {
+  const { layout, file } = image;
+  const { headerBytes } = image.header;
+  const text = new TextEncoder().encode(name ?? "");
+  await image.beginChange();
+  await image.epoch.run();
+
+  const end = Math.max(
+    SECTOR_BYTES,
+    nameAt + text.length,
+    Math.min(layout.clusterBytes, file.length),
+  );
+  const bytes = new Uint8Array(end);
+  await file.read(bytes, 0);
+  const tail = extensionBytes(image, list);
+  bytes.fill(0, headerBytes, SECTOR_BYTES);
+  bytes.set(tail, headerBytes);
+  bytes.set(text, nameAt);
+  writeU64(bytes, 8, nameAt);
+  writeU32(bytes, 16, text.length);
+  // What will be read of it, before it is there to be read.
+  const header = parseHeader(bytes);
+  const extensions = parseExtensions(bytes, header);
+  if (nameAt >= SECTOR_BYTES) {
+    await file.write(text, nameAt);
+    await file.flush();
+  }
+  await decisive(image, () => file.write(bytes.subarray(0, SECTOR_BYTES), 0));
+  image.header = header;
+  image.extensions = extensions;
 }
 
 /**

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { MiB } from "../../../../src/base/bytes.ts";
+import type { BlockBackend } from "../../../../src/block/backend.ts";
 import type { Graph } from "../../../../src/block/graph.ts";
 import type { BlockNode } from "../../../../src/block/node.ts";
 import { Perm } from "../../../../src/block/permissions.ts";
@@ -29,6 +30,11 @@ describe.skipIf(!hasQemu)("a qcow2 image reopened", () => {
       const offset = round * (1 * MiB + 4321);
       await writing(graph, node, (write) => write(piece, offset));
       model.set(piece, offset);
+      // Refcounts that go down come last of all.
+      await writing(graph, node, (_write, backend) => backend.discard(offset + 4321, 200_000));
+      const start = Math.ceil((offset + 4321) / 4096) * 4096;
+      const end = Math.floor((offset + 4321 + 200_000) / 4096) * 4096;
+      model.fill(0, start, end);
       await graph.reopen(node, { readOnly: true });
       // The real one reads it while we still have it open.
       expect(qemuCheck(folder, "a.qcow2").status).toBe(0);
@@ -92,11 +98,14 @@ async function opened(name: string, readOnly = false): Promise<{ graph: Graph; n
 async function writing(
   graph: Graph,
   node: BlockNode,
-  work: (write: (buf: Uint8Array, offset: number) => Promise<void>) => Promise<void>,
+  work: (
+    write: (buf: Uint8Array, offset: number) => Promise<void>,
+    backend: BlockBackend,
+  ) => Promise<void>,
 ): Promise<void> {
   const permissions = { take: Perm.consistentRead | Perm.write, share: Perm.all };
   const backend = graph.openBackend(node, { name: "w", description: "w", permissions });
-  await work((buf, offset) => backend.write(buf, offset));
+  await work((buf, offset) => backend.write(buf, offset), backend);
   await graph.closeBackend(backend);
 }
 

@@ -1,0 +1,217 @@
+/**
+ * Opens nodes with all that is nested in their options, and closes them with all that was theirs.
+ * Opening is all or nothing; what cannot be closed well is gone all the same.
+ */
+
+import type { Bell } from "../base/bell.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import { settleAll } from "../base/settle.ts";
+import type { BlockChild } from "./child.ts";
+import type { BlockDriver, ChildRole, Children, World } from "./driver.ts";
+import type { Links } from "./links.ts";
+import { BlockNode } from "./node.ts";
+import type { NodeTable } from "./node-table.ts";
+import { type BlockdevOptions, type BlockdevRef, checkOptions } from "./options.ts";
+import { loadBitmaps, storeBitmaps } from "./persistent-bitmaps.ts";
+import type { ThrottleGroups } from "./throttle-group.ts";
+
+/** Deeper nesting of nodes than this is taken for a mistake, or an attack on the stack. */
+const CHAIN_NODES_MAX = 200;
+
+/** What a node has from whoever opens it. */
+export interface Inherited {
+  readonly readOnly: boolean;
+  readonly monitorOwned: boolean;
+  readonly implicit?: boolean;
+  /** Nodes above it in the same options. */
+  readonly depth?: number;
+}
+
+/** What the graph has for it. */
+export interface OpenerInit {
+  readonly world: World;
+  readonly throttleGroups: ThrottleGroups;
+  readonly quietBell: Bell;
+  readonly table: NodeTable;
+  readonly links: Links;
+  /** @throws BlockError EINVAL */
+  driver(name: string): BlockDriver;
+  /** @throws BlockError EEXIST if something else than a node has the name */
+  checkName(name: string): void;
+}
+
+export class Opener {
+  readonly #init: OpenerInit;
+
+  constructor(init: OpenerInit) {
+    this.#init = init;
+  }
+
+  /** @throws BlockError as Graph.add(); nothing is left open then */
+  async open(
+    options: BlockdevOptions,
+    inherited: Inherited,
+    signal?: AbortSignal,
+    driver = this.#init.driver(options.driver),
+  ): Promise<BlockNode> {
+    const { table, world, throttleGroups } = this.#init;
+    const { own, roles, readOnly, ...checked } = check(driver, options, inherited);
+    const node = new BlockNode({
+      ...checked,
+      name: this.#freeName(checked.nodeName),
+      driver,
+      world,
+      readOnly: readOnly ?? inherited.readOnly,
+      quietBell: this.#init.quietBell,
+      implicit: inherited.implicit ?? false,
+      monitorOwned: inherited.monitorOwned,
+      followsParent: !inherited.monitorOwned && readOnly === undefined,
+      options: own,
+    });
+    table.beginOpening(node);
+    try {
+      for (const [role, reference] of roles) {
+        if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);
+      }
+      const state = await driver.open({
+        world,
+        options: own as never,
+        throttleGroups,
+        nodeName: node.name,
+        readOnly: node.readOnly,
+        children: liveChildren(node),
+        ...(signal && { signal }),
+      });
+      node.setState(state);
+      checkBackingIsDecided(node, roles);
+      await loadBitmaps(node);
+      return node;
+    } catch (error) {
+      await this.#giveUp(node);
+      throw error;
+    } finally {
+      table.endOpening(node);
+    }
+  }
+
+  #freeName(wanted: string | undefined): string {
+    const name = this.#init.table.freeName(wanted);
+    if (wanted !== undefined) this.#init.checkName(wanted);
+    return name;
+  }
+
+  async #openChild(
+    parent: BlockNode,
+    role: ChildRole,
+    reference: BlockdevRef,
+    { depth = 0 }: Inherited,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { links } = this.#init;
+    if (typeof reference === "string") {
+      links.add(parent, role, this.#find(reference));
+      return;
+    }
+    const readOnly = role === "backing" || parent.readOnly;
+    const inherited = { readOnly, monitorOwned: false, depth: depth + 1 };
+    const child = await this.open(reference, inherited, signal);
+    try {
+      links.add(parent, role, child);
+    } catch (error) {
+      await this.#giveUp(child);
+      throw error;
+    }
+  }
+
+  /** The first failure is the one to tell; nothing has been written that a close could lose. */
+  async #giveUp(node: BlockNode): Promise<void> {
+    try {
+      await this.close(node, false);
+    } catch (later) {
+      if (!(later instanceof BlockError)) throw later;
+    }
+  }
+
+  #find(name: string): BlockNode {
+    const node = this.#init.table.find(name);
+    if (node) return node;
+    throw new BlockError("ENOENT", `Cannot find node '${name}'`);
+  }
+
+  /**
+   * Takes a node that nobody uses out of the graph, at once, and closes it; then its children, if they
+   * were its own.
+   *
+   * @throws BlockError what closing them throws; they are gone all the same
+   */
+  async close(node: BlockNode, keepsBitmaps = true): Promise<void> {
+    const { table } = this.#init;
+    assert(node.parents.size === 0, "only unused nodes are closed");
+    table.beginClosing(node);
+    try {
+      if (node.isOpen) await closeState(node, keepsBitmaps);
+    } finally {
+      table.endClosing(node);
+      const edges = [...node.children.values()];
+      node.children.clear();
+      // All of them, whatever becomes of one: an edge that stays would hold its node for ever.
+      await settleAll(edges.map((edge) => this.detach(edge)));
+    }
+  }
+
+  /** Closes a node that nobody uses, unless it is the monitor's, or on its way out already. */
+  async closeUnused(node: BlockNode): Promise<void> {
+    const isUnused = node.parents.size === 0 && !node.monitorOwned;
+    if (isUnused && !this.#init.table.isGone(node)) await this.close(node);
+  }
+
+  /** Takes away an edge whose user is gone, and closes what was only there for it. */
+  async detach(edge: BlockChild): Promise<void> {
+    const { node } = edge;
+    node.parents.delete(edge);
+    if (node.parents.size === 0 && !node.monitorOwned) await this.close(node);
+    else this.#init.links.refreshPermissions([node]);
+  }
+}
+
+/** @throws BlockError EINVAL */
+function check(driver: BlockDriver, options: BlockdevOptions, inherited: Inherited) {
+  const { depth = 0, monitorOwned, implicit = false } = inherited;
+  if (depth > CHAIN_NODES_MAX) {
+    throw new BlockError("EINVAL", `Options nest deeper than ${CHAIN_NODES_MAX} nodes`);
+  }
+  const checked = checkOptions(driver, options);
+  if (checked.nodeName !== undefined || !monitorOwned || implicit) return checked;
+  throw new BlockError("EINVAL", "Parameter 'node-name' is missing: it must be given for a root");
+}
+
+/** A name inside an image is never followed: whoever opens it says what stands below. */
+function checkBackingIsDecided(
+  node: BlockNode,
+  roles: ReadonlyMap<ChildRole, BlockdevRef | null>,
+): void {
+  const name = node.state.info?.()["backing-filename"];
+  if (name === undefined || roles.has("backing")) return;
+  throw new BlockError(
+    "EINVAL",
+    `The image of node '${node.name}' has the backing file '${name}'. Names inside images are not ` +
+      "followed: give 'backing' as a node or its options, or null to open the image without",
+  );
+}
+
+async function closeState(node: BlockNode, keepsBitmaps: boolean): Promise<void> {
+  try {
+    if (keepsBitmaps && !node.readOnly) await storeBitmaps(node);
+  } finally {
+    await node.state.close?.();
+  }
+}
+
+/** The edges as the graph has them at any moment: a driver keeps this, and jobs change backings. */
+function liveChildren(node: BlockNode): Children {
+  const roles: readonly ChildRole[] = ["file", "data-file", "backing", "target", "log"];
+  const live = {};
+  for (const role of roles)
+    Object.defineProperty(live, role, { get: () => node.children.get(role) });
+  return live;
+}
