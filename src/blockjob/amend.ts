@@ -54,12 +54,11 @@ export function startAmend(services: BlockJobServices, request: AmendOptions): J
       type: "amend",
       async run({ progress }) {
         progress.setRemaining(1);
-        if (graph.find(nodeName) !== node) {
-          throw new BlockError("ENOENT", `Node '${nodeName}' has been closed`);
-        }
+        checkThere();
         await holding(graph, [node], `job '${jobId}'`, () =>
           graph.drained([node], async () => {
-            // It may have been reopened while that was waited for.
+            // It may have been closed or reopened while that was waited for.
+            checkThere();
             if (node.readOnly) throw readOnlyError(node);
             assert(node.state.amend, "a node can be amended as long as it is open");
             await node.state.amend(own, { force });
@@ -71,4 +70,9 @@ export function startAmend(services: BlockJobServices, request: AmendOptions): J
   });
   job.start();
   return job;
+
+  function checkThere(): void {
+    if (graph.find(nodeName) === node) return;
+    throw new BlockError("ENOENT", `Node '${nodeName}' has been closed`);
+  }
 }

@@ -76,7 +76,7 @@ export interface BlockJobInfo {
 }
 
 /** Lets others have a turn at least this often. */
-const SLICE_MS = 10;
+const SLICE_MS = 5;
 /** Waits between tries of what the policy `ignore` has to try again: from .. to, doubling. */
 const BACK_OFF_MS = 10;
 const BACK_OFF_MAX_MS = 1000;
@@ -199,22 +199,25 @@ export class BlockJob extends Job {
     for (const edge of this.#frozen.splice(0)) edge.frozen--;
   }
 
-  /**
-   * Lets go of all nodes. For the driver's clean(); harmless when called twice.
-   *
-   * A node that only the job used is closed with that, and its store may fail: too late for the
-   * job's result, which does not rest on it, as a job flushes what it answers for. It is told.
-   */
+  /** Lets go of all nodes. For the driver's clean(); harmless when called twice. */
   async releaseNodes(): Promise<void> {
     this.thaw();
     for (const node of this.#blocked.splice(0)) node.blockers.delete(this.#blocker);
     for (const backend of this.#backends.splice(0)) {
-      try {
-        await this.#services.graph.closeBackend(backend);
-      } catch (error) {
-        if (!(error instanceof BlockError)) throw error;
-        this.#tellError(error, "target", "report");
-      }
+      await this.close(() => this.#services.graph.closeBackend(backend));
+    }
+  }
+
+  /**
+   * Closes nodes that nobody needs any more, after the job's work. Their stores may fail: too late
+   * for the job's result, which does not rest on it, as a job flushes what it answers for. It is told.
+   */
+  async close(nodes: () => Promise<void>): Promise<void> {
+    try {
+      await nodes();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      this.#tellError(error, "target", "report");
     }
   }
 
@@ -261,11 +264,21 @@ export class BlockJob extends Job {
    * @param isUrgent see sleepOff(); wake the job with endSleep(). No request may follow such a turn
    */
   async turn(isUrgent?: () => boolean): Promise<void> {
-    if (this.#debt.delay(0, this.clock.now()) > 0) await sleepOff(this, this.#debt, isUrgent);
-    else if (this.clock.now() >= this.#sliceEndMs) await this.clock.yield();
-    else return this.pausePoint();
-    this.#sliceEndMs = this.clock.now() + SLICE_MS;
-    await this.pausePoint();
+    // Again after a pause: while the job stood still, a limit may have been set.
+    do {
+      if (this.#isInDebt) {
+        await sleepOff(this, this.#debt, isUrgent);
+        this.#sliceEndMs = this.clock.now() + SLICE_MS;
+      } else if (this.clock.now() >= this.#sliceEndMs) {
+        await this.clock.yield();
+        this.#sliceEndMs = this.clock.now() + SLICE_MS;
+      }
+      await this.pausePoint();
+    } while (this.#isInDebt && !this.cancelled && !isUrgent?.());
+  }
+
+  get #isInDebt(): boolean {
+    return this.#debt.delay(0, this.clock.now()) > 0;
   }
 
   /** Charges the bytes of a request that starts now to the speed limit. */

@@ -17,6 +17,7 @@ import { chainOf, skipFilters } from "../block/status.ts";
 import { formatFor, nameFor } from "./backing-names.ts";
 import type { Commit } from "./commit.ts";
 import { overlaysAbove } from "./commit-plan.ts";
+import { protect, withWritable } from "./writable.ts";
 
 interface Label {
   readonly name: string | null;
@@ -108,14 +109,11 @@ async function relabelAll(commit: Commit): Promise<(error: unknown) => Promise<u
 }
 
 /** In the header, and for good. A read-only overlay is made writable for that long. */
-async function relabel(graph: Graph, overlay: BlockNode, label: Label): Promise<void> {
-  const wasReadOnly = overlay.readOnly;
-  if (wasReadOnly) await graph.reopen(overlay, { readOnly: false });
-  try {
+function relabel(graph: Graph, overlay: BlockNode, label: Label): Promise<void> {
+  return withWritable(graph, overlay, async (wasReadOnly) => {
     await overlay.state.changeBackingFile?.(label.name, label.format);
-  } finally {
-    if (wasReadOnly) await graph.reopen(overlay, { readOnly: true });
-  }
+    if (wasReadOnly) await protect(graph, overlay);
+  });
 }
 
 function labelOf(overlay: BlockNode): Label {

@@ -35,6 +35,11 @@ export class CopyWindow<Task extends CopyTask = CopyTask> {
     return this.#running.size === 0;
   }
 
+  /** Somebody has to decide on what failed before the work is done. */
+  get hasFailed(): boolean {
+    return this.#failed.length > 0;
+  }
+
   /** Begins a copy. Wait for room() first. */
   start(task: Task): void {
     const running = this.#copy(task).then(

@@ -12,6 +12,7 @@ import type { BlockDriver } from "../block/driver.ts";
 import { Perm } from "../block/permissions.ts";
 import { Job } from "../job/job.ts";
 import type { BlockJobServices } from "./block-job.ts";
+import { checkFileUnused } from "./image-name.ts";
 
 export interface CreateOptions {
   readonly jobId: string;
@@ -43,8 +44,10 @@ export function startCreate(services: BlockJobServices, { jobId, options }: Crea
       async run(running) {
         running.progress.setRemaining(1);
         const context = { world: graph.world, options: own as never, signal: running.signal };
-        if (file === undefined) await create.call(driver, context);
-        else await createInto(file, running);
+        if (file === undefined) {
+          checkFileUnused(graph, driver, own);
+          await create.call(driver, context);
+        } else await createInto(file, running);
         running.progress.workDone(1);
 
         async function createInto(name: string, current: Job): Promise<void> {

@@ -1,5 +1,6 @@
 /** Nodes that must stay for a while, whoever wants to remove them. */
 
+import { settleAll } from "../base/settle.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import type { Graph } from "../block/graph.ts";
 import type { BlockNode } from "../block/node.ts";
@@ -18,11 +19,13 @@ export async function holding<T>(
   description: string,
   work: () => Promise<T>,
 ): Promise<T> {
-  const backends = nodes.map((node) => hold(graph, node, description));
+  const backends: BlockBackend[] = [];
   try {
+    for (const node of nodes) backends.push(hold(graph, node, description));
     return await work();
   } finally {
-    for (const backend of backends) await graph.closeBackend(backend);
+    // All of them, whatever becomes of one.
+    await settleAll(backends.map((backend) => graph.closeBackend(backend)));
   }
 }
 

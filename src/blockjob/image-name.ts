@@ -80,13 +80,9 @@ export async function createImage(
     if (member in createOptions) continue;
     throw new BlockError("EINVAL", `Format '${format}' has no '${member}'`);
   }
-  // Not every store knows by itself: to empty the file of a disk in use would be the end of it.
-  const user = graph.nodes.find((node) => isOn(node, store));
-  if (user) {
-    throw new BlockError("EBUSY", `Node '${user.name}' has '${store.name}' open already`);
-  }
   const { world } = graph;
   const file = { [store.member]: store.name, size: 0 };
+  checkFileUnused(graph, store.driver, file);
   await store.driver.create?.({ world, options: file as never });
   const node = await graph.addForUsers(store.options);
   const backend = graph.openBackend(node, {
@@ -101,7 +97,23 @@ export async function createImage(
   }
 }
 
-function isOn(node: BlockNode, store: StoreName): boolean {
-  if (node.driver !== store.driver) return false;
-  return (node.options as Readonly<Record<string, unknown>>)[store.member] === store.name;
+/**
+ * Not every store knows by itself: to empty the file of a disk in use would be the end of it.
+ *
+ * @param options the store's members of blockdev-create
+ * @throws BlockError EBUSY if a node has the file, also one that is being opened or closed
+ */
+export function checkFileUnused(
+  graph: Graph,
+  driver: BlockDriver,
+  options: Readonly<Record<string, unknown>>,
+): void {
+  const member = nameMember(driver);
+  if (!member) return;
+  const name = options[member];
+  const user = graph.nodesWithStores.find((node) => {
+    const own = node.options as Readonly<Record<string, unknown>>;
+    return node.driver === driver && own[member] === name;
+  });
+  if (user) throw new BlockError("EBUSY", `Node '${user.name}' has '${name}' open already`);
 }

@@ -83,17 +83,26 @@ export async function applySnapshot(
   try {
     await store.apply(id);
   } finally {
+    // A bitmap that came in meanwhile does not know what had been changed before it.
+    forNodeAndUsers(node, ({ bitmaps }) => {
+      for (const bitmap of bitmaps.all()) if (bitmap.recording) bitmap.setAll();
+    });
     await graph.closeBackend(backend);
   }
 }
 
 /** What comes back with a snapshot is no write that a bitmap could tell of. */
 export function checkUnrecorded(node: BlockNode): void {
-  if (!node.bitmaps.isEmpty) {
-    throw new BlockError("EBUSY", `Node '${node.name}' has dirty bitmaps: remove them first`);
-  }
+  forNodeAndUsers(node, ({ name, bitmaps }) => {
+    if (bitmaps.isEmpty) return;
+    throw new BlockError("EBUSY", `Node '${name}' has dirty bitmaps: remove them first`);
+  });
+}
+
+function forNodeAndUsers(node: BlockNode, visit: (node: BlockNode) => void): void {
+  visit(node);
   for (const { parent } of node.parents) {
-    if ("bitmaps" in parent) checkUnrecorded(parent);
+    if ("bitmaps" in parent) forNodeAndUsers(parent, visit);
   }
 }
 
@@ -157,10 +166,11 @@ export async function deleteInternalSnapshot(
   wanted: Wanted,
 ): Promise<SnapshotInfo> {
   const { id, name } = wanted;
+  const first = graph.getDeviceOrNode(device);
   if (id === undefined && name === undefined) {
     throw new BlockError("EINVAL", "One of the parameters 'id' and 'name' must be given");
   }
-  snapshotHome(graph.getDeviceOrNode(device)); // Refused without anybody being held up.
+  snapshotHome(first); // Refused without anybody being held up.
   const still = await standStill(graph, device, "deleting a snapshot");
   try {
     const { store } = snapshotHome(still.node);

@@ -9,7 +9,7 @@
  * few; order, policies and limits are the same.
  */
 
-import { alignDown, KiB, MiB } from "../base/bytes.ts";
+import { alignDown, alignUp, KiB, MiB } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { BlockJob } from "./block-job.ts";
 import { type CopyTask, CopyWindow } from "./copy-window.ts";
@@ -112,14 +112,15 @@ export class LinearCopy {
     const task = this.#retry.shift() ?? (await this.#nextTask());
     if (task) {
       await this.#window.room();
-      this.#job.charge(task.bytes);
+      this.#job.charge(this.#cost(task));
       this.#window.start(task);
       return true;
     }
     if (this.#offset < this.#work.length || this.#isBackOffDue) return true;
-    if (!this.#window.isIdle) {
+    // Its failures come first, those of a copy that has ended while we looked for more as well.
+    if (!this.#window.isIdle || this.#window.hasFailed) {
       await this.#window.drain();
-      return true; // Its failures come first.
+      return true;
     }
     // Here, so that a store that is full by now is the policy's matter and not prepare()'s.
     return this.#unflushedBytes > 0 ? this.#flush() : false;
@@ -149,6 +150,13 @@ export class LinearCopy {
     const task = { offset: this.#offset, bytes, action: this.#action, isRetry: false };
     this.#offset += bytes;
     return task;
+  }
+
+  /** Bytes that move for a task: whole clusters, up to the end of the disk. */
+  #cost({ offset, bytes }: LinearTask): number {
+    const { granule, length } = this.#work;
+    const end = Math.min(alignUp(offset + bytes, granule), Math.max(length, offset + bytes));
+    return end - alignDown(offset, granule);
   }
 
   /** Most bytes of the next chunk. */

@@ -84,6 +84,15 @@ export class MirrorDirty {
 
   /** The first dirty area of offset .. end-1, cut off at `maxBytes`. */
   next(offset: number, end: number, maxBytes: number): CopyTask | null {
-    return this.bitmap.nextDirtyArea(offset, Math.min(end, this.length), maxBytes);
+    const stop = Math.min(end, this.length);
+    const area = this.bitmap.nextDirtyArea(offset, stop, maxBytes);
+    if (!area || !this.#touched) return area;
+    // Whole clusters at once where that is possible: else the target would have to fill them up.
+    const size = this.#clusterBytes;
+    this.touch(area.offset, area.bytes);
+    const start = Math.max(offset, alignDown(area.offset, size));
+    const whole = this.bitmap.nextDirtyArea(start, stop, maxBytes)!;
+    const bytes = alignDown(whole.offset + whole.bytes, size) - whole.offset;
+    return bytes > 0 ? { offset: whole.offset, bytes } : whole;
   }
 }

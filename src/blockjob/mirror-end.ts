@@ -53,21 +53,21 @@ export async function endMirror(mirror: Mirror, job: BlockJob, isPivot: boolean)
   const { graph, filter, run } = mirror;
   mirror.tap.writes?.stop();
   const section = run?.section ?? (await graph.drain(mirror.nodes));
-  let letGo = async () => {};
+  let closeOld = async () => {};
   try {
     mirror.tap.writes = null;
     mirror.data.bitmaps.remove(mirror.bitmap);
     job.thaw();
     for (const hold of mirror.holds.splice(0)) await job.removeNode(hold);
     try {
-      if (isPivot) letGo = await pivot(mirror);
+      if (isPivot) closeOld = await pivot(mirror);
     } finally {
       await graph.removeFilter(filter);
     }
   } finally {
     section.end();
   }
-  await letGo();
+  await job.close(closeOld);
 }
 
 /** @returns to be called after the drained section */

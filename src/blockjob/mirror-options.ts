@@ -3,8 +3,9 @@
  * blockdev.c, mirror_start_job() in block/mirror.c). Nothing here changes anything.
  */
 
-import { alignDown, alignUp, KiB, MiB } from "../base/bytes.ts";
+import { alignDown, alignUp, MiB } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
+import { defaultGranularity } from "../block/bitmap-list.ts";
 import type { Graph } from "../block/graph.ts";
 import { getLength } from "../block/io.ts";
 import { BlockNode } from "../block/node.ts";
@@ -186,10 +187,4 @@ export function mirrorSizes(
   const bufferBytes = alignUp(bufSize || BUFFER_BYTES, granule);
   const most = Math.max(alignDown(Math.floor(bufferBytes / 16), granule), CHUNK_BYTES_MIN);
   return { granularity: granule, bufferBytes, chunkBytes: Math.min(most, bufferBytes) };
-}
-
-function defaultGranularity(target: BlockNode): number {
-  const { clusterSize } = skipFilters(target).state.limits;
-  if (clusterSize === 0) return 64 * KiB;
-  return Math.min(Math.max(clusterSize, 4 * KiB), 64 * KiB);
 }

@@ -12,7 +12,7 @@
  *                 the end; the source stays drained until the job is finalized
  */
 
-import { MiB } from "../base/bytes.ts";
+import { alignDown, MiB } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { DrainedSection } from "../block/drain.ts";
 import type { BlockNode } from "../block/node.ts";
@@ -168,16 +168,23 @@ export class MirrorRun {
   async #finishCopies(): Promise<boolean> {
     const { job, disks, copies } = this.#init;
     if (job.cancelled || !this.#isAlmostSame()) return false;
-    job.charge(disks.dirty.bytes);
-    while (!disks.dirty.isClean && !copies.hasFailed && !job.cancelled) {
-      const room = Math.min(copies.room, this.#chunkBytes);
+    // Clusters that have to be copied as a whole can make it more than it looked.
+    let left = this.#chunkBytes;
+    while (!disks.dirty.isClean && left > 0 && !copies.hasFailed && !job.cancelled) {
+      const room = Math.min(copies.room, left);
       const task = room > 0 ? copies.next(room) : null;
-      if (task) copies.start(task);
-      else await copies.oneEnded();
+      if (!task) {
+        await copies.oneEnded();
+        continue;
+      }
+      this.#tellProgress(); // Or more would be done than there was to do.
+      job.charge(task.bytes);
+      copies.start(task);
+      left = alignDown(left - task.bytes, disks.dirty.granularity);
     }
     await copies.drain();
     this.#tellProgress();
-    if (copies.hasFailed || job.cancelled) return false;
+    if (!disks.dirty.isClean || copies.hasFailed || job.cancelled) return false;
     // A job that the user wants to stand still does not end: it goes on from here when resumed.
     return (await this.#flush()) && !job.cancelled && !job.userPaused;
   }

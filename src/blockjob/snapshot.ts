@@ -129,8 +129,12 @@ function startJob(
         progress.setRemaining(1);
         const nodes = homesOf(services, options).map(({ node }) => node);
         await holding(graph, nodes, `job '${options.jobId}'`, () =>
-          // While that is waited for, a job may begin, or a node become read-only.
-          graph.drained(nodes, () => work(homesOf(services, options))),
+          graph.drained(nodes, () => {
+            // While that is waited for, a job may begin, or a node become read-only.
+            const homes = homesOf(services, options);
+            checkDrained(homes, nodes);
+            return work(homes);
+          }),
         );
         progress.workDone(1);
       },
@@ -155,6 +159,13 @@ function homesOf(
     homes.set(home.node, home);
   }
   return [...homes.values()];
+}
+
+/** A filter that was named may have come to stand on another disk. */
+function checkDrained(homes: readonly SnapshotHome[], drained: readonly BlockNode[]): void {
+  const other = homes.find(({ node }) => !drained.includes(node));
+  if (!other) return;
+  throw new BlockError("EBUSY", `Node '${other.node.name}' has only come in now: try again`);
 }
 
 function tagError(

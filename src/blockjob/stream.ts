@@ -243,9 +243,11 @@ function takeNodes(job: BlockJob, stream: Stream): void {
     });
   }
   // Not the link into the base: what stands there may change meanwhile.
-  for (let edge = linkDown(filter); edge && skipFilters(edge.node) !== plan.base; ) {
+  const lowest = plan.layers.at(-1)!;
+  for (let node = filter; node !== lowest; ) {
+    const edge = linkDown(node)!;
     job.freeze(edge);
-    edge = linkDown(edge.node);
+    node = edge.node;
   }
 }
 
@@ -266,7 +268,7 @@ function streamDriver(stream: Stream): JobDriver {
     async run(job) {
       if (plan.layers.length === 1) return; // Nothing between top and base: done, 0 of 0.
       assert(stream.source, "the nodes were taken before the start");
-      run = streamRun(job as BlockJob, stream.source, overlay, plan.base);
+      run = streamRun(job as BlockJob, stream.source, overlay, plan.layers.at(-1)!);
       await run.run();
     },
 
@@ -276,7 +278,8 @@ function streamDriver(stream: Stream): JobDriver {
 
     async prepare(job) {
       await dropFilter(job as BlockJob);
-      if (plan.layers.length > 1) await cutChain(stream);
+      const isLabelled = plan.backingFile !== undefined;
+      if (plan.layers.length > 1 || isLabelled) await cutChain(stream);
     },
 
     async clean(job) {

@@ -103,7 +103,10 @@ export class Client {
     return this.#qmp.negotiate();
   }
 
-  /** Runs a QMP command. Commands of one client run in order, those of several side by side. */
+  /**
+   * Runs a QMP command. Commands of one client run in order, those of several side by side, but for
+   * those that must be alone (src/qmp/schema.ts).
+   */
   execute<Name extends CommandName>(
     name: Name,
     ...args: ArgumentList<Name>

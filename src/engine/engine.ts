@@ -11,6 +11,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
+import { Mutex } from "../base/mutex.ts";
 import type { Random } from "../base/random.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
@@ -77,6 +78,7 @@ export class Engine {
       exports: this.exports,
       clock: this.clock,
       commands: COMMANDS,
+      turns: new Mutex(),
       signal: this.#closing.signal,
       emit: (event) => this.emit(event),
     };

@@ -1,5 +1,6 @@
 /** What commands are handed: the engine they work on, and the monitor that the request came from. */
 
+import type { Mutex } from "../base/mutex.ts";
 import type { BlockJobServices } from "../blockjob/block-job.ts";
 import type { ExportList } from "./exports.ts";
 import type { Command } from "./schema.ts";
@@ -8,6 +9,8 @@ import type { Command } from "./schema.ts";
 export interface QmpServices extends BlockJobServices {
   readonly exports: ExportList;
   readonly commands: ReadonlyMap<string, Command>;
+  /** Of commands that run alone (see Command). */
+  readonly turns: Mutex;
   /** Raised when the engine closes down: nothing that is still waited for will be wanted. */
   readonly signal: AbortSignal;
 }

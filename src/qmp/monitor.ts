@@ -11,7 +11,8 @@
  *  3. Until qmp_capabilities has been through there are no events, and all else is CommandNotFound.
  *  4. When the engine stops, whatever is unanswered and all that comes after is answered with why.
  *
- * Commands of several monitors run side by side. (QEMU: monitor/qmp.c without oob.)
+ * Commands of several monitors run side by side, but for those that change what others work on (see
+ * Command.alone): of these one at a time. In QEMU that is true of all. (QEMU: monitor/qmp.c.)
  */
 
 import { BlockError } from "../base/errors.ts";

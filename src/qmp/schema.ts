@@ -30,6 +30,11 @@ export interface Command<
   /** What `run` answers. */
   readonly returns: Returns;
   /**
+   * It changes nodes, bitmaps, or what jobs work on: of all monitors' commands of this kind one runs
+   * at a time, so that what it has looked at is still true when it is done.
+   */
+  readonly alone?: boolean;
+  /**
    * @param args checked
    * @throws BlockError whose class and text become the reply's `error`
    */
@@ -77,8 +82,10 @@ export async function invoke(
   context: QmpContext,
   args: object,
 ): Promise<unknown> {
-  if (!command.open) return command.run(context, check(v.strictObject(command.args), args));
-  return command.run(context, check(v.looseObject(command.args), args));
+  const schema = command.open ? v.looseObject(command.args) : v.strictObject(command.args);
+  const checked = check(schema, args);
+  if (!command.alone) return command.run(context, checked);
+  return context.turns.run(async () => command.run(context, checked), context.signal);
 }
 
 /** @throws BlockError EINVAL (CommandNotFound) */

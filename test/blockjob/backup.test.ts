@@ -211,6 +211,23 @@ describe("a backup", () => {
   });
   it.each(wrong)("refuses %s", expectRefused);
 
+  it("packs into a target below a filter, in the target's own clusters", async () => {
+    const t = await backupRig();
+    await t.disk("source", { size: MiB, seed: 3 });
+    t.device("source");
+    await t.disk("image", { size: MiB, driver: "qcow2" });
+    t.graph.throttleGroups.add("g", {});
+    await t.graph.add({
+      driver: "throttle",
+      "node-name": "target",
+      file: "image",
+      "throttle-group": "g",
+    });
+    const job = await t.backup({ compress: true, minClusterSize: 256 * KiB });
+    expect(job.error).toBeNull();
+    expect(Buffer.compare(await t.read("image"), await t.read("source"))).toBe(0);
+  });
+
   async function expectRefused(...[what, options, text]: Wrong): Promise<void> {
     const t = await backupRig();
     for (const name of ["source", "target", "busy", "owned"]) await t.disk(name, { size: MiB });

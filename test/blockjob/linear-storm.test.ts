@@ -254,6 +254,20 @@ describe("the bytes that move in any second", () => {
     }
   });
 
+  it("are no more where the overlay's clusters are larger than those below", async () => {
+    const cluster = 512 * KiB;
+    const clusters = { top: cluster };
+    const t = await chain(["base", "mid", "top"], 16 * MiB, { clusters });
+    const moved: { atMs: number; bytes: number }[] = [];
+    t.topStore.hear = (op, _offset, bytes) => {
+      if (op === "write") moved.push({ atMs: t.clock.now(), bytes });
+    };
+    // Of every third 64 KiB of mid all of top's cluster is copied.
+    const job = await t.stream({ device: "vda", jobId: "s0", baseNode: "base", speed: MiB });
+    expect(job.error).toBe(null);
+    expect(worstSecond(moved)).toBeLessThanOrEqual(MiB + CHUNK);
+  });
+
   function worstSecond(moved: readonly { atMs: number; bytes: number }[]): number {
     let worst = 0;
     for (const { atMs } of moved) {

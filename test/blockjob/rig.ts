@@ -34,6 +34,8 @@ export interface ChainOptions {
   readonly sealed?: boolean;
   /** Of layers that are not `size` bytes long. */
   readonly sizes?: Readonly<Record<string, number>>;
+  /** Cluster sizes other than 64 KiB. */
+  readonly clusters?: Readonly<Record<string, number>>;
   /** Of layers whose stores are neither `memory` nor, for base and top, faulty ones. */
   readonly stores?: Readonly<Record<string, string>>;
 }
@@ -78,7 +80,7 @@ export async function chain(names: string[], size: number, more: ChainOptions = 
       "node-name": name,
       file: { driver, size: 0 },
       size: more.sizes?.[name] ?? size,
-      "cluster-size": 64 * KiB,
+      "cluster-size": more.clusters?.[name] ?? 64 * KiB,
       ...(isTop && more.sealed && { sealed: true }),
       ...(below !== undefined && { backing: below }),
     });

@@ -63,6 +63,24 @@ describe("snapshot-save, -load and -delete", () => {
     await graph.remove("a");
   });
 
+  it("leave a bitmap that comes in while they load with everything marked", async () => {
+    const { services, graph, ended, a } = await threeDisks();
+    await ended(startSnapshotSave(services, { jobId: "s", tag: "t", ...both }));
+    await a.write(new Uint8Array(MiB).fill(9), 0);
+    const { state, bitmaps } = graph.get("a");
+    const { snapshots } = state;
+    const slow = {
+      ...snapshots!,
+      async apply(id: string) {
+        bitmaps.add({ name: "late" });
+        await snapshots!.apply(id);
+      },
+    };
+    Object.defineProperty(state, "snapshots", { get: () => slow });
+    await ended(startSnapshotLoad(services, { jobId: "l", tag: "t", ...both }));
+    expect(bitmaps.get("late").count).toBe(MiB);
+  });
+
   it("#124 hold their nodes while they run", async () => {
     const { services, graph, ended, a, clock } = await threeDisks();
     const removals: unknown[] = [];

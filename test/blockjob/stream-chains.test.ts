@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../src/base/bytes.ts";
+import * as io from "../../src/block/io.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import { startCommit } from "../../src/blockjob/commit.ts";
 import { startStream } from "../../src/blockjob/stream.ts";
@@ -97,6 +98,36 @@ describe("block-stream on a long chain", () => {
       expect(hash(await t.content())).toBe(hash(before));
       expect(t.bugs).toEqual([]);
     }
+  });
+});
+
+describe("block-stream over a commit", () => {
+  it("copies nothing of what has become its base meanwhile", async () => {
+    const t = await chain(["n0", "n1", "n2", "n3", "top"], 4 * MiB);
+    const commit = await startCommit(t.services, {
+      device: "vda",
+      jobId: "c0",
+      topNode: "n1",
+      filterNodeName: "commit-filter",
+    });
+    const stream = await startStream(t.services, {
+      device: "n3",
+      jobId: "s0",
+      baseNode: "commit-filter",
+      speed: 256 * KiB,
+    });
+    await t.clock.runUntil(commit.finished);
+    expect(stream.status).toBe("running");
+    stream.setSpeed(0);
+    await t.clock.runUntil(stream.finished);
+    expect([commit.error, stream.error]).toEqual([null, null]);
+    expect(t.layers()).toEqual(["top", "n3", "n0"]);
+    const below: number[] = [];
+    for (let at = 0; at < 4 * MiB; at += 64 * KiB) {
+      const { allocated } = await io.blockStatus(t.graph.get("n3"), at, 64 * KiB);
+      if (!allocated) below.push(at);
+    }
+    expect(below.length, "n3 and n2 have two thirds").toBeGreaterThan(20);
   });
 });
 

@@ -85,3 +85,40 @@ it("copies in chunks of 512 KiB, put together from as many runs as that takes", 
   await verbs.cancel(job, true);
   await t.clock.runUntil(job.finished);
 });
+
+it("fails by a copy that fails while the rest of the disk is looked at", async () => {
+  const t = await chain(["base", "top"], MiB);
+  // Nothing else is to be copied: when the last look is over, nothing is under way any more.
+  await t.disk.write(new Uint8Array(512 * KiB).fill(9), 512 * KiB);
+  const before = await t.content();
+  t.faulty.fault = { op: "read", errno: "EIO" };
+  t.faulty.hear = async () => {
+    const [job] = t.services.jobs.all();
+    while (job && job.progress.current < 448 * KiB) await t.clock.yield();
+  };
+  const job = await t.stream({ device: "vda", jobId: "s0" });
+  expect(job.error?.errno).toBe("EIO");
+  t.faulty.fault = null;
+  t.faulty.hear = null;
+  expect(t.layers()).toEqual(["top", "base"]);
+  expect(hash(await t.content())).toBe(hash(before));
+});
+
+it("owes what it has sent to a speed that is set while it stands still", async () => {
+  const t = await chain(["base", "top"], 512 * KiB);
+  t.faulty.fault = { op: "read", errno: "EIO" };
+  const options = { device: "vda", jobId: "s0", speed: MiB, onError: "stop" } as const;
+  const job = await startStream(t.services, options);
+  t.faulty.hear = () => job.setSpeed(0);
+  await t.clock.advance(10);
+  expect([job.status, job.speed]).toEqual(["paused", 0]);
+  t.faulty.fault = null;
+  t.faulty.hear = null;
+  job.setSpeed(KiB);
+  await verbs.resume(job);
+  await t.clock.advance(900);
+  expect(job.progress.current).toBe(0);
+  job.setSpeed(0);
+  await t.clock.runUntil(job.finished);
+  expect(job.error).toBeNull();
+});

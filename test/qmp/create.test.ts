@@ -1,9 +1,15 @@
 /** blockdev-create as a client types it. */
 
-import { describe, expect, it } from "vitest";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it, vi } from "vitest";
 import { qcow2Driver } from "../../src/drivers/format/qcow2/index.ts";
+import { fileDriver } from "../../src/drivers/protocol/file.ts";
 import { faultyDriver } from "../blockjob/faulty.ts";
+import { testFolder } from "../drivers/format/rig.ts";
 import { conversation } from "./conversation.ts";
+
+const folder = testFolder();
 
 describe("blockdev-create", () => {
   it("#120 stays concluded until job-dismiss, and knows no other verb", async () => {
@@ -49,6 +55,18 @@ describe("blockdev-create", () => {
       <- {"return":[{"id":"j","type":"create","status":"concluded","current-progress":0,"total-progress":1,"error":"Cannot find node 'nope'"}]}
       "
     `);
+  });
+
+  it("does not empty the file of a disk in use, where the store does not know by itself", async () => {
+    const qmp = await (await conversation([fileDriver()] as never)).negotiated();
+    const filename = join(folder, "disk.raw");
+    writeFileSync(filename, "precious");
+    await qmp.execute("blockdev-add", { driver: "file", "node-name": "disk", filename });
+    const options = { driver: "file", filename, size: 0 };
+    await qmp.execute("blockdev-create", { "job-id": "j", options });
+    await vi.waitFor(() => expect(qmp.engine.jobs.get("j").status).toBe("concluded"));
+    expect(qmp.engine.jobs.get("j").error).toMatchObject({ errno: "EBUSY" });
+    expect(readFileSync(filename, "utf8")).toBe("precious");
   });
 
   it("#121 cancelled while it runs ends with ECANCELED, and the file is there", async () => {

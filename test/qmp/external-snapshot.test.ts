@@ -2,14 +2,24 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../src/base/bytes.ts";
 import type { BlockDriver } from "../../src/block/driver.ts";
-import type { Graph } from "../../src/block/graph.ts";
+import { Graph } from "../../src/block/graph.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import { chainOf } from "../../src/block/status.ts";
 import { externalSnapshot, externalSnapshotSync } from "../../src/blockjob/external-snapshot.ts";
 import { runTransaction } from "../../src/blockjob/transaction.ts";
 import { qcow2Driver } from "../../src/drivers/format/qcow2/index.ts";
 import { rawDriver } from "../../src/drivers/format/raw.ts";
-import { hasQemu, qemuImg, qemuRaw, testFolder, testGraph } from "../drivers/format/rig.ts";
+import { memoryDriver } from "../../src/drivers/protocol/memory.ts";
+import { tinyFormat } from "../block/tiny-format.ts";
+import { faultyDriver } from "../blockjob/faulty.ts";
+import {
+  hasQemu,
+  qemuImg,
+  qemuRaw,
+  testFolder,
+  testGraph,
+  testWorld,
+} from "../drivers/format/rig.ts";
 import { Conversation, testEngine } from "./conversation.ts";
 
 const folder = testFolder();
@@ -87,6 +97,32 @@ describe("blockdev-snapshot", () => {
     expect(graph.get("base").readOnly).toBe(false);
     expect(graph.get("late").children.has("backing")).toBe(false);
     await disk.write(new Uint8Array(512), 0);
+  });
+
+  it("is not taken of what could not be made to last", async () => {
+    const faulty = faultyDriver("faulty");
+    const drivers = [memoryDriver(), tinyFormat, faulty] as unknown as BlockDriver[];
+    const graph = new Graph(await testWorld(), drivers);
+    const tiny = (name: string, driver: string) => ({
+      driver: "tiny",
+      "node-name": name,
+      file: { driver, size: 0 },
+      size: SIZE,
+      "cluster-size": 4096,
+    });
+    await graph.add(tiny("base", "faulty"));
+    await graph.add(tiny("over", "memory"));
+    const disk = open(graph, "base", "vda");
+    await disk.write(new Uint8Array(100), 0);
+    faulty.fault = { op: "flush", errno: "EIO" };
+    const snapshot = () =>
+      runTransaction([externalSnapshot(graph, { node: "base", overlay: "over" })]);
+    await expect(snapshot()).rejects.toMatchObject({ errno: "EIO" });
+    expect(disk.node.name).toBe("base");
+    faulty.fault = null;
+    await disk.write(new Uint8Array(100), 0);
+    await snapshot();
+    expect(disk.node.name).toBe("over");
   });
 
   it("is taken back by a transaction that fails later", async () => {

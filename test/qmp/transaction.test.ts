@@ -155,6 +155,31 @@ describe("transaction", () => {
     expect(opened).toMatchObject({ return: {} });
   });
 
+  it("is alone: what another monitor changes comes before or after it", async () => {
+    const qmp = await disks();
+    const heard: Wire[] = [];
+    const other = qmp.engine.openMonitor((message) => void heard.push(message as Wire));
+    other.receive({ execute: "qmp_capabilities" });
+    await other.idle();
+    const name = { node: "disk", name: "c" };
+    const refused = qmp.execute("transaction", {
+      actions: [
+        { type: "block-dirty-bitmap-add", data: name },
+        { type: "blockdev-snapshot-internal-sync", data: { device: "disk", name: "s" } },
+        { type: "abort", data: {} },
+      ],
+    });
+    // It is in the middle of its second action: the bitmap is there to be seen.
+    await until(() => qmp.engine.graph.get("disk").bitmaps.find("c") !== undefined);
+    other.receive({ execute: "block-dirty-bitmap-remove", arguments: name });
+    expect(await refused).toMatchObject({ error: { desc: expect.stringContaining("aborted") } });
+    await other.idle();
+    expect(heard.at(-1)).toMatchObject({
+      error: { desc: expect.stringContaining("no bitmap 'c'") },
+    });
+    expect(qmp.engine.stopped).toBeNull();
+  });
+
   it.each([
     ["an unknown action", { type: "defragment", data: {} }, /'actions.0.type'.*defragment/],
     ["wrong data", { type: "blockdev-snapshot", data: { node: 1 } }, /'actions.0.data.node'/],
@@ -228,6 +253,13 @@ async function disks(): Promise<Conversation> {
   qmp.transcript();
   qmp.received.length = 0;
   return qmp;
+}
+
+async function until(isTrue: () => boolean): Promise<void> {
+  for (let turns = 0; !isTrue(); turns++) {
+    expect(turns).toBeLessThan(1000);
+    await Promise.resolve();
+  }
 }
 
 /** "b0 created", … */

@@ -50,6 +50,7 @@ export const blockDirtyBitmapAdd = command({
   doc: "Makes a bitmap that records which parts of a node are written.",
   args: bitmapAddArgs,
   returns: nothing,
+  alone: true,
   run({ graph }, args) {
     addBitmap(graph, args).commit();
     return {};
@@ -67,6 +68,7 @@ function change<const Name extends string>(
     doc,
     args: bitmapName,
     returns: nothing,
+    alone: true,
     run({ graph }, args) {
       apply(graph, args).commit();
       return {};
@@ -100,6 +102,7 @@ export const blockDirtyBitmapMerge = command({
   doc: "Adds what is dirty in some bitmaps to another: of all of them, or of none.",
   args: bitmapMergeArgs,
   returns: nothing,
+  alone: true,
   async run({ graph }, args) {
     await beforeMerge(graph, args);
     mergeBitmaps(graph, args).commit();

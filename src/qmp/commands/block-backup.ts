@@ -76,6 +76,7 @@ export const blockdevBackup = command({
     target: v.string(),
   },
   returns: nothing,
+  alone: true,
   async run(context, { target, ...args }) {
     await startBackup(context, { ...backupOptions(args), target });
     return {};

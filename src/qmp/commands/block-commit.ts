@@ -29,6 +29,7 @@ export const blockCommit = command({
     "auto-dismiss": v.optional(v.boolean()),
   },
   returns: nothing,
+  alone: true,
   async run(context, args) {
     await startCommit(context, {
       jobId: args["job-id"],

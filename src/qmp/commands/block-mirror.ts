@@ -62,6 +62,7 @@ export const blockdevMirror = command({
     "target-is-zero": v.optional(v.boolean()),
   },
   returns: nothing,
+  alone: true,
   async run(context, args) {
     await startMirror(context, {
       ...mirrorOptions(args),

@@ -25,6 +25,7 @@ export const blockStream = command({
     "auto-dismiss": v.optional(v.boolean()),
   },
   returns: nothing,
+  alone: true,
   async run(context, args) {
     await startStream(context, {
       jobId: args["job-id"],

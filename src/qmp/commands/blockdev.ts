@@ -44,6 +44,7 @@ export const blockdevDel = command({
   doc: "Flushes and closes a node that blockdev-add has opened and nothing uses.",
   args: { "node-name": v.string() },
   returns: nothing,
+  alone: true,
   async run({ graph }, args) {
     await graph.remove(args["node-name"]);
     return {};

@@ -35,6 +35,7 @@ export const driveBackup = command({
   doc: "Starts a job that copies a disk as it is now to an image file, while it is written to.",
   args: { ...backupCommon, ...driveArgs },
   returns: nothing,
+  alone: true,
   async run(context, args) {
     await runTransaction([driveBackupAction(context, backupOptions(args), driveTarget(args))]);
     return {};
@@ -53,6 +54,7 @@ export const driveMirror = command({
     unmap: v.optional(v.boolean()),
   },
   returns: nothing,
+  alone: true,
   async run(context, args) {
     const { graph } = context;
     const source = graph.getDeviceOrNode(args.device);

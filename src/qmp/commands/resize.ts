@@ -17,6 +17,7 @@ export const blockResize = command({
     size,
   },
   returns: nothing,
+  alone: true,
   async run({ graph }, args) {
     await resizeNode(graph, deviceOrNodeName(args.device, args["node-name"]), args.size);
     return {};

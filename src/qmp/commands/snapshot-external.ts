@@ -31,6 +31,7 @@ export const blockdevSnapshot = command({
   doc: "Puts an overlay in a node's place, which keeps what it has.",
   args: snapshotArgs,
   returns: nothing,
+  alone: true,
   async run({ graph }, { node, overlay }) {
     await runTransaction([externalSnapshot(graph, { node, overlay })]);
     return {};
@@ -42,6 +43,7 @@ export const blockdevSnapshotSync = command({
   doc: "Makes an overlay and puts it in a node's place, which keeps what it has.",
   args: snapshotSyncArgs,
   returns: nothing,
+  alone: true,
   async run({ graph }, args) {
     await runTransaction([snapshotSyncAction(graph, args)]);
     return {};

@@ -76,6 +76,7 @@ export const blockdevSnapshotInternalSync = command({
     name: v.string(),
   },
   returns: nothing,
+  alone: true,
   async run(context, { device, name }) {
     await runTransaction([internalSnapshotAction(context, device, name)]);
     return {};
@@ -93,6 +94,7 @@ export const blockdevSnapshotDeleteInternalSync = command({
     name: v.optional(v.string()),
   },
   returns: snapshotInfo,
+  alone: true,
   run: async (context, { device, id, name }) =>
     snapshotJson(await deleteInternalSnapshot(context, device, { id, name })),
 });

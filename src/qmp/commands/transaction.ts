@@ -6,6 +6,7 @@
 import * as v from "valibot";
 import { check } from "../../base/check.ts";
 import { BlockError } from "../../base/errors.ts";
+import { settleAll } from "../../base/settle.ts";
 import {
   addBitmap,
   type BitmapChange,
@@ -17,10 +18,10 @@ import {
   mergeBitmaps,
   removeBitmap,
 } from "../../block/bitmap-changes.ts";
-import type { DrainedSection } from "../../block/drain.ts";
 import type { Graph } from "../../block/graph.ts";
 import { backupAction, driveBackupAction } from "../../blockjob/backup-action.ts";
 import { externalSnapshot } from "../../blockjob/external-snapshot.ts";
+import { type StillNode, standStill } from "../../blockjob/hold.ts";
 import { internalSnapshotAction } from "../../blockjob/internal-snapshot.ts";
 import { runTransaction, type TransactionAction } from "../../blockjob/transaction.ts";
 import { JobTxn } from "../../job/txn.ts";
@@ -134,6 +135,7 @@ export const transaction = command({
     ),
   },
   returns: nothing,
+  alone: true,
   async run(context, { actions, properties }) {
     const isGrouped = properties?.["completion-mode"] === "grouped";
     const txn = isGrouped ? new JobTxn() : undefined;
@@ -159,20 +161,23 @@ function bitmapAction(
   nodes: readonly string[],
   apply: () => BitmapChange | Promise<BitmapChange>,
 ): TransactionAction {
-  let section: DrainedSection | undefined;
+  const still: StillNode[] = [];
   let change: BitmapChange | undefined;
+  const clean = () => settleAll(still.map(({ end }) => end()));
   return {
     async prepare() {
-      section = await graph.drain([...new Set(nodes.map((name) => graph.getDeviceOrNode(name)))]);
       try {
+        for (const name of new Set(nodes)) {
+          still.push(await standStill(graph, name, "a change of its bitmaps"));
+        }
         change = await apply();
       } catch (error) {
-        section.end();
+        await clean();
         throw error;
       }
     },
     commit: () => change?.commit(),
     abort: () => change?.abort(),
-    clean: () => section?.end(),
+    clean,
   };
 }
