@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { Lab } from "../test/bench/lab.ts";
 import { type Aim, type Line, measure, type Result, type Spread } from "../test/bench/line.ts";
 import { BUNDLE_LINES } from "../test/bench/lines/bundle.ts";
+import { JOB_LINES } from "../test/bench/lines/jobs.ts";
 import { KERNEL_LINES } from "../test/bench/lines/kernels.ts";
 import { MEMORY_LINES } from "../test/bench/lines/memory.ts";
 import { PAGE_LINES } from "../test/bench/lines/page.ts";
@@ -16,6 +17,7 @@ import { UserError } from "./setup.mjs";
 
 const LINES: readonly Line[] = [
   ...STREAM_LINES,
+  ...JOB_LINES,
   ...KERNEL_LINES,
   ...PAGE_LINES,
   ...BUNDLE_LINES,

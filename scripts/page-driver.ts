@@ -31,6 +31,18 @@ export interface ShownJob {
   readonly eta: string;
 }
 
+/** A row of the Jobs panel, as shown. */
+export interface ListedJob {
+  /** QEMU's word, or how it has ended: completed, cancelled, failed. */
+  readonly status: string;
+  readonly offset: number;
+  readonly len: number;
+  /** Why it failed, or stands still; "" if nothing is wrong. */
+  readonly problem: string;
+  /** The labels of what can be done to it. */
+  readonly verbs: readonly string[];
+}
+
 /**
  * A headless Chromium with a profile of its own. A persistent one: in any other the browser keeps
  * OPFS in memory, and little of it.
@@ -187,6 +199,102 @@ export class PageDriver {
     return false;
   }
 
+  /**
+   * Fills in the form of the Jobs panel and sends it.
+   *
+   * @param fields by QEMU's names; what is not named stays as it is
+   * @returns the job's id
+   */
+  async startJob(type: string, fields: Readonly<Record<string, string | true>>): Promise<string> {
+    const before = new Set(await this.#jobIds());
+    await this.sendForm(type, fields);
+    let id: string | undefined;
+    await this.until(`there is a new ${type}`, async () => {
+      id = (await this.#jobIds()).find((candidate) => !before.has(candidate));
+      return id !== undefined;
+    });
+    return id!;
+  }
+
+  /** As startJob(), for what is no job. */
+  async sendForm(type: string, fields: Readonly<Record<string, string | true>>): Promise<void> {
+    const form = this.#at("jobs").locator("details");
+    if ((await form.getAttribute("open")) === null) await form.locator("summary").click();
+    await this.#at("job-type").selectOption(type);
+    for (const [name, value] of Object.entries(fields)) {
+      const field = this.#at(`field-${name}`);
+      if (value === true) await field.check();
+      else if (await field.evaluate((element) => element.matches("select"))) {
+        await field.selectOption(value);
+      } else await field.fill(value);
+    }
+    await this.#click("job-start");
+    await this.#settled("job-start");
+  }
+
+  /** null if no job of that id is listed. */
+  async listedJob(id: string): Promise<ListedJob | null> {
+    return this.page.evaluate((id) => {
+      const row = document.querySelector<HTMLElement>(`[data-testid="job-${id}"].job-row`);
+      const bar = row?.querySelector<HTMLElement>('[role="progressbar"]');
+      if (!row || !bar) return null;
+      return {
+        status: row.querySelector('[role="status"]')?.textContent ?? "",
+        offset: Number(bar.dataset["offset"]),
+        len: Number(bar.dataset["len"]),
+        problem: row.querySelector<HTMLElement>('[data-testid="error"]')?.innerText ?? "",
+        verbs: [...row.querySelectorAll("button")].map((button) => button.innerText),
+      };
+    }, id);
+  }
+
+  /** Waits for what the chip of a listed job says. */
+  async waitForListed(id: string, status: string): Promise<ListedJob> {
+    let job: ListedJob | null = null;
+    await this.until(`job '${id}' is ${status}`, async () => {
+      job = await this.listedJob(id);
+      return job?.status === status;
+    });
+    return job!;
+  }
+
+  /** Presses a button of a listed job, by its label. */
+  async pressOn(id: string, label: string): Promise<void> {
+    await this.#at(`job-${id}`).getByRole("button", { name: label, exact: true }).click();
+  }
+
+  /** @param as "empty", or "overlay" over the disk */
+  async makeImage(filename: string, as: "empty" | "overlay" = "empty"): Promise<void> {
+    await this.#at("image-name").fill(filename);
+    await this.#at("image-kind").selectOption(as);
+    await this.#click("image-make");
+    await this.until(`there is ${filename}`, async () =>
+      /open|part/.test(await this.image(filename)),
+    );
+    await this.until("the page is done with it", () => this.#at("image-make").isEnabled());
+  }
+
+  /** The line that the page has of another image; "" if it has none. */
+  async image(filename: string): Promise<string> {
+    const line = this.#at(`image-${filename}`);
+    return (await line.count()) === 0 ? "" : (await line.innerText()).replace(/\s+/g, " ").trim();
+  }
+
+  /** Presses a button of another image, by its label. */
+  async pressOnImage(filename: string, label: string): Promise<void> {
+    await this.#at(`image-${filename}`).getByRole("button", { name: label, exact: true }).click();
+    await this.until("the page is done with it", () => this.#at("image-make").isEnabled());
+  }
+
+  /** Downloads a closed image to `path`. */
+  async downloadImage(filename: string, path: string): Promise<void> {
+    const [download] = await Promise.all([
+      this.page.waitForEvent("download"),
+      this.pressOnImage(filename, "Download"),
+    ]);
+    await download.saveAs(path);
+  }
+
   /** Shows the sector and reads it off the screen. @param offset bytes, a multiple of 512 */
   async readSector(offset: number): Promise<Uint8Array> {
     await this.#at("sector-offset").fill(String(offset));
@@ -261,6 +369,14 @@ export class PageDriver {
       }
       await this.page.waitForTimeout(POLL_MS);
     }
+  }
+
+  #jobIds(): Promise<string[]> {
+    return this.page.evaluate(() =>
+      [...document.querySelectorAll<HTMLElement>(".job-row")].map((row) =>
+        row.dataset["testid"]!.slice("job-".length),
+      ),
+    );
   }
 
   #at(testId: string) {

@@ -37,6 +37,7 @@ const COMMANDS = {
     module: "./check.ts",
     takes: "nothing",
   },
+  simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
   bench: { needs: [ensureDependencies, ensureWasm, ensureChromium], module: "./bench.ts" },
   "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null, takes: "nothing" },
 };

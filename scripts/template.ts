@@ -22,7 +22,7 @@ import {
 } from "../src/drivers/format/qcow2/header.ts";
 import { UserError } from "./setup.mjs";
 
-/** As deep as the engine opens (src/block/graph.ts). */
+/** As deep as the engine opens (src/block/opener.ts). */
 const CHAIN_IMAGES_MAX = 200;
 
 /** An image's header and what follows it lie in the first cluster, of 2 MiB at most. */

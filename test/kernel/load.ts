@@ -15,8 +15,13 @@ export function kernelBytes(): Uint8Array<ArrayBuffer> {
   return new Uint8Array(readFileSync(WASM));
 }
 
+/** For whoever makes many. */
+export function compiledKernel(): Promise<WebAssembly.Module> {
+  compiled ??= WebAssembly.compile(kernelBytes());
+  return compiled;
+}
+
 /** A kernel of its own for every call: 32 MiB of address space, of which only what is used counts. */
 export async function testKernel(): Promise<Kernel> {
-  compiled ??= WebAssembly.compile(kernelBytes());
-  return loadKernel(await compiled);
+  return loadKernel(await compiledKernel());
 }

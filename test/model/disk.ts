@@ -10,38 +10,62 @@ const EITHER = 1;
 const ANYTHING = 2;
 
 export class ModelDisk {
-  readonly values: Uint8Array;
-  readonly #others: Uint8Array;
-  readonly #doubts: Uint8Array;
+  #values: Uint8Array;
+  #others: Uint8Array;
+  #doubts: Uint8Array;
 
   constructor(size: number) {
-    this.values = new Uint8Array(size);
+    this.#values = new Uint8Array(size);
     this.#others = new Uint8Array(size);
     this.#doubts = new Uint8Array(size);
   }
 
+  get size(): number {
+    return this.#values.length;
+  }
+
+  /** What the byte was last time somebody knew. */
+  at(offset: number): number | undefined {
+    return this.#values[offset];
+  }
+
   /** The same knowledge, to be kept while the disk moves on. */
   copy(): ModelDisk {
-    const same = new ModelDisk(this.values.length);
-    same.values.set(this.values);
-    same.#others.set(this.#others);
-    same.#doubts.set(this.#doubts);
+    const same = new ModelDisk(0);
+    same.become(this);
     return same;
   }
 
+  /** The disk is what it was when `other` was kept. */
+  become(other: ModelDisk): void {
+    this.#values = other.#values.slice();
+    this.#others = other.#others.slice();
+    this.#doubts = other.#doubts.slice();
+  }
+
+  /** New bytes are zero. */
+  resize(size: number): void {
+    this.#values = resized(this.#values, size);
+    this.#others = resized(this.#others, size);
+    this.#doubts = resized(this.#doubts, size);
+  }
+
   written(data: Uint8Array, offset: number): void {
-    this.values.set(data, offset);
+    this.#values.set(data, offset);
     this.#doubts.fill(KNOWN, offset, offset + data.length);
   }
 
-  writeFailed(data: Uint8Array, offset: number): void {
-    for (const [i, byte] of data.entries()) {
+  /** Each byte is what it was, or the new one. */
+  maybeWritten(data: Uint8Array, offset: number): void {
+    const end = Math.min(data.length, this.size - offset);
+    for (let i = 0; i < end; i++) {
       const at = offset + i;
-      if (this.#doubts[at] === KNOWN && this.values[at] !== byte) {
+      const byte = data[i]!;
+      if (this.#doubts[at] === ANYTHING || this.#values[at] === byte) continue;
+      if (this.#doubts[at] === EITHER && this.#others[at] !== byte) this.#doubts[at] = ANYTHING;
+      else {
         this.#others[at] = byte;
         this.#doubts[at] = EITHER;
-      } else if (this.#doubts[at] === EITHER) {
-        if (byte !== this.values[at] && byte !== this.#others[at]) this.#doubts[at] = ANYTHING;
       }
     }
   }
@@ -52,18 +76,25 @@ export class ModelDisk {
 
   /** @returns the first offset at which `data` cannot be what the disk holds, or -1 */
   differs(data: Uint8Array, offset: number): number {
-    for (const [i, byte] of data.entries()) {
+    for (let i = 0; i < data.length; i++) {
       const at = offset + i;
+      if (data[i] === this.#values[at]) continue;
       const doubt = this.#doubts[at];
-      if (doubt === ANYTHING || byte === this.values[at]) continue;
-      if (doubt === KNOWN || byte !== this.#others[at]) return at;
+      if (doubt === ANYTHING) continue;
+      if (doubt !== EITHER || data[i] !== this.#others[at]) return at;
     }
     return -1;
   }
 
   /** What was read is known from now on. */
   learn(data: Uint8Array, offset: number): void {
-    this.values.set(data, offset);
+    this.#values.set(data, offset);
     this.#doubts.fill(KNOWN, offset, offset + data.length);
   }
+}
+
+function resized(bytes: Uint8Array, size: number): Uint8Array {
+  const other = new Uint8Array(size);
+  other.set(bytes.subarray(0, size));
+  return other;
 }

@@ -1,224 +1,322 @@
 /**
  * A guest with one disk: reads, writes, zeroes, discards, flushes, many at a time, and never two at
- * the same bytes, as no sane guest does that. Knows what it must read.
+ * the same bytes, as no sane guest does that. Some come in by a side door, below the filters of a
+ * job; some are called off. It knows what it must read.
  */
 
-import { assert, BlockError } from "../../src/base/errors.ts";
-import type { Random } from "../../src/base/random.ts";
-import type { VirtualClock } from "../../src/base/virtual-clock.ts";
+import { BlockError } from "../../src/base/errors.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
+import type { RequestOptions } from "../../src/block/driver.ts";
+import { getLength } from "../../src/block/io.ts";
 import type { BlockNode } from "../../src/block/node.ts";
-import type { BlockdevOptions } from "../../src/block/options.ts";
 import { Perm } from "../../src/block/permissions.ts";
-import { chainOf } from "../../src/block/status.ts";
+import { chainOf, skipFilters } from "../../src/block/status.ts";
 import type { Engine } from "../../src/engine/engine.ts";
+import type { Dice } from "./dice.ts";
 import { ModelDisk } from "./disk.ts";
+import { CLUSTER, type Format, type Images, tolerant } from "./images.ts";
 
-export const CLUSTER = 4096;
 const REQUEST_MAX = 3 * CLUSTER;
 
 export interface GuestInit {
   readonly name: string;
   readonly engine: Engine;
-  readonly clock: VirtualClock;
-  readonly random: Random;
+  readonly images: Images;
+  readonly dice: Dice;
   readonly size: number;
+  readonly format: Format;
+  /** Nothing ever fails by itself here. */
+  readonly isCalm: boolean;
   readonly note: (line: string) => void;
+}
+
+interface Range {
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 export class Guest {
   readonly name: string;
-  readonly size: number;
+  readonly format: Format;
   readonly model: ModelDisk;
+  /** Snapshots that are being taken: what is written meanwhile may be in them. */
+  readonly shadows = new Set<ModelDisk>();
+  /** Nodes that were opened read-only, and shall be again when they are below others. */
+  readonly readOnly = new Set<string>();
   requests = 0;
-  format: "tiny" | "qcow2" = "tiny";
-  readonly #engine: Engine;
-  readonly #random: Random;
-  readonly #note: (line: string) => void;
-  readonly #busy = new Set<{ offset: number; end: number }>();
+  /** So many want it to keep still. */
+  holds = 0;
+  /** So many may put an overlay above its node: nobody may write below that. */
+  sideBans = 0;
+  /** Its disk is being taken away. */
+  isLeaving = false;
+  isResizing = false;
+  readonly #init: GuestInit;
+  readonly #dice: Dice;
+  readonly #busy = new Set<Range>();
   #disk: BlockBackend | null = null;
+  #side: BlockBackend | null = null;
+  #lastChain: readonly BlockNode[] = [];
   #failure: unknown = null;
 
-  constructor({ name, engine, random, size, note }: GuestInit) {
-    this.name = name;
-    this.size = size;
-    this.model = new ModelDisk(size);
-    this.#engine = engine;
-    this.#random = random;
-    this.#note = note;
+  constructor(init: GuestInit) {
+    this.#init = init;
+    this.#dice = init.dice;
+    this.name = init.name;
+    this.format = init.format;
+    this.model = new ModelDisk(init.size);
+  }
+
+  get size(): number {
+    return this.model.size;
+  }
+
+  /** What QMP calls it. */
+  get device(): string {
+    return `disk-${this.name}`;
   }
 
   get isBusy(): boolean {
     return this.#busy.size > 0;
   }
 
-  /** Layers from the top down, as they are now. */
+  /** Layers from the top down, filters left out; when the disk is gone, as they were at last. */
   get chain(): readonly BlockNode[] {
-    return chainOf(this.disk.node);
+    if (this.#disk) this.#lastChain = chainOf(this.#disk.node);
+    return this.#lastChain;
   }
 
-  get disk(): BlockBackend {
-    assert(this.#disk, "the guest has its disk");
-    return this.#disk;
+  get top(): BlockNode {
+    return this.chain[0]!;
+  }
+
+  /** Where the guest stands: its top layer, or a filter above that. */
+  get root(): BlockNode {
+    return this.#disk!.node;
   }
 
   /** Every layer has data of its own, and is what the guest read before the next one was added. */
-  async makeChain(layers: number, format: "tiny" | "qcow2"): Promise<void> {
-    this.format = format;
+  async makeChain(layers: number): Promise<void> {
+    const { engine, images, format } = this.#init;
     let below: string | null = null;
     for (let i = 0; i < layers; i++) {
       const name: string = `${this.name}${i}`;
-      await this.makeImage(name, this.size, below);
-      const filler = this.#open(name, "");
-      for (let n = this.#random.below(12); n > 0; n--) {
-        const { offset, bytes } = this.#range();
-        const data = this.#data(bytes);
-        await filler.write(data, offset);
-        this.model.written(data, offset);
+      await images.make({ name, format, size: this.size, backing: below });
+      await this.#fill(name);
+      if (i < layers - 1 && this.#dice.oneIn(2)) {
+        await engine.graph.reopen(engine.graph.get(name), { readOnly: true });
+        this.readOnly.add(name);
       }
-      await this.#engine.graph.closeBackend(filler);
       below = name;
     }
-    this.#disk = this.#open(below!, `disk-${this.name}`);
+    const root = this.#dice.oneIn(4) ? await images.filter(this.name, below!) : below!;
+    const { exports } = engine;
+    this.#disk = exports.add({ id: this.device, nodeName: root, writable: true }).backend;
   }
 
-  /** An empty image in a store with weather. */
-  async makeImage(name: string, size: number, backing: string | null): Promise<void> {
-    const { graph } = this.#engine;
-    const file: BlockdevOptions = { driver: "weather", size: 0 };
-    const below = backing === null ? {} : { backing };
-    if (this.format === "tiny") {
-      const tiny = { driver: "tiny", "cluster-size": CLUSTER, size };
-      await graph.add({ ...tiny, "node-name": name, file, ...below });
-      return;
+  async #fill(name: string): Promise<void> {
+    const filler = this.#open(name, "");
+    for (let n = this.#dice.below(12); n > 0; n--) {
+      const { offset, bytes } = this.#range();
+      const data = this.#data(bytes);
+      await filler.write(data, offset);
+      this.model.written(data, offset);
     }
-    const store = await graph.add({ ...file, "node-name": `${name}-file` });
-    const maker = graph.openBackend(store, {
-      name: "",
-      description: "the maker",
-      permissions: { take: Perm.consistentRead | Perm.write | Perm.resize, share: Perm.none },
-    });
-    const options = { size, "cluster-size": CLUSTER };
-    const { create } = graph.driver("qcow2");
-    try {
-      await create!({ world: graph.world, options: options as never, file: maker.edge });
-    } finally {
-      await graph.closeBackend(maker);
-    }
-    const opened = backing === null ? { backing: null } : { backing };
-    await graph.add({ driver: "qcow2", "node-name": name, file: store.name, ...opened });
+    await this.#init.engine.graph.closeBackend(filler);
   }
 
   /** Begins one request. */
   act(): void {
+    if (this.holds > 0 || this.isLeaving) return;
     const range = this.#range();
     const { offset, bytes } = range;
-    if ([...this.#busy].some((other) => other.offset < offset + bytes && offset < other.end))
-      return;
-    const held = { offset, end: offset + bytes };
-    this.#busy.add(held);
+    for (const other of this.#busy) {
+      if (other.offset < offset + bytes && offset < other.offset + other.bytes) return;
+    }
+    this.#busy.add(range);
     this.requests++;
-    this.#request(offset, bytes)
+    this.#request(range)
       .catch((error) => {
         this.#failure ??= error;
       })
-      .finally(() => this.#busy.delete(held));
+      .finally(() => this.#busy.delete(range));
+  }
+
+  /** Opens or closes the side door; a job may not allow it. */
+  async toggleSide(): Promise<void> {
+    const side = this.#side;
+    this.#side = null;
+    if (side) await this.#init.engine.graph.closeBackend(side);
+    else if (!this.isLeaving && this.sideBans === 0) {
+      this.#side = this.#open(this.top.name, `side-${this.name}`);
+    }
+  }
+
+  get hasSide(): boolean {
+    return this.#side !== null;
+  }
+
+  /** Looks how long the disk is: a resize may have come to something, whatever it told. */
+  measure(): void {
+    if (!this.#disk) return;
+    const length = getLength(this.root);
+    if (length < this.size) {
+      throw new Error(`Guest ${this.name} has ${length} bytes only, not ${this.size}`);
+    }
+    this.model.resize(length);
+  }
+
+  /** The disk is one of these and no mixture: keeps still until it has been read. */
+  becomeOneOf(disks: readonly ModelDisk[]): void {
+    this.holds++;
+    this.#tellApart(disks).catch((error) => {
+      this.#failure ??= error;
+    });
+  }
+
+  async #tellApart(disks: readonly ModelDisk[]): Promise<void> {
+    const { clock } = this.#init.engine;
+    while (!this.isLeaving) {
+      const disk = this.#disk!;
+      const data = new Uint8Array(disk.length);
+      const isRead = await tolerant(disk.read(data, 0).then(() => true));
+      if (!isRead) {
+        await new Promise<void>((done) => clock.setTimer(100, done));
+        continue;
+      }
+      const found = disks.find((one) => one.size === data.length && one.differs(data, 0) < 0);
+      if (!found) throw new Error(`Guest ${this.name} has a disk that is neither old nor new`);
+      this.model.become(found);
+      this.model.learn(data, 0);
+      break;
+    }
+    this.holds--;
   }
 
   /** @throws what a request has found out since the last call */
   check(): void {
     if (this.#failure !== null) throw this.#failure;
+    for (const { name } of this.chain.slice(0, 1)) this.readOnly.delete(name);
   }
 
   /** Reads the whole disk. */
   async checkAll(): Promise<void> {
     const data = new Uint8Array(this.size);
-    await this.disk.read(data, 0);
-    this.#compare(data, 0);
+    await this.#disk!.read(data, 0);
+    this.compare(data, 0);
   }
 
-  async close(): Promise<void> {
-    await this.#engine.graph.closeBackend(this.disk);
+  /** Right before the disk goes. */
+  sayGoodbye(): void {
+    this.#lastChain = chainOf(this.root);
+    this.#disk = null;
+  }
+
+  /** @throws if the disk cannot hold this */
+  compare(data: Uint8Array, offset: number): void {
+    const at = this.model.differs(data, offset);
+    if (at >= 0) {
+      const chain = this.chain.map((node) => node.name).join(" ");
+      const got = data[at - offset];
+      throw new Error(
+        `guest ${this.name} reads ${got} at ${at}, not ${this.model.at(at)}; chain ${chain}`,
+      );
+    }
+    this.model.learn(data, offset);
   }
 
   #open(node: string, name: string): BlockBackend {
-    return this.#engine.graph.openBackend(this.#engine.graph.get(node), {
+    const { graph } = this.#init.engine;
+    return graph.openBackend(graph.get(node), {
       name,
       description: `guest ${this.name}`,
       permissions: { take: Perm.consistentRead | Perm.write, share: Perm.all },
     });
   }
 
-  async #request(offset: number, bytes: number): Promise<void> {
-    const kind = this.#random.below(20);
-    const { disk, model } = this;
-    const say = (what: string) => this.#note(`guest ${this.name}: ${what} ${bytes} at ${offset}`);
-    if (kind < 9) {
-      const data = this.#data(bytes);
-      say(`write ${data[0]}`);
-      return settle(
-        disk.write(data, offset),
-        () => model.written(data, offset),
-        () => model.writeFailed(data, offset),
+  async #request({ offset, bytes }: Range): Promise<void> {
+    const door = this.#side && this.#dice.oneIn(3) ? this.#side : this.#disk!;
+    const stop = this.#dice.oneIn(25) ? this.#stopper() : undefined;
+    const options: RequestOptions = stop ? { signal: stop } : {};
+    const isSide = door === this.#side;
+    // The side door stays where it is when a job moves the disk elsewhere.
+    const isOurs = () => !isSide || skipFilters(door.node) === this.top;
+    const kind = this.#dice.below(20);
+    const say = (what: string) =>
+      this.#init.note(
+        `guest ${this.name}: ${what} ${bytes} at ${offset}` +
+          `${isSide ? " from the side" : ""}${stop ? ", in doubt" : ""}`,
       );
-    }
-    if (kind < 12) {
-      const zeroes = new Uint8Array(bytes);
-      say("zero");
-      return settle(
-        disk.writeZeroes(offset, bytes, { mayUnmap: this.#random.below(2) === 0 }),
-        () => model.written(zeroes, offset),
-        () => model.writeFailed(zeroes, offset),
-      );
-    }
-    if (kind < 13) {
-      say("discard");
-      const gone = () => model.discarded(offset, bytes);
-      return settle(disk.discard(offset, bytes), gone, gone);
-    }
+    const ended = (work: Promise<void>, done: () => void, failed: () => void) =>
+      work.then(done, (error) => {
+        if (!(error instanceof BlockError)) throw error;
+        failed();
+        const isShut = door !== this.#disk && door !== this.#side;
+        if (this.#init.isCalm && !stop?.aborted && !isShut) throw error;
+      });
+
+    // Right after the request, in the next turn at the latest. Only the world may say no.
     if (kind < 14) {
+      const isZero = kind >= 9 && kind < 12;
+      if (kind >= 12) {
+        say("discard");
+        const gone = () => isOurs() && this.#discarded(offset, bytes);
+        return ended(door.discard(offset, bytes, options), gone, gone);
+      }
+      const data = isZero ? new Uint8Array(bytes) : this.#data(bytes);
+      say(isZero ? "zero" : `write ${data[0]}`);
+      const mayUnmap = this.#dice.oneIn(2);
+      const work = isZero
+        ? door.writeZeroes(offset, bytes, { ...options, mayUnmap })
+        : door.write(data, offset, options);
+      return ended(
+        work,
+        () => isOurs() && this.#written(data, offset, true),
+        () => isOurs() && this.#written(data, offset, false),
+      );
+    }
+    if (kind < 15) {
       say("flush");
-      return settle(disk.flush());
+      return ended(door.flush(), nothing, nothing);
     }
     const data = new Uint8Array(bytes);
     say("read");
-    return settle(disk.read(data, offset), () => this.#compare(data, offset));
+    const work = door.read(data, offset, options);
+    return ended(work, () => isOurs() && this.compare(data, offset), nothing);
   }
 
-  #compare(data: Uint8Array, offset: number): void {
-    const at = this.model.differs(data, offset);
-    if (at >= 0) {
-      const got = data[at - offset];
-      throw new Error(
-        `guest ${this.name} reads ${got} at ${at}, not ${this.model.values[at]}; ` +
-          `chain ${this.chain.map((node) => node.name).join(" ")}`,
-      );
-    }
-    this.model.learn(data, offset);
+  #written(data: Uint8Array, offset: number, isSure: boolean): void {
+    // A disk that has become shorter meanwhile does not have all of it.
+    if (isSure) this.model.written(data, offset);
+    else this.model.maybeWritten(data, offset);
+    for (const shadow of this.shadows) shadow.maybeWritten(data, offset);
+  }
+
+  #discarded(offset: number, bytes: number): void {
+    this.model.discarded(offset, bytes);
+    for (const shadow of this.shadows) shadow.discarded(offset, bytes);
+  }
+
+  /** Raised sooner or later. */
+  #stopper(): AbortSignal {
+    const stop = new AbortController();
+    const { clock } = this.#init.engine;
+    clock.setTimer(this.#dice.pick([0, 1, 10, 100]), () => stop.abort());
+    return stop.signal;
   }
 
   /** Bytes that tell which write they came from, most of the time. */
   #data(bytes: number): Uint8Array {
-    return new Uint8Array(bytes).fill(1 + this.#random.below(255));
+    return new Uint8Array(bytes).fill(1 + this.#dice.below(255));
   }
 
-  #range(): { offset: number; bytes: number } {
-    const granule = [1, 512, CLUSTER][this.#random.below(3)]!;
-    const offset = Math.floor(this.#random.below(this.size) / granule) * granule;
+  #range(): Range {
+    const granule = this.#dice.pick([1, 512, CLUSTER]);
+    const offset = Math.floor(this.#dice.below(this.size) / granule) * granule;
     const most = Math.min(REQUEST_MAX, this.size - offset);
-    const bytes = Math.max(granule, Math.floor(this.#random.below(most + 1) / granule) * granule);
+    const bytes = Math.max(granule, Math.floor(this.#dice.below(most + 1) / granule) * granule);
     return { offset, bytes: Math.min(bytes, this.size - offset) };
   }
 }
 
-/** Right after the request, in the next turn at the latest. Only the world may say no. */
-function settle(
-  request: Promise<void>,
-  onDone: () => void = () => {},
-  onFailed: () => void = () => {},
-): Promise<void> {
-  return request.then(onDone, (error) => {
-    if (!(error instanceof BlockError)) throw error;
-    onFailed();
-  });
-}
+function nothing(): void {}

@@ -2,11 +2,14 @@
 
 import type { VirtualClock } from "../../src/base/virtual-clock.ts";
 import type { Engine } from "../../src/engine/engine.ts";
+import type { Guest } from "./guest.ts";
+import { LASTING } from "./images.ts";
 
 export function checkNothingIsLeft(engine: Engine, clock: VirtualClock): void {
   const left: string[] = [];
   for (const node of engine.graph.nodes) {
-    if (node.implicit || node.driver.kind === "filter") left.push(`filter ${node.name}`);
+    const isFilter = node.implicit || node.driver.kind === "filter";
+    if (isFilter && !node.name.startsWith(LASTING)) left.push(`filter ${node.name}`);
     if (node.blockers.size > 0) left.push(`a block on ${node.name}`);
     if (!node.isIdle || !node.ranges.idle) left.push(`a request on ${node.name}`);
     for (const [role, edge] of node.children) {
@@ -21,4 +24,11 @@ export function checkNothingIsLeft(engine: Engine, clock: VirtualClock): void {
   }
   if (clock.timerCount > 0) left.push(`${clock.timerCount} timers`);
   if (left.length > 0) throw new Error(`Left behind: ${left.join("; ")}`);
+}
+
+/** Images that jobs had to write to are read-only again, unless a storm kept them from it. */
+export function checkReadOnly({ graph }: Engine, guests: readonly Guest[]): void {
+  for (const name of guests.flatMap((guest) => [...guest.readOnly])) {
+    if (graph.find(name)?.readOnly === false) throw new Error(`${name} is still open for writing`);
+  }
 }
