@@ -1,6 +1,7 @@
 import { playwright } from "@vitest/browser-playwright";
 import { defineConfig } from "vitest/config";
 import { chromiumLaunchOptions } from "./scripts/chromium.mjs";
+import { judgeImages } from "./test/browser/engine/commands.ts";
 import { clearIndexeddb, overrideQuota } from "./test/browser/protocol/commands.ts";
 import { serviceWorker } from "./web/sw-plugin.ts";
 
@@ -35,7 +36,7 @@ export default defineConfig({
           globalSetup: ["test/browser/protocol/commands.ts"],
           browser: {
             enabled: true,
-            commands: { overrideQuota, clearIndexeddb },
+            commands: { overrideQuota, clearIndexeddb, judgeImages },
             headless: true,
             screenshotFailures: false,
             provider: playwright({

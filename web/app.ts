@@ -10,7 +10,7 @@
 import { batch, computed, signal } from "@preact/signals";
 import type { Client, Device } from "../src/engine/client.ts";
 import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
-import { chainBoxes } from "./chain.ts";
+import { chainBoxes, imageUnder, isLocal } from "./chain.ts";
 import * as disk from "./disk.ts";
 import { saveDisk } from "./download.ts";
 import {
@@ -65,14 +65,24 @@ export class App {
   readonly job = computed(() => this.snapshot.value.jobs.get(STREAM_ID));
   readonly jobs = computed(() => [...this.snapshot.value.jobs.values()]);
   readonly hasActiveJob = computed(() => this.jobs.value.some(isActive));
-  /** The node that the page reads and writes: a mirror moves it, and so does a commit. */
-  readonly diskNode = signal("disk");
+  readonly #exportNode = signal(disk.NODE);
+  /**
+   * The image that the page reads and writes, not a job's filter before it: a mirror moves it, and
+   * so do a commit and an overlay.
+   */
+  readonly diskNode = computed(() => {
+    const name = this.#exportNode.value;
+    return imageUnder(this.snapshot.value.nodes, name)?.["node-name"] ?? name;
+  });
+  readonly hasMoved = computed(() => this.diskNode.value !== disk.NODE);
   readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, this.diskNode.value));
   readonly diskBytes = computed(() => this.boxes.value.at(-1)?.virtualSize);
   /** Files in this browser beside the disk. */
   readonly images = signal<readonly StoredImage[]>([]);
   /** Nothing of the disk is anywhere else. */
-  readonly isWhole = computed(() => this.boxes.value.length === 1);
+  readonly isWhole = computed(() => this.boxes.value.every(isLocal));
+  /** Counts how often the disk has become another under the page: what was read of it is old then. */
+  readonly diskLoads = signal(0);
 
   #entry: DiskEntry | undefined;
   readonly #handedOver = new Set<string>();
@@ -190,6 +200,21 @@ export class App {
 
   makeImage(filename: string, bytes: number): Promise<boolean> {
     return this.#actOnImages(() => images.makeImage(this.client, filename, bytes));
+  }
+
+  /** Makes an image and puts it over the disk: from then on it takes what is written. */
+  makeOverlay(filename: string): Promise<boolean> {
+    return this.#actOnImages(async () => {
+      const below = this.boxes.value.at(-1)!;
+      const { name: label, format, virtualSize } = below;
+      await images.makeImage(this.client, filename, virtualSize, { label, format });
+      await images.putOver(this.client, images.nodeNameOf(filename), below.nodeName);
+    });
+  }
+
+  /** Puts an image over the disk that was there before the page was closed. */
+  putOver(node: string): Promise<boolean> {
+    return this.#actOnImages(() => images.putOver(this.client, node, this.diskNode.value));
   }
 
   openImage(filename: string): Promise<boolean> {
@@ -349,7 +374,11 @@ export class App {
     this.#fold({ kind: "event", event });
     if (jobOf(event) === undefined) return;
     await this.#refreshJobs();
-    if (isEnd(event)) await this.#refreshNodes();
+    if (isEnd(event)) {
+      await this.#refreshNodes();
+      const type = this.snapshot.value.jobs.get(jobOf(event)!)?.type;
+      if (type === "snapshot-load") this.diskLoads.value += 1;
+    }
     void this.#poll();
   }
 
@@ -379,8 +408,12 @@ export class App {
   }
 
   async #refreshNodes(): Promise<void> {
-    this.diskNode.value = await disk.queryDiskNode(this.client);
-    this.#fold({ kind: "nodes", nodes: await disk.queryNodes(this.client) });
+    const node = await disk.queryDiskNode(this.client);
+    const nodes = await disk.queryNodes(this.client);
+    batch(() => {
+      this.#exportNode.value = node;
+      this.#fold({ kind: "nodes", nodes });
+    });
     if (this.store === "opfs") this.images.value = await images.listImages(this.client);
   }
 

@@ -18,21 +18,47 @@ export interface ChainBox {
   /** Bytes that it takes where it is kept, or the length of its file; undefined if nobody knows. */
   readonly actualSize: number | undefined;
   readonly readOnly: boolean;
+  /** Tags of the states that are kept inside it. */
+  readonly snapshots: readonly string[];
+  /** Bitmaps of what has changed; those that jobs have for themselves are not told. */
+  readonly bitmaps: readonly { readonly name: string; readonly dirtyBytes: number }[];
 }
 
 /** Base first, `top` last; filters and stores have no box of their own. Empty if there is no `top`. */
 export function chainBoxes(nodes: readonly NodeInfo[], top: string): ChainBox[] {
-  const byName = new Map(nodes.map((node) => [node["node-name"], node]));
   const boxes: ChainBox[] = [];
   const seen = new Set<NodeInfo>();
-  let node = byName.get(top);
+  let node = imageUnder(nodes, top);
   while (node !== undefined && !seen.has(node)) {
     seen.add(node);
-    const file = byName.get(childOf(node, "file"));
-    boxes.unshift(boxOf(node, file));
-    node = byName.get(childOf(node, "backing"));
+    boxes.unshift(boxOf(node, byName(nodes, childOf(node, "file"))));
+    node = imageUnder(nodes, childOf(node, "backing"));
   }
   return boxes;
+}
+
+/** Stores that are in this browser. */
+const LOCAL = new Set(["opfs", "indexeddb", "memory"]);
+
+export function isLocal({ store }: ChainBox): boolean {
+  return LOCAL.has(store);
+}
+
+const FORMATS = new Set(["qcow2", "raw"]);
+
+/** The node itself, or the first one below the filters that jobs have put in: a copy-on-read, say. */
+export function imageUnder(nodes: readonly NodeInfo[], name: string): NodeInfo | undefined {
+  let node = byName(nodes, name);
+  for (let n = 0; node !== undefined && !FORMATS.has(node.drv) && n < nodes.length; n++) {
+    const below = byName(nodes, childOf(node, "file")) ?? byName(nodes, childOf(node, "backing"));
+    if (below === undefined) break;
+    node = below;
+  }
+  return node;
+}
+
+function byName(nodes: readonly NodeInfo[], name: string): NodeInfo | undefined {
+  return nodes.find((node) => node["node-name"] === name);
 }
 
 function boxOf(node: NodeInfo, file: NodeInfo | undefined): ChainBox {
@@ -46,6 +72,10 @@ function boxOf(node: NodeInfo, file: NodeInfo | undefined): ChainBox {
     virtualSize: node.image["virtual-size"],
     actualSize: node.image["actual-size"] ?? file?.image["virtual-size"],
     readOnly: node.ro,
+    snapshots: node.image.snapshots?.map((snapshot) => snapshot.name) ?? [],
+    bitmaps: (node["dirty-bitmaps"] ?? []).flatMap(({ name, count }) =>
+      name === undefined ? [] : [{ name, dirtyBytes: count }],
+    ),
   };
 }
 

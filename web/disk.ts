@@ -17,7 +17,7 @@ import {
   type StoreDriver,
   writeEntry,
 } from "./catalogue.ts";
-import { STREAM_ID } from "./fold.ts";
+import { CREATE_ID, STREAM_ID } from "./fold.ts";
 import { hasOpfs } from "./platform.ts";
 import {
   checkComplete,
@@ -28,7 +28,7 @@ import {
 } from "./template.ts";
 import type { NodeInfo } from "./wire.ts";
 
-const NODE = "disk";
+export const NODE = "disk";
 const FILE_NODE = "disk-file";
 const EXPORT = "disk0";
 
@@ -166,9 +166,23 @@ export async function closeDisk(client: Client): Promise<void> {
     await client.execute("block-export-del", { id: EXPORT, mode: "hard" });
   }
   const nodes = await queryNodes(client);
-  if (nodes.some((node) => node["node-name"] === NODE)) {
-    await client.execute("blockdev-del", { "node-name": NODE });
+  // Overlays over it go first.
+  for (const name of [...nodesOver(nodes, NODE), NODE]) {
+    if (nodes.some((node) => node["node-name"] === name)) {
+      await client.execute("blockdev-del", { "node-name": name });
+    }
   }
+}
+
+/** Names of the nodes that stand on another, however far above it, the topmost first. */
+function nodesOver(nodes: readonly NodeInfo[], name: string): string[] {
+  const users = nodes.filter(({ children }) =>
+    children.some((child) => child["node-name"] === name),
+  );
+  return users.flatMap((user) => {
+    const own = user["node-name"];
+    return [...nodesOver(nodes, own), own];
+  });
 }
 
 /** Deletes the closed disk and what is remembered of it. */
@@ -280,9 +294,9 @@ async function backingLabel(client: Client, store: StoreDriver): Promise<string 
   }
 }
 
-/** Runs a blockdev-create job to its end. */
+/** Runs a blockdev-create job to its end, and forgets it. */
 export async function createImage(client: Client, options: DriverOptions): Promise<void> {
-  const id = "create0";
+  const id = CREATE_ID;
   await client.execute("blockdev-create", { "job-id": id, options });
   const { error } = await client.waitForJob(id, "concluded");
   await client.execute("job-dismiss", { id });

@@ -13,6 +13,8 @@ import type { BlockJobInfo, JobInfo, JobStatus, NodeInfo, QmpEvent } from "./wir
 
 /** The id that the page gives to its block-stream. */
 export const STREAM_ID = "stream0";
+/** The id of the page's blockdev-create jobs, which it dismisses itself. */
+export const CREATE_ID = "page-create";
 
 export interface Job {
   readonly id: string;

@@ -1,5 +1,7 @@
 /** What a person can do about an error: the engine says what happened, this says what helps. */
 
+import type { StopReason } from "./fold.ts";
+
 /** An error as it is shown: what happened, and a sentence about what to do. */
 export interface Problem {
   readonly text: string;
@@ -35,4 +37,14 @@ export function withHint(text: string, errno: string | undefined): Problem {
   if (errno === undefined) return { text };
   const hint = Object.hasOwn(HINTS, errno) ? HINTS[errno] : undefined;
   return { text, errno, ...(hint !== undefined && { hint }) };
+}
+
+/** Why a job stands still, or is about to. @param status QEMU's word */
+export function stopProblem({ operation, reason, errno }: StopReason, status: string): Problem {
+  // What is under way besides is given up first, so the pause may be a moment away.
+  const isParked = status === "paused" || status === "standby";
+  const state = isParked ? "Paused" : "About to pause";
+  const text = `${state}: ${reason ?? `the job could not ${operation}`}`;
+  const { hint, ...problem } = withHint(text, errno ?? "EIO");
+  return { ...problem, hint: `${hint ?? ""} Resume tries the same bytes again.`.trim() };
 }

@@ -1,6 +1,7 @@
 /**
  * Every job that can be started by hand, as data: its QMP command, and the arguments worth a field.
- * What a field leaves empty is left out of the command, and the engine's default counts.
+ * What a field leaves empty is left out of the command, and the engine's default counts. One entry
+ * is no job: the bitmap that an incremental backup needs.
  */
 
 import type { CommandName } from "../src/engine/client.ts";
@@ -29,6 +30,8 @@ export interface JobForm {
   readonly fields: readonly Field[];
   /** Arguments that are always the same. */
   readonly constant?: Readonly<Record<string, unknown>>;
+  /** The command is done when it is answered. */
+  readonly isNoJob?: true;
 }
 
 const onError = ["report", "ignore", "stop", "enospc"] as const;
@@ -43,7 +46,9 @@ const kept = { "auto-dismiss": false } as const;
 export const JOB_FORMS: readonly JobForm[] = [
   {
     type: "backup",
-    about: "Copies the disk as it is at this moment to another image, while it is written to.",
+    about:
+      "Copies the disk as it is at this moment to another image, while it is written to. With a " +
+      "bitmap: what has changed since that was made, over the last backup.",
     command: "blockdev-backup",
     fields: [
       disk,
@@ -63,6 +68,17 @@ export const JOB_FORMS: readonly JobForm[] = [
     constant: kept,
   },
   {
+    type: "bitmap",
+    about:
+      "Records from now on what is written, for an incremental backup. Not a job: done at once.",
+    command: "block-dirty-bitmap-add",
+    fields: [
+      { kind: "node", name: "node", required: true },
+      { kind: "text", name: "name", required: true },
+    ],
+    isNoJob: true,
+  },
+  {
     type: "mirror",
     about: "Keeps another image equal to the disk; Complete then moves the disk over to it.",
     command: "blockdev-mirror",
@@ -78,7 +94,9 @@ export const JOB_FORMS: readonly JobForm[] = [
   },
   {
     type: "commit",
-    about: "Moves what an overlay holds down into a layer below it, and drops the overlay.",
+    about:
+      "Moves what an overlay holds down into a layer below it, and drops the overlay. Of the " +
+      "disk's own overlay, with no top-node, it waits for Complete.",
     command: "block-commit",
     fields: [
       disk,
@@ -144,7 +162,7 @@ export function wrongFields(form: JobForm, values: FieldValues): string[] {
 
 /** The command's arguments. Look at wrongFields() first. */
 export function argumentsOf(form: JobForm, jobId: string, values: FieldValues): object {
-  const args: Record<string, unknown> = { "job-id": jobId, ...form.constant };
+  const args: Record<string, unknown> = form.isNoJob ? {} : { "job-id": jobId, ...form.constant };
   for (const field of form.fields) {
     const value = values[field.name] ?? "";
     if (value === "") continue;

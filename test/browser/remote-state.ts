@@ -69,6 +69,7 @@ export class RemoteDrivers {
       },
       pwrite: (buf, offset, { signal }) =>
         call("pwrite", [offset], signal, buf.slice()) as Promise<void>,
+      reopen: (readOnly) => call("reopen", [readOnly ? 1 : 0]) as Promise<void>,
     };
     for (const name of methods) {
       near[name] ??= (offset: number, bytes: number, options?: { signal?: AbortSignal }) =>
@@ -164,6 +165,7 @@ export function serveDrivers(scope: DedicatedWorker, drivers: readonly BlockDriv
         view.fill(0xdd);
       });
     }
+    if (name === "reopen") return state.reopen!(first === 1);
     const method = state[name as "pwriteZeroes"]!;
     if (PLAIN_METHODS.includes(name))
       return (method as (first: number) => unknown).call(state, first);

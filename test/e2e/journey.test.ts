@@ -4,30 +4,17 @@
  */
 
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { BrowserContext } from "playwright";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ensurePage } from "../../scripts/page.ts";
-import { launchChromium, PageDriver } from "../../scripts/page-driver.ts";
-import {
-  checkImage,
-  compareImages,
-  diskSha256,
-  type GuestWrite,
-  makeExpected,
-} from "../../scripts/qemu.ts";
-import { type RunningServer, startServer } from "../../scripts/server.ts";
-import { resolveTemplate } from "../../scripts/template.ts";
+import type { GuestWrite } from "../../scripts/qemu.ts";
 import { MiB } from "../../src/base/bytes.ts";
-import { seededRandom } from "../../src/base/random.ts";
+import { makeRaw, visit, writesOn } from "./user.ts";
 
-let page: string;
 let folder: string;
 
-beforeAll(async () => {
-  page = await ensurePage();
+beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "blocktab-e2e-"));
 });
 
@@ -38,7 +25,7 @@ afterAll(() => {
 describe("Try it", () => {
   it("turns a chain on a server into one local image, while the page writes to it", async () => {
     const top = makeChain("whole");
-    await using user = await visit(top);
+    await using user = await visit(folder, top);
     const { driver, server } = user;
     await driver.tryIt();
     expect(await driver.chain()).toBe(
@@ -65,7 +52,7 @@ describe("Try it", () => {
   });
 
   it("reads whole with no server at all: the page comes from its cache", async () => {
-    await using user = await visit(makeRaw("offline", 8 * MiB));
+    await using user = await visit(folder, makeRaw(folder, "offline", 8 * MiB));
     const { driver, server } = user;
     await driver.tryIt();
     await driver.setSpeed("unlimited");
@@ -81,7 +68,7 @@ describe("Try it", () => {
 
 describe("a second tab", () => {
   it("neither empties the disk that the first one made, nor gives it another template", async () => {
-    await using user = await visit(makeRaw("tabs", 8 * MiB));
+    await using user = await visit(folder, makeRaw(folder, "tabs", 8 * MiB));
     const { driver } = user;
     // Loaded while there is no disk: it still offers to make one.
     const second = await user.openTab();
@@ -104,7 +91,7 @@ describe("a second tab", () => {
 
 describe("the job", () => {
   it("stands still while it is paused, and goes on", async () => {
-    await using user = await visit(makeRaw("pause", 32 * MiB));
+    await using user = await visit(folder, makeRaw(folder, "pause", 32 * MiB));
     const { driver } = user;
     await driver.tryIt();
     await driver.setSpeed("1 MiB/s");
@@ -123,7 +110,7 @@ describe("the job", () => {
   });
 
   it("leaves a good overlay when it is cancelled, and skips what is there when it starts again", async () => {
-    await using user = await visit(makeRaw("cancel", 32 * MiB));
+    await using user = await visit(folder, makeRaw(folder, "cancel", 32 * MiB));
     const { driver, server } = user;
     await driver.tryIt();
     await driver.until("some is done", async () => ((await driver.job())?.offset ?? 0) >= 8 * MiB);
@@ -145,7 +132,7 @@ describe("the job", () => {
   });
 
   it("waits when the server goes away, says so, and goes on when it is back", async () => {
-    await using user = await visit(makeRaw("outage", 32 * MiB));
+    await using user = await visit(folder, makeRaw(folder, "outage", 32 * MiB));
     const { driver, server } = user;
     await driver.tryIt();
     await driver.setSpeed("2 MiB/s");
@@ -163,12 +150,12 @@ describe("the job", () => {
   });
 
   it("refuses a template that has been changed since the disk was made", async () => {
-    const image = makeRaw("changed", 32 * MiB);
-    await using user = await visit(image);
+    const image = makeRaw(folder, "changed", 32 * MiB);
+    await using user = await visit(folder, image);
     const { driver } = user;
     await driver.tryIt();
     await driver.cancel();
-    makeRaw("changed", 8 * MiB, 99);
+    makeRaw(folder, "changed", 8 * MiB, 99);
     await driver.reload();
     await driver
       .until("the page objects", async () => (await driver.errors()).length > 0)
@@ -176,76 +163,6 @@ describe("the job", () => {
     expect((await driver.errors()).join()).toMatch(/changed/);
   });
 });
-
-/** A browser of its own on a page of its own. */
-async function visit(image: string): Promise<User> {
-  const template = await resolveTemplate(image);
-  const server = await startServer({ page, template, port: 0 });
-  const profile = mkdtempSync(join(folder, "user-"));
-  const chromium = await launchChromium(profile);
-  const driver = new PageDriver(chromium.pages()[0] ?? (await chromium.newPage()));
-  await driver.goto(server.url);
-  return new User(driver, server, chromium, image, profile);
-}
-
-class User implements AsyncDisposable {
-  readonly driver: PageDriver;
-  readonly server: RunningServer;
-  readonly writes: GuestWrite[] = [];
-  readonly #chromium: BrowserContext;
-  readonly #image: string;
-  readonly #folder: string;
-
-  constructor(
-    driver: PageDriver,
-    server: RunningServer,
-    chromium: BrowserContext,
-    image: string,
-    folder: string,
-  ) {
-    this.driver = driver;
-    this.server = server;
-    this.#chromium = chromium;
-    this.#image = image;
-    this.#folder = folder;
-  }
-
-  /** One more tab of the same browser, on the page. */
-  async openTab(): Promise<PageDriver> {
-    const driver = new PageDriver(await this.#chromium.newPage());
-    await driver.goto(this.server.url);
-    return driver;
-  }
-
-  /** The page reads, and the downloaded file holds, the template plus the page's own writes. */
-  async expectDiskAndFile(): Promise<void> {
-    const expected = join(this.#folder, "expected.qcow2");
-    const format = this.#image.endsWith(".raw") ? "raw" : "qcow2";
-    await makeExpected(expected, { path: this.#image, format }, this.writes);
-    expect((await this.driver.verify()).sha256).toBe(await diskSha256(expected));
-    const file = await this.expectCleanFile();
-    expect(await compareImages(file, expected)).toBeNull();
-  }
-
-  /** @returns the downloaded file */
-  async expectCleanFile(): Promise<string> {
-    const file = join(this.#folder, "downloaded.qcow2");
-    await this.driver.download(file);
-    expect(await checkImage(file)).toBeNull();
-    return file;
-  }
-
-  /** After a download the disk is open for reading only. */
-  async reopenWritable(): Promise<void> {
-    await this.driver.page.getByTestId("reopen-writable").click();
-    await this.driver.waitForDisk();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#chromium.close();
-    await this.server.close();
-  }
-}
 
 /**
  *   base.qcow2  48 MiB, 64 KiB clusters, compressed
@@ -257,7 +174,7 @@ class User implements AsyncDisposable {
 function makeChain(name: string): string {
   const at = (file: string) => join(folder, name, file);
   mkdirSync(join(folder, name));
-  const raw = makeRaw(`${name}/source`, 24 * MiB);
+  const raw = makeRaw(folder, `${name}/source`, 24 * MiB);
   img("resize", "-q", "-f", "raw", raw, "48M");
   img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=64k", raw, at("base.qcow2"));
   create(at("mid.qcow2"), "base.qcow2", "cluster_size=4k", "64M");
@@ -265,15 +182,6 @@ function makeChain(name: string): string {
   create(at("top.qcow2"), "mid.qcow2", "cluster_size=2M", "64M");
   io(at("top.qcow2"), "write -P 0x33 40M 1000k", "write -P 0x44 6M 512", "write -z 30M 2M");
   return at("top.qcow2");
-}
-
-/** A raw disk of random bytes. @returns its path */
-function makeRaw(name: string, bytes: number, seed = 5): string {
-  const path = join(folder, `${name}.raw`);
-  const content = new Uint8Array(bytes);
-  seededRandom(seed).fill(content);
-  writeFileSync(path, content);
-  return path;
 }
 
 function create(path: string, backing: string, options: string, size: string): void {
@@ -288,15 +196,5 @@ function io(path: string, ...commands: string[]): void {
   const args = commands.flatMap((command) => ["-c", command]);
   execFileSync("qemu-io", ["-f", "qcow2", ...args, path], {
     stdio: ["ignore", "ignore", "inherit"],
-  });
-}
-
-/** Sectors of random bytes at random places; the same every time. */
-function writesOn(size: number, count: number): GuestWrite[] {
-  const random = seededRandom(count);
-  return Array.from({ length: count }, () => {
-    const bytes = new Uint8Array(512);
-    random.fill(bytes);
-    return { offset: random.below(size / 512) * 512, bytes };
   });
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { chainBoxes } from "../../web/chain.ts";
+import { chainBoxes, imageUnder } from "../../web/chain.ts";
 import type { NodeInfo } from "../../web/wire.ts";
 
 const NODES = [
@@ -31,6 +31,37 @@ test("without its backing file the overlay stands alone", () => {
   const whole = node("disk", "qcow2", { size: 100, children: { file: "disk-file" } });
   expect(chainBoxes([whole, NODES[1]!], "disk")).toHaveLength(1);
   expect(chainBoxes(NODES, "gone")).toEqual([]);
+});
+
+test("the filters that jobs put in have no box, wherever they are", () => {
+  const nodes = [
+    ...NODES.slice(1).map((below) =>
+      below["node-name"] === "template" ? { ...below, "node-name": "template-1" } : below,
+    ),
+    node("disk", "qcow2", { size: 100, children: { file: "disk-file", backing: "commit" } }),
+    node("commit", "commit_top", { size: 100, children: { backing: "template-1" } }),
+    node("#block7", "mirror_top", { size: 100, children: { file: "disk" } }),
+  ];
+  expect(imageUnder(nodes, "#block7")?.["node-name"]).toBe("disk");
+  expect(imageUnder(nodes, "gone")).toBeUndefined();
+  expect(chainBoxes(nodes, "#block7").map(({ nodeName }) => nodeName)).toEqual([
+    "base",
+    "template-1",
+    "disk",
+  ]);
+  const loop = node("a", "throttle", { size: 1, children: { file: "a" } });
+  expect(chainBoxes([loop], "a")).toHaveLength(1);
+});
+
+test("a box tells of snapshots and of bitmaps that have a name", () => {
+  const plain = node("disk", "qcow2", { size: 100 });
+  const image = { ...plain.image, snapshots: [{ name: "one" }, { name: "two" }] };
+  const bitmaps = [{ name: "since", count: 65536 }, { count: 1 }];
+  const full = { ...plain, image, "dirty-bitmaps": bitmaps } as unknown as NodeInfo;
+  expect(chainBoxes([full], "disk")).toMatchObject([
+    { snapshots: ["one", "two"], bitmaps: [{ name: "since", dirtyBytes: 65536 }] },
+  ]);
+  expect(chainBoxes([plain], "disk")).toMatchObject([{ snapshots: [], bitmaps: [] }]);
 });
 
 interface Facts {

@@ -1,10 +1,12 @@
 /** Other images in this browser: places for copies, to be opened, closed and downloaded. */
 
 import { useSignal } from "@preact/signals";
+import { useRef } from "preact/hooks";
 import type { App } from "../app.ts";
+import { DISK } from "../catalogue.ts";
 import { formatBytes, parseSize } from "../format.ts";
 import type { StoredImage } from "../images.ts";
-import { Button, ProblemAt } from "./parts.tsx";
+import { Button, ConfirmDialog, ProblemAt } from "./parts.tsx";
 
 export function ImagesPanel({ app }: { readonly app: App }) {
   const images = app.images.value;
@@ -12,7 +14,10 @@ export function ImagesPanel({ app }: { readonly app: App }) {
   return (
     <section class="panel" aria-labelledby="images-title" data-testid="images">
       <h2 id="images-title">Other images</h2>
-      <p class="hint">Files beside disk.qcow2 in this browser: targets of backups and mirrors.</p>
+      <p class="hint">
+        Files beside disk.qcow2 in this browser. An open one is a node, for jobs to work with; a
+        closed one can be downloaded.
+      </p>
       <ul class="images">
         {images.map((image) => (
           <li key={image.filename} data-testid={`image-${image.filename}`}>
@@ -35,80 +40,166 @@ interface RowProps {
 function Row({ app, image, busy }: RowProps) {
   const { filename, node, size } = image;
   return (
-    <p class="buttons">
+    <div class="buttons">
       <code>{filename}</code>
       <span class="hint">
         {formatBytes(size)}
         {node === undefined ? "" : `, open as node ${node}`}
       </span>
       {node === undefined ? (
-        <>
-          <Button disabled={busy} onClick={() => void app.openImage(filename)}>
-            Open
-          </Button>
-          <Button disabled={busy} onClick={() => void app.downloadImage(filename)}>
-            Download
-          </Button>
-          <Button kind="danger" disabled={busy} onClick={() => void app.removeImage(filename)}>
-            Delete
-          </Button>
-        </>
+        <ClosedButtons app={app} filename={filename} busy={busy} />
       ) : (
-        <Button disabled={busy} onClick={() => void app.closeImage(node)}>
-          Close
-        </Button>
+        <OpenButtons app={app} image={image} node={node} busy={busy} />
       )}
-    </p>
+    </div>
+  );
+}
+
+interface ClosedProps {
+  readonly app: App;
+  readonly filename: string;
+  readonly busy: boolean;
+}
+
+function ClosedButtons({ app, filename, busy }: ClosedProps) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  return (
+    <>
+      <Button disabled={busy} onClick={() => void app.openImage(filename)}>
+        Open
+      </Button>
+      <Button disabled={busy} onClick={() => void app.downloadImage(filename)}>
+        Download
+      </Button>
+      <Button kind="danger" disabled={busy} onClick={() => dialog.current?.showModal()}>
+        Delete …
+      </Button>
+      <ConfirmDialog
+        dialog={dialog}
+        title="Delete this image?"
+        testId={`delete-${filename}`}
+        onDelete={() => void app.removeImage(filename)}
+      >
+        {filename} goes for good.
+      </ConfirmDialog>
+    </>
+  );
+}
+
+function OpenButtons({ app, image, node, busy }: RowProps & { readonly node: string }) {
+  if (app.isInChain(node)) return <span class="hint">part of the page's disk: see Chain</span>;
+  // Its header says that it was over what the page's disk is now.
+  const isOverlay = image.label !== undefined && image.label === app.boxes.value.at(-1)?.name;
+  return (
+    <>
+      {isOverlay ? (
+        <Button
+          disabled={busy}
+          title="The page then reads and writes this overlay"
+          onClick={() => void app.putOver(node)}
+        >
+          Put over the disk
+        </Button>
+      ) : null}
+      <Button
+        disabled={busy || image.isUsed}
+        title={image.isUsed ? "Another image stands on it" : "Then it can be downloaded"}
+        onClick={() => void app.closeImage(node)}
+      >
+        Close
+      </Button>
+    </>
   );
 }
 
 function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) {
-  const name = useSignal("copy.qcow2");
+  const taken = new Set(app.images.value.map(({ filename }) => filename));
+  const typed = useSignal<string | undefined>(undefined);
   const size = useSignal("");
+  const isOverlay = useSignal(false);
+  const name = typed.value ?? freeName(taken);
   const bytes = size.value === "" ? app.diskBytes.value : parseSize(size.value);
-  const isNameWrong = !/^[A-Za-z0-9][\w.-]*$/.test(name.value) || name.value === "disk.qcow2";
+  const why = taken.has(name) || name === DISK ? "There is a file of that name" : nameProblem(name);
   return (
     <form
       class="fields"
       onSubmit={(event) => {
         event.preventDefault();
-        if (bytes !== undefined) void app.makeImage(name.value, bytes);
+        if (bytes === undefined) return;
+        typed.value = undefined;
+        void (isOverlay.value ? app.makeOverlay(name) : app.makeImage(name, bytes));
       }}
     >
-      <label>
-        file{" "}
+      <p class="field">
+        <label for="image-name">file</label>
         <input
           type="text"
           size={16}
+          id="image-name"
           data-testid="image-name"
-          value={name.value}
-          aria-invalid={isNameWrong}
+          value={name}
+          aria-invalid={why !== undefined}
           onInput={(event) => {
-            name.value = event.currentTarget.value;
+            typed.value = event.currentTarget.value;
           }}
         />
-      </label>
-      <label>
-        size{" "}
-        <input
-          type="text"
-          size={10}
-          data-testid="image-size"
-          placeholder="as the disk"
-          value={size.value}
-          aria-invalid={bytes === undefined}
-          onInput={(event) => {
-            size.value = event.currentTarget.value;
+      </p>
+      <p class="field">
+        <label for="image-kind">as</label>
+        <select
+          id="image-kind"
+          data-testid="image-kind"
+          onChange={(event) => {
+            isOverlay.value = event.currentTarget.value === "overlay";
           }}
-        />
-      </label>
+        >
+          <option value="empty">an empty image</option>
+          <option value="overlay">an overlay over the disk</option>
+        </select>
+      </p>
+      {isOverlay.value ? null : (
+        <p class="field">
+          <label for="image-size">size</label>
+          <input
+            type="text"
+            size={10}
+            id="image-size"
+            data-testid="image-size"
+            placeholder="as the disk"
+            value={size.value}
+            aria-invalid={bytes === undefined}
+            onInput={(event) => {
+              size.value = event.currentTarget.value;
+            }}
+          />
+        </p>
+      )}
       <button
         type="submit"
         data-testid="image-make"
-        disabled={busy || bytes === undefined || isNameWrong}
+        disabled={busy || bytes === undefined || why !== undefined}
       >
-        Make an empty qcow2
+        Make it
       </button>
+      <p class="hint">
+        {why ??
+          (isOverlay.value
+            ? "It takes what is written from then on, until a commit brings that down again."
+            : "A qcow2 that reads as zeroes: the target of a backup or a mirror.")}
+      </p>
     </form>
   );
+}
+
+/** "copy.qcow2", or the first number that is free. */
+function freeName(taken: ReadonlySet<string>): string {
+  for (let n = 1; ; n++) {
+    const name = n === 1 ? "copy.qcow2" : `copy${n}.qcow2`;
+    if (!taken.has(name)) return name;
+  }
+}
+
+function nameProblem(name: string): string | undefined {
+  if (/^[A-Za-z0-9][\w.-]*$/.test(name)) return undefined;
+  return "A name is letters, digits, dots, dashes and underscores, like copy.qcow2";
 }

@@ -11,7 +11,7 @@ import {
   parseSpeed,
   percentOf,
 } from "../format.ts";
-import { type Problem, withHint } from "../hints.ts";
+import { stopProblem, withHint } from "../hints.ts";
 import { etaSeconds, rateOf } from "../rate.ts";
 import { Bar, Button, ProblemAt, ProblemBox } from "./parts.tsx";
 
@@ -22,7 +22,7 @@ const PRESETS = [1, 4, 8, 32].map((mebi) => mebi * 2 ** 20).concat(0);
 export function JobPanel({ app, stage }: { readonly app: App; readonly stage: Open }) {
   const job = app.job.value;
   // A disk that came whole out of the storage has no job to show.
-  if (job === undefined && app.isWhole.value) return null;
+  if (job === undefined && (app.isWhole.value || app.hasMoved.value)) return null;
   return (
     <section
       class="panel"
@@ -104,7 +104,8 @@ function Fact({ name, children, testId, title }: FactProps) {
 
 /** How it ended, or why it stands still, in words. */
 function Ending({ job }: { readonly job: Job }) {
-  if (job.stopped !== undefined) return <ProblemBox problem={stopProblem(job)} />;
+  if (job.stopped !== undefined)
+    return <ProblemBox problem={stopProblem(job.stopped, job.status)} />;
   switch (job.outcome) {
     case "completed":
       return <p class="good">Done: the disk is whole and local. You can stop the server.</p>;
@@ -120,15 +121,6 @@ function Ending({ job }: { readonly job: Job }) {
     default:
       return null;
   }
-}
-
-function stopProblem(job: Job): Problem {
-  const { operation, reason, errno } = job.stopped!;
-  // What is under way besides is given up first, so the pause may be a moment away.
-  const state = job.status === "paused" ? "Paused" : "About to pause";
-  const text = `${state}: ${reason ?? `the job could not ${operation}`}`;
-  const { hint, ...problem } = withHint(text, errno ?? "EIO");
-  return { ...problem, hint: `${hint ?? ""} Resume tries the same bytes again.`.trim() };
 }
 
 function Controls({
@@ -158,8 +150,14 @@ function Controls({
           <Button
             kind="primary"
             testId="start-again"
-            disabled={busy || stage.readOnly || isSpeedWrong}
-            title={stage.readOnly ? "The disk is open for reading only" : undefined}
+            disabled={busy || stage.readOnly || app.hasMoved.value || isSpeedWrong}
+            title={
+              stage.readOnly
+                ? "The disk is open for reading only"
+                : app.hasMoved.value
+                  ? "The page is on another image now: start it under Jobs"
+                  : undefined
+            }
             onClick={start}
           >
             {job === undefined ? "Pull in the rest" : "Start again"}

@@ -1,10 +1,11 @@
-/** All jobs of the engine: what each is at, its verbs, and a form to start one of any type. */
+/** The jobs of the engine: what each is at, its verbs, and a form to start one of any type. */
 
 import { useSignal } from "@preact/signals";
 import { mayApply } from "../../src/engine/client.ts";
 import type { App } from "../app.ts";
-import { hasEnded, type Job } from "../fold.ts";
+import { CREATE_ID, hasEnded, type Job, STREAM_ID } from "../fold.ts";
 import { formatBytes, formatRate, percentOf } from "../format.ts";
+import { stopProblem } from "../hints.ts";
 import {
   argumentsOf,
   type Field,
@@ -15,15 +16,23 @@ import {
   wrongFields,
 } from "../job-forms.ts";
 import { rateOf } from "../rate.ts";
-import { Bar, Button, ProblemAt } from "./parts.tsx";
+import { Bar, Button, ProblemAt, ProblemBox } from "./parts.tsx";
+
+/** The page's stream has a panel of its own, and what it creates is part of other actions. */
+const OWN = new Set([STREAM_ID, CREATE_ID]);
 
 export function JobsPanel({ app }: { readonly app: App }) {
-  const jobs = [...app.jobs.value].reverse();
+  const jobs = app.jobs.value.filter(({ id }) => !OWN.has(id)).reverse();
   return (
     <section class="panel" aria-labelledby="jobs-title" data-testid="jobs">
       <h2 id="jobs-title">Jobs</h2>
-      <p class="hint">Every job of the engine, the newest first, whoever has started it.</p>
-      {jobs.length === 0 ? <p>None yet.</p> : null}
+      <p class="hint">
+        {jobs.length === 0
+          ? "Backups, mirrors, commits, snapshots: none yet besides the page's own stream."
+          : "The newest first, whoever has started it."}
+      </p>
+      <StartForm app={app} />
+      <ProblemAt app={app} place="jobs" />
       <ul class="jobs">
         {jobs.map((job) => (
           <li key={job.id}>
@@ -31,14 +40,11 @@ export function JobsPanel({ app }: { readonly app: App }) {
           </li>
         ))}
       </ul>
-      <StartForm app={app} />
-      <ProblemAt app={app} place="jobs" />
     </section>
   );
 }
 
 function Row({ app, job }: { readonly app: App; readonly job: Job }) {
-  const rate = rateOf(job.meter);
   return (
     <div
       class="job-row"
@@ -46,18 +52,13 @@ function Row({ app, job }: { readonly app: App; readonly job: Job }) {
       data-status={job.status}
       data-outcome={job.outcome ?? ""}
     >
-      <p class="name">
-        <code>{job.type}</code> {job.id}{" "}
-        <span class={`chip status ${toneOf(job)}`}>
+      <h3>
+        <code>{job.type}</code> {job.id}
+        <span class={`chip status ${toneOf(job)}`} role="status">
           {hasEnded(job) ? (job.outcome ?? job.status) : job.status}
         </span>
-        <span class="hint">
-          {isBlockJob(job)
-            ? ` ${formatBytes(job.offset)} of ${formatBytes(job.len)}`
-            : ` step ${job.offset} of ${job.len}`}
-          {rate === undefined ? "" : `, ${formatRate(Math.round(rate))}`}
-        </span>
-      </p>
+        <small>{progressOf(job)}</small>
+      </h3>
       <Bar
         label={`Progress of ${job.id}`}
         percent={percentOf(job.offset, job.len)}
@@ -65,16 +66,32 @@ function Row({ app, job }: { readonly app: App; readonly job: Job }) {
         len={job.len}
         tone={toneOf(job)}
       />
-      {job.error === undefined ? null : <p class="hint bad">{job.error}</p>}
+      {job.error === undefined ? null : <ProblemBox problem={{ text: job.error }} />}
       {job.stopped === undefined ? null : (
-        <p class="hint bad">
-          Stopped: {job.stopped.reason ?? `could not ${job.stopped.operation}`}. Resume tries the
-          same bytes again.
-        </p>
+        <ProblemBox problem={stopProblem(job.stopped, job.status)} />
       )}
+      {isConverged(job) ? <p class="hint">{READY_HINT}</p> : null}
       <Verbs app={app} job={job} />
     </div>
   );
+}
+
+const READY_HINT =
+  "Both sides are the same, and are kept so: it waits to be told how to end. Complete moves the " +
+  "disk over.";
+
+/** "12 MiB of 64 MiB, 8 MiB/s, limit 8 MiB/s"; nothing of jobs that are one step. */
+function progressOf(job: Job): string {
+  const { offset, len, speed } = job;
+  if (speed === undefined) return len > 1 ? `step ${offset} of ${len}` : "";
+  const rate = job.status === "running" ? rateOf(job.meter) : undefined;
+  return [
+    `${formatBytes(offset)} of ${formatBytes(len)}`,
+    rate === undefined ? "" : formatRate(Math.round(rate)),
+    speed === 0 || hasEnded(job) ? "" : `limit ${formatRate(speed)}`,
+  ]
+    .filter((part) => part !== "")
+    .join(", ");
 }
 
 interface Verb {
@@ -107,16 +124,35 @@ const VERBS: readonly Verb[] = [
     run: (app, { id }) => app.client.execute("job-resume", { id }),
   },
   {
+    label: "No limit",
+    verb: "set-speed",
+    title: "Lets it run as fast as it can",
+    isFor: ({ speed = 0 }) => speed > 0,
+    run: (app, { id }) => app.client.execute("block-job-set-speed", { device: id, speed: 0 }),
+  },
+  {
+    label: "Write to both",
+    verb: "change",
+    title: "From now on a write to the disk waits for the target, too: so it catches up for sure",
+    isFor: ({ type }) => type === "mirror",
+    run: (app, { id }) =>
+      app.client.execute("block-job-change", {
+        id,
+        type: "mirror",
+        "copy-mode": "write-blocking",
+      }),
+  },
+  {
     label: "Complete",
     verb: "complete",
-    title: "Moves the disk over to the target, which is what the page's disk then is",
+    title: "Moves the disk over to the other side: the page then reads and writes that",
     isFor: isConverged,
     run: (app, { id }) => app.client.execute("job-complete", { id }),
   },
   {
     label: "End without moving over",
     verb: "cancel",
-    title: "The target is a good copy as of the end; the disk stays where it is",
+    title: "The other side is a good copy as of now; the disk stays where it is",
     isFor: (job) => isConverging(job) && isConverged(job),
     run: (app, { id }) => app.client.execute("block-job-cancel", { device: id }),
   },
@@ -129,7 +165,7 @@ const VERBS: readonly Verb[] = [
   {
     label: "Cancel",
     verb: "cancel",
-    title: "Ends it at once; a half-made copy is of no use",
+    title: "Ends it at once: what it has not finished is of no use",
     danger: true,
     run: (app, { id }) => app.client.execute("job-cancel", { id }),
   },
@@ -140,7 +176,11 @@ function Verbs({ app, job }: { readonly app: App; readonly job: Job }) {
   if (hasEnded(job)) {
     return (
       <p class="buttons">
-        <Button disabled={busy} onClick={() => void app.dismissJob(job)}>
+        <Button
+          disabled={busy}
+          title="Takes it off the list"
+          onClick={() => void app.dismissJob(job)}
+        >
           Dismiss
         </Button>
       </p>
@@ -188,9 +228,10 @@ function StartForm({ app }: { readonly app: App }) {
           start();
         }}
       >
-        <label>
-          type{" "}
+        <p class="field">
+          <label for="job-type">job</label>
           <select
+            id="job-type"
             data-testid="job-type"
             value={type.value}
             onChange={(event) => {
@@ -202,47 +243,52 @@ function StartForm({ app }: { readonly app: App }) {
               <option key={candidate.type}>{candidate.type}</option>
             ))}
           </select>
-        </label>
+        </p>
+        <p class="hint">{form.about}</p>
         {form.fields.map((field) => (
           <p key={`${form.type}.${field.name}`} class="field">
-            <label for={`field-${field.name}`}>
-              {field.name}
-              {"required" in field && field.required ? "" : " (optional)"}
-            </label>{" "}
+            <label for={`field-${field.name}`}>{field.name}</label>
             <Input
               app={app}
               field={field}
               value={withDefaults[field.name] ?? ""}
+              isWrong={wrong.includes(field.name)}
               set={(value) => {
                 values.value = { ...values.value, [field.name]: value };
               }}
             />
           </p>
         ))}
-        <p class="hint">{form.about}</p>
+        {wrong.length === 0 ? null : <p class="hint">{missing(wrong)}</p>}
         <button
           type="submit"
           class="primary"
           data-testid="job-start"
           disabled={app.busy.value.has("jobs") || wrong.length > 0}
-          title={wrong.length > 0 ? `Fill in: ${wrong.join(", ")}` : form.command}
         >
-          Start {form.command}
+          {form.isNoJob ? form.command : `Start ${form.command}`}
         </button>
       </form>
     </details>
   );
 }
 
+function missing(wrong: readonly string[]): string {
+  const hint = wrong.includes("target") ? " A target is made under Other images." : "";
+  return `Still to be filled in: ${wrong.join(", ")}.${hint}`;
+}
+
 interface InputProps {
   readonly app: App;
   readonly field: Field;
   readonly value: string;
+  readonly isWrong: boolean;
   readonly set: (value: string) => void;
 }
 
-function Input({ app, field, value, set }: InputProps) {
+function Input({ app, field, value, isWrong, set }: InputProps) {
   const testId = `field-${field.name}`;
+  const isRequired = "required" in field && field.required === true;
   switch (field.kind) {
     case "flag":
       return (
@@ -262,7 +308,8 @@ function Input({ app, field, value, set }: InputProps) {
           size={14}
           id={testId}
           data-testid={testId}
-          placeholder={field.kind === "speed" ? "unlimited" : ""}
+          aria-invalid={isWrong}
+          placeholder={field.kind === "speed" ? "unlimited" : isRequired ? "" : "none"}
           value={value}
           onInput={(event) => set(event.currentTarget.value)}
         />
@@ -274,9 +321,10 @@ function Input({ app, field, value, set }: InputProps) {
           id={testId}
           data-testid={testId}
           value={value}
+          aria-invalid={isWrong}
           onChange={(event) => set(event.currentTarget.value)}
         >
-          <option value="" />
+          <option value="">{isRequired ? "" : "default"}</option>
           {choices.map((choice) => (
             <option key={choice}>{choice}</option>
           ))}
@@ -306,11 +354,6 @@ function defaultsOf(form: JobForm, app: App): FieldValues {
     } else if (field.kind !== "text") values[field.name] = disk;
   }
   return values;
-}
-
-/** Non-block jobs count steps, not bytes. */
-function isBlockJob(job: Job): boolean {
-  return job.speed !== undefined || job.len > 1;
 }
 
 function toneOf(job: Job): string {

@@ -1,6 +1,7 @@
 /** Small parts that all panels use. */
 
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
+import { useId } from "preact/hooks";
 import type { App, Place } from "../app.ts";
 import type { Problem } from "../hints.ts";
 
@@ -69,5 +70,42 @@ export function Bar({ label, percent, offset, len, tone, testId }: BarProps) {
     >
       <div class="fill" style={{ transform: `scaleX(${len === 0 ? 1 : offset / len})` }} />
     </div>
+  );
+}
+
+interface ConfirmProps {
+  /** Whoever asks calls its showModal(). */
+  readonly dialog: RefObject<HTMLDialogElement | null>;
+  readonly title: string;
+  /** What goes, and what stays. */
+  readonly children: ComponentChildren;
+  readonly testId?: string;
+  readonly onDelete: () => void;
+}
+
+/** Asks before something goes for good. */
+export function ConfirmDialog({ dialog, title, children, testId, onDelete }: ConfirmProps) {
+  const titleId = useId();
+  return (
+    <dialog ref={dialog} aria-labelledby={titleId}>
+      <form method="dialog">
+        <h2 id={titleId}>{title}</h2>
+        <p>{children}</p>
+        <p class="choices">
+          <button type="submit">Keep it</button>
+          <button
+            type="button"
+            class="danger"
+            data-testid={testId}
+            onClick={() => {
+              dialog.current?.close();
+              onDelete();
+            }}
+          >
+            Delete
+          </button>
+        </p>
+      </form>
+    </dialog>
   );
 }

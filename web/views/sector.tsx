@@ -61,8 +61,8 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
       await show(at - (at % SECTOR));
     });
   };
-  // A disk that was opened again is read again, at the same place.
-  useEffect(() => go(app.sectorOffset.value), [device]);
+  // A disk that was opened again, or loaded from a snapshot, is read again, at the same place.
+  useEffect(() => go(app.sectorOffset.value), [device, app.diskLoads.value]);
 
   const at = sector.value?.offset ?? 0;
   return (

@@ -2,7 +2,7 @@
 
 import { useRef } from "preact/hooks";
 import type { App } from "../app.ts";
-import { Button, ProblemAt } from "./parts.tsx";
+import { Button, ConfirmDialog, ProblemAt } from "./parts.tsx";
 
 export function ToolsPanel({ app }: { readonly app: App }) {
   const stage = app.stage.value;
@@ -10,9 +10,8 @@ export function ToolsPanel({ app }: { readonly app: App }) {
   const busy = app.busy.value.has("tools") || app.busy.value.has("disk");
   const hasJob = app.hasActiveJob.value;
   const isReading = app.busy.value.has("verify");
-  const hasMoved = app.diskNode.value !== "disk";
-  const reason = hasMoved
-    ? "The disk has moved over to another image: see above"
+  const reason = app.hasMoved.value
+    ? "The page is on another image now: see Chain"
     : hasJob
       ? "Wait until the job has ended, or cancel it: the file must stand still"
       : isReading
@@ -32,31 +31,17 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         )}
       </p>
       {stage.kind === "open" && stage.readOnly ? <ReadOnly app={app} busy={busy} /> : null}
-      {hasMoved ? <Moved node={app.diskNode.value} /> : null}
       <ProblemAt app={app} place="tools" />
-      <dialog ref={dialog} aria-labelledby="delete-title">
-        <form method="dialog">
-          <h2 id="delete-title">Delete this disk?</h2>
-          <p>
-            disk.qcow2 and everything written to it go for good
-            {hasJob ? ", and the job is cancelled" : ""}. The template is not touched.
-          </p>
-          <p class="choices">
-            <button type="submit">Keep it</button>
-            <button
-              type="button"
-              class="danger"
-              data-testid="delete-disk-confirm"
-              onClick={() => {
-                dialog.current?.close();
-                void app.startOver();
-              }}
-            >
-              Delete
-            </button>
-          </p>
-        </form>
-      </dialog>
+      <ConfirmDialog
+        dialog={dialog}
+        title="Delete this disk?"
+        testId="delete-disk-confirm"
+        onDelete={() => void app.startOver()}
+      >
+        disk.qcow2 and everything written to it go for good
+        {hasJob ? ", and all jobs are cancelled" : ""}. The template
+        {app.images.value.length > 0 ? " and the other images are" : " is"} not touched.
+      </ConfirmDialog>
       <p class="buttons">
         <Button
           testId="download"
@@ -77,17 +62,6 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         {hasJob ? <span class="hint">Download once the job has ended.</span> : null}
       </p>
     </section>
-  );
-}
-
-/** After a mirror was completed. */
-function Moved({ node }: { readonly node: string }) {
-  return (
-    <p class="banner" role="status" data-testid="disk-moved">
-      The disk has moved over to node <code>{node}</code>: what is written goes there, and
-      disk.qcow2 stays as it was then. Reload the page to be back on disk.qcow2; the other image is
-      then under Other images, to be downloaded.
-    </p>
   );
 }
 

@@ -1,6 +1,8 @@
 /** The bench's worker: what can be measured in a browser, one operation per call. */
 
+import { runJob } from "./jobs.ts";
 import { kernelScan } from "./kernels.ts";
+import { latency } from "./latency.ts";
 import { copyFile, fetchToFile, importFile, removeFile } from "./raw-io.ts";
 import { streamImage } from "./stream.ts";
 
@@ -12,7 +14,16 @@ export interface Call {
 
 export type Reply = { readonly result: unknown } | { readonly error: string };
 
-const OPERATIONS = { copyFile, fetchToFile, importFile, kernelScan, removeFile, streamImage };
+const OPERATIONS = {
+  copyFile,
+  fetchToFile,
+  importFile,
+  kernelScan,
+  latency,
+  removeFile,
+  runJob,
+  streamImage,
+};
 
 /** Name -> argument and result, for whoever calls from Node. */
 export type Operations = typeof OPERATIONS;

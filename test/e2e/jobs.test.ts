@@ -1,0 +1,271 @@
+/**
+ * Every job as a user meets it: started from the Jobs panel, watched there, and ended there; and what
+ * qemu-img says of the files that come out.
+ */
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { checkImage, compareImages } from "../../scripts/qemu.ts";
+import { MiB } from "../../src/base/bytes.ts";
+import { makeRaw, type User, visit, writesOn } from "./user.ts";
+
+const DISK_BYTES = 16 * MiB;
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "blocktab-e2e-jobs-"));
+});
+
+afterAll(() => {
+  rmSync(folder, { recursive: true, maxRetries: 5 });
+});
+
+describe("backup", () => {
+  it("copies the disk as it was when it was started; it can be paused on the way", async () => {
+    await using user = await withDisk("backup");
+    const { driver } = user;
+    await driver.makeImage("copy.qcow2");
+    await write(user, 3);
+    const atTheStart = await user.expectedDisk();
+    const id = await driver.startJob("backup", { target: "copy", speed: "4 MiB/s" });
+    await driver.pressOn(id, "Pause");
+    const { offset } = await driver.waitForListed(id, "paused");
+    await write(user, 3);
+    expect(await driver.listedJob(id)).toMatchObject({ status: "paused", offset });
+    await driver.pressOn(id, "Resume");
+    await driver.waitForListed(id, "running");
+    // The disk stays where it was, and the page knows.
+    expect(await driver.chain()).toBe("[opfs disk.qcow2]");
+    await driver.pressOn(id, "No limit");
+    const ended = await driver.waitForListed(id, "completed");
+    expect(ended).toMatchObject({ offset: DISK_BYTES, len: DISK_BYTES, problem: "" });
+    await driver.pressOn(id, "Dismiss");
+    await driver.until("it is gone", async () => (await driver.listedJob(id)) === null);
+    await expectImage(user, "copy.qcow2", atTheStart);
+    await user.expectDiskAndFile();
+  });
+
+  it("of what has changed goes over the last one", async () => {
+    await using user = await withDisk("incremental");
+    const { driver } = user;
+    await driver.makeImage("copy.qcow2");
+    await driver.sendForm("bitmap", { name: "since" });
+    const full = await driver.startJob("backup", { target: "copy" });
+    await driver.waitForListed(full, "completed");
+    await write(user, 4);
+    const fields = { target: "copy", sync: "incremental", bitmap: "since" };
+    const increment = await driver.startJob("backup", fields);
+    const { len } = await driver.waitForListed(increment, "completed");
+    expect(len).toBeLessThan(DISK_BYTES / 4);
+    await expectImage(user, "copy.qcow2", await user.expectedDisk());
+  });
+
+  it("stands still when the browser has no more room, says so, and goes on with more", async () => {
+    await using user = await withDisk("room");
+    const { driver } = user;
+    await driver.makeImage("copy.qcow2");
+    await user.limitStorage(2 * MiB);
+    const id = await driver.startJob("backup", { target: "copy", "on-target-error": "stop" });
+    await expect
+      .poll(() => driver.listedJob(id), { timeout: 30_000 })
+      .toMatchObject({
+        status: "paused",
+        problem: expect.stringMatching(/no more room.*Resume/s),
+      });
+    await user.limitStorage(null);
+    await driver.page.getByTestId(`job-${id}`).getByRole("button", { name: "Resume" }).click();
+    await expect
+      .poll(() => driver.listedJob(id), { timeout: 30_000 })
+      .toMatchObject({
+        status: "completed",
+        problem: "",
+      });
+    await expectImage(user, "copy.qcow2", await user.expectedDisk());
+  });
+});
+
+describe("mirror", () => {
+  it("moves the page over to the copy; a reload is back on the disk as it was then", async () => {
+    await using user = await withDisk("move");
+    const { driver } = user;
+    await driver.makeImage("copy.qcow2");
+    const id = await driver.startJob("mirror", { target: "copy", speed: "8 MiB/s" });
+    await write(user, 2);
+    await driver.pressOn(id, "Write to both");
+    const { verbs } = await driver.waitForListed(id, "ready");
+    expect(verbs).toContain("Complete");
+    await write(user, 2);
+    expect(await driver.page.getByTestId("disk-moved").count()).toBe(0);
+    expect(await driver.chain()).toBe("[opfs disk.qcow2]");
+    await driver.pressOn(id, "Complete");
+    await driver.waitForListed(id, "completed");
+    await driver.until("it has moved", async () => (await driver.chain()).includes("copy"));
+    expect(await driver.chain()).toBe("[opfs copy.qcow2]");
+    expect(await driver.page.getByTestId("disk-moved").innerText()).toContain("copy.qcow2");
+    const atTheMove = user.writes.slice();
+    await write(user, 3);
+
+    await driver.reload();
+    await driver.waitForDisk();
+    expect(await driver.page.getByTestId("disk-moved").count()).toBe(0);
+    const copy = join(folder, "moved.qcow2");
+    await driver.downloadImage("copy.qcow2", copy);
+    expect(await checkImage(copy)).toBeNull();
+    expect(await compareImages(copy, await user.expectedDisk())).toBeNull();
+    user.writes.splice(0, user.writes.length, ...atTheMove);
+    await user.expectDiskAndFile();
+  });
+
+  it("leaves the page where it is when it is ended without moving over, or cancelled", async () => {
+    await using user = await withDisk("stay");
+    const { driver } = user;
+    await driver.makeImage("copy.qcow2");
+    await driver.makeImage("other.qcow2");
+    const stopped = await driver.startJob("mirror", { target: "other", speed: "1 MiB/s" });
+    await driver.pressOn(stopped, "Cancel");
+    await driver.waitForListed(stopped, "cancelled");
+    const id = await driver.startJob("mirror", { target: "copy" });
+    await driver.waitForListed(id, "ready");
+    await write(user, 2);
+    await driver.pressOn(id, "End without moving over");
+    await driver.waitForListed(id, "completed");
+    const atTheEnd = await user.expectedDisk();
+    expect(await driver.chain()).toBe("[opfs disk.qcow2]");
+    await write(user, 2);
+    await expectImage(user, "copy.qcow2", atTheEnd);
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("commit", () => {
+  it("brings what an overlay has taken down into the disk", async () => {
+    await using user = await withDisk("commit");
+    const { driver } = user;
+    await write(user, 2);
+    await driver.makeImage("over.qcow2", "overlay");
+    expect(await driver.chain()).toBe("[opfs disk.qcow2] <── [opfs over.qcow2]");
+    expect(await driver.page.getByTestId("disk-moved").innerText()).toContain("over.qcow2");
+    await write(user, 4);
+    // What a user would do who has closed the page in between.
+    await driver.reload();
+    await driver.waitForDisk();
+    await driver.pressOnImage("over.qcow2", "Open");
+    await driver.pressOnImage("over.qcow2", "Put over the disk");
+    expect(await driver.chain()).toBe("[opfs disk.qcow2] <── [opfs over.qcow2]");
+
+    const id = await driver.startJob("commit", {});
+    await driver.waitForListed(id, "ready");
+    await write(user, 2);
+    await driver.pressOn(id, "Complete");
+    await driver.waitForListed(id, "completed");
+    await driver.until("one image is left", async () => (await driver.images()) === 1);
+    expect(await driver.chain()).toBe("[opfs disk.qcow2]");
+    expect(await driver.page.getByTestId("disk-moved").count()).toBe(0);
+    await write(user, 2);
+    await driver.pressOnImage("over.qcow2", "Close");
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("deleting the disk", () => {
+  it("works with an overlay over it and a job at work, and leaves the other images", async () => {
+    await using user = await withDisk("delete");
+    const { driver } = user;
+    await driver.makeImage("over.qcow2", "overlay");
+    await driver.makeImage("copy.qcow2");
+    await driver.startJob("backup", { target: "copy", speed: "1 MiB/s" });
+    await driver.page.getByTestId("delete-disk").click();
+    await driver.page.getByTestId("delete-disk-confirm").click();
+    const start = driver.page.getByTestId("try-it");
+    await driver.until("there is no disk", () => start.isVisible());
+    await driver.tryIt();
+    expect(await driver.chain()).toBe("[http delete.raw] <── [opfs disk.qcow2]");
+    expect(await driver.image("over.qcow2")).toContain("Delete");
+    expect(await driver.image("copy.qcow2")).toContain("Close");
+  });
+});
+
+describe("stream", () => {
+  it("started from the list makes the page's overlay whole", async () => {
+    await using user = await visit(folder, makeRaw(folder, "stream", DISK_BYTES));
+    const { driver } = user;
+    await driver.tryIt();
+    await driver.cancel();
+    const id = await driver.startJob("stream", {});
+    await driver.waitForListed(id, "completed");
+    await driver.until("one image is left", async () => (await driver.images()) === 1);
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("snapshots and amend", () => {
+  it("keep the disk's states inside its file, bring one back, forget one", async () => {
+    await using user = await withDisk("snapshots");
+    const { driver } = user;
+    const done = async (type: string, fields: Record<string, string>) => {
+      await driver.waitForListed(await driver.startJob(type, fields), "completed");
+    };
+    await write(user, 2);
+    const saved = user.writes.slice();
+    await done("snapshot-save", { tag: "one" });
+    await write(user, 2);
+    await done("snapshot-save", { tag: "two" });
+    const [at] = writesOn(DISK_BYTES, 3);
+    await driver.readSector(at!.offset);
+    await driver.writeSector(at!.offset, at!.bytes);
+    await done("snapshot-load", { tag: "one" });
+    user.writes.splice(0, user.writes.length, ...saved);
+    // The sector in view is the old one again, without a click.
+    const expected = Buffer.from(user.expectedSector(at!.offset)).toString("hex");
+    await expect
+      .poll(() => driver.page.getByTestId("sector-edit").inputValue())
+      .toSatisfy((hex: string) => hex.replace(/\s+/g, "") === expected);
+    await done("snapshot-delete", { tag: "two" });
+    await done("amend", {});
+    expect(await driver.page.getByTestId("chain").innerText()).toMatch(/snapshots: one$/m);
+    // It is told like any other problem of the page, and stands in the job's row.
+    await expect(driver.startJob("snapshot-load", { tag: "two" })).rejects.toThrow(/'two'/);
+    const failed = "snapshot-load1";
+    const row = { status: "failed", problem: expect.stringContaining("'two'") };
+    await expect.poll(() => driver.listedJob(failed)).toMatchObject(row);
+    await driver.page.getByTestId(`job-${failed}`).getByRole("button").click();
+    await expect.poll(() => driver.listedJob(failed)).toBeNull();
+    await user.expectDiskAndFile();
+    const list = execFileSync("qemu-img", ["snapshot", "-l", user.file], { encoding: "utf8" });
+    expect(list).toMatch(/ one /);
+    expect(list).not.toMatch(/ two /);
+  });
+});
+
+/** A user with a whole disk in the browser. */
+async function withDisk(name: string): Promise<User> {
+  const user = await visit(folder, makeRaw(folder, name, DISK_BYTES));
+  await user.driver.tryIt();
+  await user.driver.setSpeed("unlimited");
+  await user.driver.waitForOutcome();
+  const { driver } = user;
+  await driver.until("one image is left", async () => (await driver.images()) === 1);
+  return user;
+}
+
+/** Writes sectors on the page, others each time. */
+async function write(user: User, count: number): Promise<void> {
+  const all = writesOn(DISK_BYTES, 64);
+  for (const { offset, bytes } of all.slice(user.written, user.written + count)) {
+    await user.write(offset, bytes);
+  }
+}
+
+/** Closes the image and downloads it. */
+async function expectImage(user: User, filename: string, expected: string): Promise<void> {
+  const { driver } = user;
+  await driver.pressOnImage(filename, "Close");
+  const path = join(folder, `downloaded-${filename}`);
+  await driver.downloadImage(filename, path);
+  expect(await checkImage(path)).toBeNull();
+  expect(await compareImages(path, expected)).toBeNull();
+}
