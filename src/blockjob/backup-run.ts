@@ -71,7 +71,8 @@ export class BackupRun {
     for (;;) {
       await this.#window.room();
       // Nothing is owed for what is under way: its end need not be waited for by the speed limit.
-      if (this.#copy.dirty.count === 0) await job.pausePoint();
+      const isAllTaken = this.#copy.dirty.count === 0;
+      if (isAllTaken) await job.pausePoint();
       else await job.turn(() => this.#failed.length > 0 || this.#filter.broken !== null);
       if (job.cancelled) return;
       this.#throwIfBroken();
@@ -79,6 +80,8 @@ export class BackupRun {
         await this.#askPolicy();
         continue;
       }
+      // A guest's copy has failed and left it to us: that is not paid for yet.
+      if (isAllTaken && this.#copy.dirty.count > 0) continue;
       const task = this.#take();
       if (task) {
         job.charge(task.bytes);

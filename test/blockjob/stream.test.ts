@@ -44,6 +44,13 @@ describe("block-stream", () => {
     expect(t.story()).toBe("created running waiting pending COMPLETED concluded null");
   });
 
+  it("#64 writes another name into the header also where there is nothing to pull", async () => {
+    const t = await chain(["base", "top"], MiB);
+    await t.stream({ device: "vda", jobId: "s0", baseNode: "base", backingFile: "other" });
+    expect(t.layers()).toEqual(["top", "base"]);
+    expect(t.graph.get("top").state.info?.()["backing-filename"]).toBe("other");
+  });
+
   it("#69 refuses what does not fit, and leaves no job and no filter behind", async () => {
     const t = await chain(["base", "mid", "top"], MiB);
     const wrong: [Partial<StreamOptions>, string][] = [

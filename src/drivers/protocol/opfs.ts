@@ -265,12 +265,22 @@ export async function listOpfs(
     const entries = (await root.getDirectoryHandle(directory, { create: true })).values();
     for await (const entry of entries) {
       if (entry.kind !== "file") continue;
-      const { size } = await (entry as FileSystemFileHandle).getFile();
-      files.push({ filename: entry.name, size });
+      const size = await sizeOf(entry as FileSystemFileHandle);
+      if (size !== null) files.push({ filename: entry.name, size });
     }
     return files.sort((a, b) => (a.filename < b.filename ? -1 : 1));
   } catch (error) {
     throw storeError(error, "Listing the files in OPFS");
+  }
+}
+
+/** In bytes; null if it has been removed since it was listed. */
+async function sizeOf(file: FileSystemFileHandle): Promise<number | null> {
+  try {
+    return (await file.getFile()).size;
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "NotFoundError") return null;
+    throw error;
   }
 }
 

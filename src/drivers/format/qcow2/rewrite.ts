@@ -62,10 +62,13 @@ export async function changeBackingFile(
 
 /** Whether these extensions differ from those there are in the first sector only. */
 function isSwitchedInOne(image: Image, list: readonly Extension[]): boolean {
+  const { headerBytes, backingNameOffset } = image.header;
   const now = extensionBytes(image, image.extensions.list);
   const next = extensionBytes(image, list);
-  const within = SECTOR_BYTES - image.header.headerBytes;
+  const within = SECTOR_BYTES - headerBytes;
   if (next.length <= within) return true;
+  // The name may stand where the end mark would be.
+  if (backingNameOffset > 0 && headerBytes + now.length > backingNameOffset) return false;
   return next.length === now.length && next.every((byte, i) => i < within || byte === now[i]);
 }
 
