@@ -33,7 +33,10 @@ export async function main(args: string[]): Promise<number> {
     const { showBreakages } = await import("../test/model/break.ts");
     return showBreakages(positionals[0] ?? "");
   }
-  if (positionals.length > 0) throw new UserError(`what is '${positionals[0]}'? ${USAGE}`);
+  if (positionals[0] !== undefined) {
+    const options = "it takes --steps, --seed, --trace, --breakages; --help tells more";
+    throw new UserError(`what is '${positionals[0]}'? ${options}`);
+  }
   const seed = numberOf("seed", values.seed ?? "1", SEED_MAX);
   if (values.trace) return showTrace(seed);
   return run(seed, numberOf("steps", values.steps ?? String(STEPS), Number.MAX_SAFE_INTEGER));
@@ -92,7 +95,7 @@ async function showTrace(seed: number): Promise<number> {
     await simulate({ seed, trace: (line) => console.log(line) });
   } catch (error) {
     if (!(error instanceof SimulationError)) throw error;
-    console.log(`FAILED ${error.message}\n${causeOf(error)}`);
+    console.log(`${causeOf(error)}\n\nFAILED ${error.message}`);
     return 1;
   }
   console.log(`ok     seed ${seed}`);
@@ -100,9 +103,7 @@ async function showTrace(seed: number): Promise<number> {
 }
 
 function tell(error: SimulationError): void {
-  console.log(error.lines.join("\n"));
-  console.log(`\nFAILED ${error.message}\n${causeOf(error)}`);
-  console.log(`\nAll of it:  npm run simulate -- --seed ${error.seed} --trace`);
+  console.log(`${error.lines.join("\n")}\n\n${causeOf(error)}\n\nFAILED ${error.message}`);
 }
 
 /** Where in the engine, or in the model, it was noticed. */

@@ -263,7 +263,7 @@ export class App {
   /** Deletes the disk, whatever is under way on it. */
   startOver(): Promise<boolean> {
     return this.act("tools", async () => {
-      await disk.cancelAllJobs(this.client);
+      await disk.endAllJobs(this.client);
       await this.#close("Deleting the disk");
       try {
         await disk.removeDisk(this.client, this.#entry?.store ?? "opfs");

@@ -220,11 +220,14 @@ export function cancelStream(client: Client): Promise<void> {
   return cancelJob(client, STREAM_ID);
 }
 
-/** Cancels all block jobs, those of the console included, and waits until they have let go. */
-export async function cancelAllJobs(client: Client): Promise<void> {
-  const jobs = await client.execute("query-block-jobs");
+/** Cancels all jobs, those of the console included, waits until they have let go, and forgets them. */
+export async function endAllJobs(client: Client): Promise<void> {
+  const jobs = await client.execute("query-jobs");
   const running = jobs.filter(({ status }) => status !== "concluded");
-  await Promise.all(running.map(({ device }) => cancelJob(client, device)));
+  await Promise.all(running.map(({ id }) => cancelJob(client, id)));
+  for (const { id, status } of await client.execute("query-jobs")) {
+    if (status === "concluded") await client.execute("job-dismiss", { id });
+  }
 }
 
 async function cancelJob(client: Client, id: string): Promise<void> {

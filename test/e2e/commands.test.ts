@@ -85,6 +85,32 @@ describe("npm run demo", () => {
   });
 });
 
+describe("npm run simulate", () => {
+  it("does so many steps, and tells of what", async () => {
+    const simulate = run("simulate", ["--steps", "800", "--seed", "3"]);
+    expect(await simulate.ended, simulate.text).toBe(0);
+    expect(simulate.text).toMatch(/^ok {5}800 steps from seed 3; jobs: \d+ backup/m);
+  });
+
+  it("shows all of one seed", async () => {
+    const simulate = run("simulate", ["--seed", "3", "--trace"]);
+    expect(await simulate.ended, simulate.text).toBe(0);
+    expect(simulate.text).toMatch(/^m0 -> qmp_capabilities \{\}$/m);
+    expect(simulate.text).toMatch(/^<- JOB_STATUS_CHANGE /m);
+    expect(simulate.text.trim()).toMatch(/^ok {5}seed 3$/m);
+  });
+
+  it.each([
+    [["--steps", "many"], /--steps takes a whole number up to \d+; got 'many'$/],
+    [["7"], /what is '7'\? it takes --steps, --seed, --trace, --breakages; --help tells more$/],
+  ])("refuses %j in one line", async (args, message) => {
+    const simulate = run("simulate", args);
+    expect(await simulate.ended).toBe(1);
+    expect(simulate.text.trim()).toMatch(/^blocktab simulate: [^\n]+$/);
+    expect(simulate.text.trim()).toMatch(message);
+  });
+});
+
 describe("npm test and npm run check", () => {
   it.each(["test", "check"])("%s refuses arguments, which would mean nothing", async (name) => {
     const command = run(name, ["--help"]);

@@ -133,6 +133,18 @@ describe("opfsDriver", () => {
     await failure(opfsFile(one), "ENOENT");
   });
 
+  it("lists what there is while files go", async () => {
+    for (let round = 0; round < 5; round++) {
+      const names = await Promise.all(Array.from({ length: 12 }, () => made(1)));
+      const listings = names.map(async (name) => {
+        const [listed] = await Promise.all([listOpfs(), removeOpfs(name)]);
+        return listed.every(({ size }) => size === 1);
+      });
+      expect(await Promise.all(listings)).not.toContain(false);
+    }
+    expect(await listOpfs()).toEqual([]);
+  });
+
   it("fails with ENOSPC at the quota, keeps what it has, and goes on when there is room", async () => {
     const filename = await made(0);
     const state = await drivers.open("opfs", { filename }, false);
