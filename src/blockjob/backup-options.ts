@@ -12,6 +12,7 @@ import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { skipFilters } from "../block/status.ts";
 import type { OnCbwError } from "../drivers/filter/copy-before-write.ts";
+import { nodesBetween } from "./commit-plan.ts";
 import type { OnErrorPolicy } from "./on-error.ts";
 
 /**
@@ -93,7 +94,9 @@ export function planBackup(graph: Graph, options: BackupOptions): Omit<BackupPla
   if (options.discardSource && source.readOnly) {
     throw new BlockError("EROFS", `Node '${source.name}' is read-only: nothing can be discarded`);
   }
-  source.checkOperation("backup-source");
+  // A commit's filter may be below one of the user's: writers below that are none of ours to see.
+  const data = skipFilters(source);
+  for (const node of [...nodesBetween(source, data), data]) node.checkOperation("backup-source");
   target.checkOperation("backup-target");
   return { source, target, sync, bitmap, bitmapMode, maxWorkers, maxChunk };
 }

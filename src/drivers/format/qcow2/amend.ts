@@ -80,7 +80,7 @@ async function setLazy(image: Image, lazy: boolean): Promise<void> {
   const bytes = new Uint8Array(8);
   writeU32(bytes, 0, word.hi);
   writeU32(bytes, 4, word.lo);
-  await decisive(image, () => image.file.write(bytes, AT.compatible));
+  await decisive(image, bytes, AT.compatible);
   image.header = { ...image.header, compatible: word };
 }
 
@@ -155,7 +155,7 @@ async function completeSnapshots(image: Image): Promise<void> {
   const field = new Uint8Array(12);
   writeU32(field, 0, complete.length);
   writeU64(field, 4, offset);
-  await decisive(image, () => file.write(field, AT.snapshots));
+  await decisive(image, field, AT.snapshots);
   image.header = { ...header, snapshotsOffset: offset };
   image.snapshots = complete;
   guard.setArea("snapshot table", offset, bytes);
@@ -180,7 +180,7 @@ async function switchVersion(image: Image, version: 2 | 3): Promise<void> {
     await file.write(name, nameOffset);
     await file.flush();
   }
-  await decisive(image, () => file.write(sector, 0));
+  await decisive(image, sector, 0);
   image.header = header;
   image.extensions = extensions;
 }

@@ -8,17 +8,18 @@
  *                        file's name that is in the way moves first
  *     none any more      the bit goes off, an end mark takes the extension's place
  *
- * Where that is not possible the whole first cluster is written in one piece.
+ * Where that is not possible the first sector is written anew in one piece, with all extensions.
  */
 
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
+import { BlockError } from "../../../base/errors.ts";
 import { type Directory, EXTENSION_BYTES } from "./bitmap-directory.ts";
 import { type Extension, ExtensionType, parseExtensions } from "./extensions.ts";
-import { AT, Autoclear, parseHeader } from "./header.ts";
+import { AT, Autoclear, type Header, parseHeader } from "./header.ts";
 import type { Image } from "./image.ts";
 import { SECTOR_BYTES } from "./layout.ts";
 import { decisive } from "./refcount-grow.ts";
-import { rewriteNames } from "./rewrite.ts";
+import { canSwitchHead, switchHead } from "./rewrite.ts";
 
 /** Type and length before an extension's data; also the end mark. */
 const MARK_BYTES = 8;
@@ -34,19 +35,19 @@ export async function switchDirectory(image: Image, directory: Directory | null)
   if (directory === null) await remove(image, place);
   else if (place.extension?.data.length === EXTENSION_BYTES) {
     await replace(image, place.at + MARK_BYTES, payloadOf(directory));
-  } else await add(image, place.at, directory);
+  } else await add(image, place, directory);
   await readAgain(image);
+  if (directory) await setBit(image, true);
   const { guard } = image;
   guard.setArea("bitmap directory", directory?.offset ?? 0, directory?.bytes ?? 0);
 }
 
 /** Whether the extension is there, or would fit. */
 export function hasRoomForBitmaps(image: Image): boolean {
-  const { header, layout } = image;
-  const place = placeOf(image);
-  if (place.extension) return true;
-  const end = place.at + MARK_BYTES + EXTENSION_BYTES + MARK_BYTES;
-  return end + (header.backingNameOffset > 0 ? header.backingNameBytes : 0) <= layout.clusterBytes;
+  const { at, extension } = placeOf(image);
+  if (extension?.data.length === EXTENSION_BYTES) return true;
+  if (extension === null && canAppend(image, at)) return true;
+  return canSwitchHead(image, withBitmaps(image, new Uint8Array(EXTENSION_BYTES)));
 }
 
 interface Place {
@@ -79,39 +80,60 @@ function payloadOf({ count, bytes, offset }: Directory): Uint8Array {
 async function replace(image: Image, at: number, payload: Uint8Array): Promise<void> {
   const inOneSector = at % SECTOR_BYTES <= SECTOR_BYTES - payload.length;
   if (!inOneSector) await setBit(image, false);
-  await decisive(image, () => image.file.write(payload, at));
-  await setBit(image, true);
+  await decisive(image, payload, at);
 }
 
 async function remove(image: Image, { at, extension, isLast }: Place): Promise<void> {
   await setBit(image, false);
   if (extension === null) return;
-  if (isLast) await decisive(image, () => image.file.write(new Uint8Array(MARK_BYTES), at));
-  else await rewriteNames(image, others(image), image.extensions.backingName);
+  if (isLast) await decisive(image, new Uint8Array(MARK_BYTES), at);
+  // Where what follows cannot be moved it stays: without the bit it means nothing.
+  else await switchHead(image, others(image), "kept");
 }
 
-async function add(image: Image, at: number, directory: Directory): Promise<void> {
-  const { header, layout, file } = image;
+async function add(image: Image, { at, extension }: Place, directory: Directory): Promise<void> {
   await setBit(image, false);
-  const end = at + MARK_BYTES + EXTENSION_BYTES + MARK_BYTES;
-  const { backingNameOffset: nameAt, backingNameBytes: nameBytes } = header;
-  const isInTheWay = nameAt > 0 && nameAt < end;
-  const newNameAt = alignUp(Math.max(end, nameAt + nameBytes), 8);
-  const fits = (isInTheWay ? newNameAt + nameBytes : end) <= layout.clusterBytes;
-  if (!fits || placeOf(image).extension !== null) {
-    const extension = { type: ExtensionType.bitmaps, data: payloadOf(directory) };
-    await rewriteNames(image, [...others(image), extension], image.extensions.backingName);
-  } else {
-    if (isInTheWay) await moveName(image, newNameAt);
-    const rest = new Uint8Array(EXTENSION_BYTES + MARK_BYTES);
-    rest.set(payloadOf(directory));
-    await decisive(image, () => file.write(rest, at + MARK_BYTES));
-    const mark = new Uint8Array(MARK_BYTES);
-    writeU32(mark, 0, ExtensionType.bitmaps);
-    writeU32(mark, 4, EXTENSION_BYTES);
-    await decisive(image, () => file.write(mark, at));
+  const payload = payloadOf(directory);
+  if (extension === null && canAppend(image, at)) await append(image, at, payload);
+  else if (!(await switchHead(image, withBitmaps(image, payload), "kept"))) {
+    throw new BlockError("ENOSPC", "The image's first cluster has no room for bitmaps");
   }
-  await setBit(image, true);
+}
+
+/** Where the end mark is now, with the old one there until the new one counts. */
+async function append(image: Image, at: number, payload: Uint8Array): Promise<void> {
+  const { header, file } = image;
+  if (isNameInTheWay(header, at)) await moveName(image, newNameAt(header, at));
+  const rest = new Uint8Array(EXTENSION_BYTES + MARK_BYTES);
+  rest.set(payload);
+  await file.write(rest, at + MARK_BYTES);
+  await file.flush();
+  const mark = new Uint8Array(MARK_BYTES);
+  writeU32(mark, 0, ExtensionType.bitmaps);
+  writeU32(mark, 4, EXTENSION_BYTES);
+  await decisive(image, mark, at);
+}
+
+/** Whether there is room behind the last extension, or behind a name that is in the way there. */
+function canAppend({ header, layout }: Image, at: number): boolean {
+  const { backingNameOffset: nameAt, backingNameBytes } = header;
+  if (!isNameInTheWay(header, at)) return endOfAppended(at) <= layout.clusterBytes;
+  // A name may stand where the end mark would be: moved away, it would be taken for extensions.
+  const hasEndMark = nameAt >= at + MARK_BYTES;
+  return hasEndMark && newNameAt(header, at) + backingNameBytes <= layout.clusterBytes;
+}
+
+function isNameInTheWay({ backingNameOffset }: Header, at: number): boolean {
+  return backingNameOffset > 0 && backingNameOffset < endOfAppended(at);
+}
+
+function newNameAt({ backingNameOffset, backingNameBytes }: Header, at: number): number {
+  return alignUp(Math.max(endOfAppended(at), backingNameOffset + backingNameBytes), 8);
+}
+
+/** With an end mark. */
+function endOfAppended(at: number): number {
+  return at + MARK_BYTES + EXTENSION_BYTES + MARK_BYTES;
 }
 
 /** A copy of the name in its new place first, then the one field that leads to it. */
@@ -123,7 +145,7 @@ async function moveName(image: Image, to: number): Promise<void> {
   await file.flush();
   const field = new Uint8Array(8);
   writeU64(field, 0, to);
-  await decisive(image, () => file.write(field, AT.backingName));
+  await decisive(image, field, AT.backingName);
   image.header = { ...header, backingNameOffset: to };
 }
 
@@ -131,16 +153,31 @@ function others({ extensions }: Image): Extension[] {
   return extensions.list.filter(({ type }) => type !== ExtensionType.bitmaps);
 }
 
+function withBitmaps(image: Image, data: Uint8Array): Extension[] {
+  return [...others(image), { type: ExtensionType.bitmaps, data }];
+}
+
 async function setBit(image: Image, on: boolean): Promise<void> {
   const { autoclear } = image.header;
   const lo = (on ? autoclear.lo | Autoclear.bitmaps : autoclear.lo & ~Autoclear.bitmaps) >>> 0;
-  if (lo !== autoclear.lo) await image.writeAutoclear({ hi: autoclear.hi, lo });
+  if (lo === autoclear.lo) return;
+  const word = new Uint8Array(8);
+  writeU32(word, 0, autoclear.hi);
+  writeU32(word, 4, lo);
+  await decisive(image, word, AT.autoclear);
+  image.header = { ...image.header, autoclear: { hi: autoclear.hi, lo } };
 }
 
 async function readAgain(image: Image): Promise<void> {
   const { file, layout } = image;
   const head = new Uint8Array(Math.min(layout.clusterBytes, file.length));
-  await file.read(head, 0);
+  try {
+    await file.read(head, 0);
+  } catch (error) {
+    // What the file now has is not what is known of it.
+    image.isCorrupt = true;
+    throw error;
+  }
   image.header = parseHeader(head);
   image.extensions = parseExtensions(head, image.header);
 }

@@ -183,7 +183,7 @@ async function switchSize(
   writeU64(head, 0, size);
   writeU32(head, AT.l1Size - AT.size, l1Entries);
   writeU64(head, AT.l1Size - AT.size + 4, l1Offset);
-  await decisive(image, () => file.write(head, AT.size));
+  await decisive(image, head, AT.size);
   image.header = { ...image.header, size, l1Offset, l1Entries };
   if (l1Offset === before.offset) return;
   image.l1 = { kind: "l1", offset: l1Offset, bytes: l1Entries * 8 };

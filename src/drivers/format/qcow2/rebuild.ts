@@ -252,7 +252,7 @@ export class Build {
       snapshotsOffset: this.#snapshotTable.offset,
     };
     const guard = await scanGuard(image, next, snapshots);
-    await decisive(image, () => image.file.write(switchedFields(next), AT.size));
+    await decisive(image, switchedFields(next), AT.size);
     image.header = next;
     image.l1 = { kind: "l1", offset: next.l1Offset, bytes: l1Entries * 8 };
     image.guard = guard;

@@ -86,7 +86,7 @@ export async function appendRegion(image: Image, block: number, clusters: number
   const oldTable = refcounts.table;
   if (plan.tableClusters === 0) {
     await file.flush();
-    await decisive(image, () => file.write(entries, oldTable.offset + block * 8));
+    await decisive(image, entries, oldTable.offset + block * 8);
     image.pages.drop(oldTable.offset, oldTable.bytes);
   } else {
     const offset = start + plan.blocks * clusterBytes;
@@ -149,7 +149,7 @@ async function switchTable(image: Image, offset: number, clusters: number): Prom
   const field = new Uint8Array(12);
   writeU64(field, 0, offset);
   writeU32(field, 8, clusters);
-  await decisive(image, () => image.file.write(field, AT.refcountTable));
+  await decisive(image, field, AT.refcountTable);
   const old = image.refcounts.table;
   const bytes = clusters * image.layout.clusterBytes;
   image.pages.drop(old.offset, old.bytes);
@@ -163,16 +163,59 @@ async function switchTable(image: Image, offset: number, clusters: number): Prom
 }
 
 /**
- * A write that the rest of the image depends on, and a flush. If it fails nobody knows what is in
- * the file: then nothing more is written to it.
+ * A write that the rest of the image depends on, and a flush. If it fails, what was there before is
+ * put back, so that the caller may go on as if nothing had been tried. Only where that fails too
+ * nobody knows what is in the file: then nothing more is written to it.
+ *
+ * @throws BlockError what the write or the flush threw; `image.isCorrupt` tells how it stands
  */
-export async function decisive(image: Image, write: () => Promise<void>): Promise<void> {
+export async function decisive(image: Image, bytes: Uint8Array, offset: number): Promise<void> {
+  const { file } = image;
+  const before = new Uint8Array(bytes.length);
+  await file.read(before.subarray(0, Math.max(0, file.length - offset)), offset);
+  let isWritten = false;
   try {
-    await write();
-    await image.file.flush();
+    await file.write(bytes, offset);
+    isWritten = true;
+    await file.flush();
   } catch (error) {
-    image.isCorrupt = true;
+    if (!(await isPutBack(image, before, offset, isWritten))) image.isCorrupt = true;
     throw error;
+  }
+}
+
+/**
+ * True if these bytes are on disk for certain.
+ *
+ * @param isWritten others were written over them, and only the flush has failed: what is read may
+ *   then be what the store remembers, and not what it holds
+ */
+async function isPutBack(
+  { file }: Image,
+  before: Uint8Array,
+  offset: number,
+  isWritten: boolean,
+): Promise<boolean> {
+  let isIntact = false;
+  try {
+    await file.write(before, offset);
+    isIntact = true;
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    // A full store may refuse even this, having changed nothing.
+    if (isWritten) return false;
+  }
+  try {
+    if (!isIntact) {
+      const found = new Uint8Array(before.length);
+      await file.read(found.subarray(0, Math.max(0, file.length - offset)), offset);
+      if (!found.every((byte, i) => byte === before[i])) return false;
+    }
+    await file.flush();
+    return true;
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    return false;
   }
 }
 

@@ -52,12 +52,55 @@ export async function changeBackingFile(
   if (name !== null && format !== null) {
     list.unshift(textExtension(ExtensionType.backingFormat, format));
   }
+  if (await switchHead(image, list, new TextEncoder().encode(name ?? ""))) return;
+  await rewriteNames(image, list, name);
+}
+
+/**
+ * Other extensions, and another name, by one write of the first sector: a crash leaves what was or
+ * what is to be. Caller holds the mutex.
+ *
+ * @param name empty for none; "kept" for the one there is
+ * @returns false if there is no room to do it so; nothing is written then
+ * @throws BlockError what the file throws
+ */
+export async function switchHead(
+  image: Image,
+  list: readonly Extension[],
+  name: Uint8Array | "kept",
+): Promise<boolean> {
+  const way = switchOf(image, list, name);
+  if (way === null) return false;
+  await switchNames(image, way, name);
+  return true;
+}
+
+/** Whether switchHead() would. */
+export function canSwitchHead(image: Image, list: readonly Extension[]): boolean {
+  return switchOf(image, list, "kept") !== null;
+}
+
+interface Switch {
+  readonly list: readonly Extension[];
+  readonly nameAt: number;
+}
+
+function switchOf(
+  image: Image,
+  list: readonly Extension[],
+  name: Uint8Array | "kept",
+): Switch | null {
   // The names of features are a courtesy: left out where they would not fit the sector.
   const plain = list.filter(({ type }) => type !== ExtensionType.featureNames);
   const fitting = [list, plain].find((one) => isSwitchedInOne(image, one));
-  const nameAt = fitting && placeFor(image, fitting, name);
-  if (nameAt === undefined) await rewriteNames(image, list, name);
-  else await switchNames(image, fitting!, name, nameAt);
+  if (!fitting) return null;
+  const { headerBytes, backingNameOffset, backingNameBytes } = image.header;
+  const end = headerBytes + extensionBytes(image, fitting).length;
+  if (name === "kept" && backingNameOffset >= end) {
+    return { list: fitting, nameAt: backingNameOffset };
+  }
+  const nameAt = placeFor(image, fitting, name === "kept" ? backingNameBytes : name.length);
+  return nameAt === undefined ? null : { list: fitting, nameAt };
 }
 
 /** Whether these extensions differ from those there are in the first sector only. */
@@ -78,14 +121,9 @@ function extensionBytes({ header, layout }: Image, list: readonly Extension[]): 
 }
 
 /** Where a name overwrites nothing that still counts; undefined if there is no such place. */
-function placeFor(
-  image: Image,
-  list: readonly Extension[],
-  name: string | null,
-): number | undefined {
-  if (name === null) return 0;
+function placeFor(image: Image, list: readonly Extension[], bytes: number): number | undefined {
+  if (bytes === 0) return 0;
   const { headerBytes, backingNameOffset, backingNameBytes } = image.header;
-  const bytes = new TextEncoder().encode(name).length;
   const end = headerBytes + extensionBytes(image, list).length;
   if (end + bytes <= SECTOR_BYTES) return end;
   const oldEnd = headerBytes + extensionBytes(image, image.extensions.list).length;
@@ -98,23 +136,24 @@ function placeFor(
 /** The name first, then the sector that leads to it. Caller holds the mutex. */
 async function switchNames(
   image: Image,
-  list: readonly Extension[],
-  name: string | null,
-  nameAt: number,
+  { list, nameAt }: Switch,
+  name: Uint8Array | "kept",
 ): Promise<void> {
   const { layout, file } = image;
-  const { headerBytes } = image.header;
-  const text = new TextEncoder().encode(name ?? "");
+  const { headerBytes, backingNameOffset: oldNameAt, backingNameBytes } = image.header;
   await image.beginChange();
   await image.epoch.run();
 
+  const nameBytes = name === "kept" ? backingNameBytes : name.length;
   const end = Math.max(
     SECTOR_BYTES,
-    nameAt + text.length,
+    nameAt + nameBytes,
     Math.min(layout.clusterBytes, file.length),
   );
   const bytes = new Uint8Array(end);
   await file.read(bytes, 0);
+  // As bytes: a name that is no UTF-8 stays the same too.
+  const text = name === "kept" ? bytes.slice(oldNameAt, oldNameAt + nameBytes) : name;
   const tail = extensionBytes(image, list);
   bytes.fill(0, headerBytes, SECTOR_BYTES);
   bytes.set(tail, headerBytes);
@@ -124,11 +163,11 @@ async function switchNames(
   // What will be read of it, before it is there to be read.
   const header = parseHeader(bytes);
   const extensions = parseExtensions(bytes, header);
-  if (nameAt >= SECTOR_BYTES) {
+  if (nameAt >= SECTOR_BYTES && !(name === "kept" && nameAt === oldNameAt)) {
     await file.write(text, nameAt);
     await file.flush();
   }
-  await decisive(image, () => file.write(bytes.subarray(0, SECTOR_BYTES), 0));
+  await decisive(image, bytes.subarray(0, SECTOR_BYTES), 0);
   image.header = header;
   image.extensions = extensions;
 }
@@ -139,7 +178,7 @@ async function switchNames(
  *
  * @throws BlockError EINVAL if they do not fit; nothing is written then
  */
-export async function rewriteNames(
+async function rewriteNames(
   image: Image,
   list: readonly Extension[],
   name: string | null,
@@ -162,7 +201,7 @@ export async function rewriteNames(
   bytes.set(tail.bytes, headerBytes);
   const header = parseHeader(bytes);
   const extensions = parseExtensions(bytes, header);
-  await decisive(image, () => file.write(bytes, 0));
+  await decisive(image, bytes, 0);
   image.header = header;
   image.extensions = extensions;
 }

@@ -1,14 +1,18 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { KiB, MiB } from "../../../../src/base/bytes.ts";
+import { KiB, MiB, writeU64 } from "../../../../src/base/bytes.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { Perm } from "../../../../src/block/permissions.ts";
-import { parseExtensions } from "../../../../src/drivers/format/qcow2/extensions.ts";
+import {
+  ExtensionType,
+  parseExtensions,
+  serializeTail,
+} from "../../../../src/drivers/format/qcow2/extensions.ts";
 import { parseHeader } from "../../../../src/drivers/format/qcow2/header.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
-import { crashState, LogStore, logStoreDriver } from "../log-store.ts";
+import { crashState, type LogEntry, LogStore, logStoreDriver } from "../log-store.ts";
 import { hasQemu, qemuImg, testFolder, testWorld } from "../rig.ts";
 
 type Label = readonly [name: string | null, format: string | null];
@@ -64,6 +68,149 @@ describe.each(["v2", "v3"])("another backing file's name in a header of %s", (ve
   });
 });
 
+describe("a header that could not be written", () => {
+  it.each([
+    ["the write", 1, 1],
+    ["the flush", 2, 1],
+    ["the write and the next one", 1, 2],
+  ])("is put back, and the disk goes on: %s fails", async (_name, after, failures) => {
+    const store = new LogStore(new Uint8Array(0));
+    const { graph, node } = await image(store, {});
+    const change = () => node.state.changeBackingFile!("other", "raw");
+    // The last write and the last flush are those of the header.
+    const dry = new LogStore(store.bytes.slice());
+    const tried = await opened(dry);
+    await tried.node.state.changeBackingFile!("other", "raw");
+    store.failures = failures;
+    store.failAt = store.changes + dry.changes - 2 + after;
+    await expect(change()).rejects.toMatchObject({ errno: "ENOSPC" });
+    store.failAt = 0;
+    expect(nameIn(store.bytes)).toBe("first");
+    await write(graph, node);
+    await change();
+    expect(nameIn(store.bytes)).toBe("other");
+    await graph.remove(node.name);
+  });
+
+  it("is left alone when it cannot be put back either", async () => {
+    const store = new LogStore(new Uint8Array(0));
+    const { graph, node } = await image(store, {});
+    const dry = new LogStore(store.bytes.slice());
+    await (await opened(dry)).node.state.changeBackingFile!("other", "raw");
+    store.failures = 100;
+    store.failAt = store.changes + dry.changes;
+    const change = () => node.state.changeBackingFile!("other", "raw");
+    await expect(change()).rejects.toMatchObject({ errno: "ENOSPC" });
+    store.failAt = 0;
+    await expect(write(graph, node)).rejects.toMatchObject({ errno: "EIO" });
+  });
+});
+
+type Made = Awaited<ReturnType<typeof opened>>;
+
+async function write(graph: Made["graph"], node: Made["node"]): Promise<void> {
+  const permissions = { take: Perm.write | Perm.consistentRead, share: Perm.all };
+  const backend = graph.openBackend(node, { name: "w", description: "w", permissions });
+  try {
+    await backend.write(new Uint8Array(5000).fill(7), 100_000);
+    await backend.flush();
+  } finally {
+    await graph.closeBackend(backend);
+  }
+}
+
+const SECTOR_BYTES = 512;
+const UNKNOWN = 0x12345678;
+/** The data of what stands before and after the bitmaps in the header. */
+const TAILS: readonly [number, number][] = [
+  [0, 40],
+  [40, 0],
+  [300, 120],
+  [380, 40],
+  [420, 100],
+  [700, 80],
+];
+
+describe("bitmaps that come into a header and leave it", () => {
+  it.each(TAILS)("never change what it names: %i bytes before them, %i after", async (...sizes) => {
+    for (const cluster of [KiB, 4 * KiB]) {
+      const clean = new LogStore(new Uint8Array(0));
+      const made = await image(clean, { version: "v3", "cluster-size": cluster });
+      made.node.bitmaps.add({ name: "b", persistent: true });
+      await made.graph.remove("overlay");
+      const store = new LogStore(withTail(clean.bytes.slice(), cluster, sizes));
+      const where = `clusters of ${cluster}`;
+      const wanted = seenIn(store.bytes);
+      for (const isThere of [false, true, false, true]) {
+        const start = store.bytes.slice();
+        store.log.length = 0;
+        const { graph, node } = await opened(store);
+        const old = node.bitmaps.find("b");
+        if (old) node.bitmaps.remove(old);
+        if (isThere) node.bitmaps.add({ name: "b", persistent: true });
+        await graph.remove("overlay");
+        for (const torn of tornHeads(start.slice(0, cluster), store.log)) {
+          expect(seenIn(torn), `${where}: ${isThere}`).toEqual(wanted);
+        }
+        expect(seenIn(store.bytes), where).toEqual(wanted);
+        const last = await opened(new LogStore(store.bytes.slice()));
+        expect(last.node.bitmaps.named().length, where).toBe(isThere ? 1 : 0);
+      }
+    }
+  });
+});
+
+/** The header's tail as somebody else may have written it: the bitmaps between other extensions. */
+function withTail(bytes: Uint8Array, cluster: number, sizes: readonly number[]): Uint8Array {
+  const header = parseHeader(bytes);
+  const { list, backingName } = parseExtensions(bytes, header);
+  const bitmaps = list.find(({ type }) => type === ExtensionType.bitmaps)!;
+  const [before, behind] = sizes.map((size, i) =>
+    size > 0 ? [{ type: UNKNOWN + i, data: new Uint8Array(size).fill(0x61 + i) }] : [],
+  );
+  const all = [...before!, bitmaps, ...behind!];
+  const tail = serializeTail(all, backingName, header.headerBytes, cluster);
+  bytes.fill(0, header.headerBytes, cluster);
+  bytes.set(tail.bytes, header.headerBytes);
+  writeU64(bytes, 8, tail.nameOffset);
+  return bytes;
+}
+
+/** The first cluster as each write to it leaves it when only its first or its last sectors land. */
+function* tornHeads(head: Uint8Array, log: readonly LogEntry[]): Generator<Uint8Array> {
+  for (const entry of log) {
+    if (entry.kind !== "write" || entry.offset >= head.length) continue;
+    const old = head.slice();
+    head.set(entry.bytes.subarray(0, head.length - entry.offset), entry.offset);
+    for (let cut = 0; cut <= head.length; cut += SECTOR_BYTES) {
+      const first = old.slice();
+      first.set(head.subarray(0, cut));
+      yield first;
+      const last = head.slice();
+      last.set(old.subarray(0, cut));
+      yield last;
+    }
+  }
+}
+
+/** What must not change. */
+function seenIn(bytes: Uint8Array): object {
+  const { list, backingName } = parseExtensions(bytes, parseHeader(bytes));
+  const kept = list.filter(({ type }) => type === UNKNOWN || type === UNKNOWN + 1);
+  return { backingName, kept };
+}
+
+async function opened(store: LogStore) {
+  const graph = new Graph(await testWorld(), [qcow2Driver(), logStoreDriver(store)] as never);
+  const node = await graph.add({
+    driver: "qcow2",
+    "node-name": "overlay",
+    file: { driver: "log-store" },
+    backing: null,
+  });
+  return { graph, node };
+}
+
 async function image(store: LogStore, options: object) {
   const graph = new Graph(await testWorld(), [qcow2Driver(), logStoreDriver(store)] as never);
   const file = await graph.add({ driver: "log-store", "node-name": "new" });
@@ -80,13 +227,7 @@ async function image(store: LogStore, options: object) {
   });
   await graph.closeBackend(backend);
   await graph.remove("new");
-  const node = await graph.add({
-    driver: "qcow2",
-    "node-name": "overlay",
-    file: { driver: "log-store" },
-    backing: null,
-  });
-  return { graph, node };
+  return opened(store);
 }
 
 function nameIn(bytes: Uint8Array): string | null {
