@@ -35,10 +35,10 @@ export const BREAKAGES: readonly Breakage[] = [
     to: "if (user === other || refused !== 99) continue;",
   },
   {
-    name: "bitmaps: zero writes and discards that a filter passes on are not recorded",
-    file: "src/block/request.ts",
-    from: "  } finally {\n    record(node, offset, bytes, options);\n  }",
-    to: "  } finally {\n    void record;\n  }",
+    name: "bitmaps: discards are not recorded",
+    file: "src/block/io.ts",
+    from: "return writing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));",
+    to: "return changing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));",
   },
   {
     name: "bitmaps: failed writes are not recorded",
@@ -102,10 +102,16 @@ export const BREAKAGES: readonly Breakage[] = [
   },
   // src/job
   {
-    name: "table: a paused job may end without waking up",
-    file: "src/job/status.ts",
-    from: 'paused: ["running"],',
-    to: 'paused: ["running", "aborting"],',
+    name: "cancel: does not wake a job that stands still",
+    file: "src/job/job.ts",
+    from: "if (this.started && !this.deferred) this.enter();",
+    to: "if (this.started && !this.deferred) void 0;",
+  },
+  {
+    name: "pause: a job that goes on does not tell",
+    file: "src/job/pause.ts",
+    from: "      this.#owner.unparked();\n",
+    to: "",
   },
   {
     name: "table: a job that waits can be paused",
@@ -134,8 +140,8 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "job: is concluded before it tells how it ended",
     file: "src/job/job.ts",
-    from: '    this.txn.remove(this);\n    this.move("concluded");',
-    to: '    this.move("concluded");\n    this.txn.remove(this);',
+    from: 'this.tell({ kind: this.cancelled ? "finalize-cancelled" : "finalize-completed" });',
+    to: 'queueMicrotask(() => this.tell({ kind: "finalize-completed" }));',
   },
   {
     name: "job: does not clean up",
@@ -144,10 +150,10 @@ export const BREAKAGES: readonly Breakage[] = [
     to: "",
   },
   {
-    name: "pause point: is passed although somebody wants a pause",
+    name: "pause point: is passed although somebody drains the job's nodes",
     file: "src/job/pause.ts",
-    from: "if (this.#wanted) await this.#wait(() => this.#park());",
-    to: "if (this.#wanted) return;",
+    from: "while (this.#wanted) {\n      // Without one",
+    to: "while (this.#wanted && this.#userPaused) {\n      // Without one",
   },
   {
     name: "pause point: does not wait for what is in flight",
@@ -175,10 +181,10 @@ export const BREAKAGES: readonly Breakage[] = [
     to: "",
   },
   {
-    name: "speed: only what is left of a sleep counts, not what is owed",
-    file: "src/job/throttle.ts",
-    from: "if (ms === 0 || job.cancelled) return;",
-    to: "return;",
+    name: "speed: a limit that is set while the job stands still is overlooked",
+    file: "src/blockjob/block-job.ts",
+    from: "} while (this.#isInDebt && !this.cancelled && !isUrgent?.());",
+    to: "} while (false as boolean);",
   },
   {
     name: "stream, commit: a copy that fails while the disk is looked at is forgotten",
@@ -261,8 +267,8 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "mirror, write-blocking: discards reach the source alone",
     file: "src/blockjob/mirror-filter.ts",
-    from: "await writes.discard(offset, bytes, request, source);",
-    to: "await source({ ...request, unrecorded: writes.bitmap });",
+    from: "      copyRange(this.#disks, offset, bytes, signal, doing),\n",
+    to: "      Promise.resolve(void [signal, doing]),\n",
   },
   {
     name: "backup: zero writes of guests are not saved before",

@@ -12,7 +12,7 @@ import type { Scene, Starters } from "./starters.ts";
 import type { Talk } from "./talk.ts";
 
 const LAYERS_MAX = 6;
-const SIZE_MAX = 192 * 1024;
+const SIZE_MAX = 384 * 1024;
 
 /** A state of a disk kept inside its image. */
 interface Kept {
@@ -61,7 +61,7 @@ export class Changes {
 
   async #snapshot(talk: Talk, guest: Guest): Promise<void> {
     const { dice, images, name } = this.#scene;
-    if (guest.chain.length >= LAYERS_MAX || guest.hasSide) return;
+    if (guest.chain.length >= LAYERS_MAX || guest.hasSide || guest.snapshotBans > 0) return;
     const node = dice.pick([guest.device, guest.root.name, guest.top.name]);
     if (dice.oneIn(3)) {
       const overlay = name("q");
@@ -84,7 +84,7 @@ export class Changes {
     const done = () => this.#snapshotDone(guest, overlay, below);
     // With a backup of the same moment: it may name what is below the overlay then.
     const order = dice.oneIn(2) ? null : await this.#starters.backupOrder(guest);
-    if (guest.hasSide) return;
+    if (guest.hasSide || guest.snapshotBans > 0) return;
     guest.sideBans++;
     if (!order) return talk.send(action.type, action.data, done);
     const actions = [{ type: "blockdev-backup", data: order.args }, action];
@@ -122,15 +122,13 @@ export class Changes {
       guest.shadows.delete(disk);
       this.#kept.push({ guest, node, tag, disk });
     };
-    if (dice.oneIn(3)) {
-      talk.send("blockdev-snapshot-internal-sync", { device: node, name: tag }, done);
-    } else if (dice.oneIn(3)) {
-      const action = { type: "blockdev-snapshot-internal-sync", data: { device: node, name: tag } };
-      this.#starters.transaction(talk, [action], [], false, done);
-    } else {
-      const args = { tag, vmstate: node, devices: [node] };
-      this.#job(talk, guest, "snapshot-save", args, done);
-    }
+    const type = "blockdev-snapshot-internal-sync";
+    const data = { device: node, name: tag };
+    dice.pick([
+      () => talk.send(type, data, done),
+      () => this.#starters.transaction(talk, [{ type, data }], [], false, done),
+      () => this.#job(talk, guest, "snapshot-save", { tag, vmstate: node, devices: [node] }, done),
+    ])();
   }
 
   /** The guest keeps still: when exactly its disk goes back in time nobody is told. */

@@ -6,7 +6,6 @@
 
 import { BlockError } from "../../src/base/errors.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
-import type { RequestOptions } from "../../src/block/driver.ts";
 import { getLength } from "../../src/block/io.ts";
 import type { BlockNode } from "../../src/block/node.ts";
 import { Perm } from "../../src/block/permissions.ts";
@@ -14,9 +13,8 @@ import { chainOf, skipFilters } from "../../src/block/status.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { Dice } from "./dice.ts";
 import { ModelDisk } from "./disk.ts";
-import { CLUSTER, type Format, type Images, tolerant } from "./images.ts";
-
-const REQUEST_MAX = 3 * CLUSTER;
+import { type Knowledge, pickData, pickRange, pickRequest, type Range } from "./guest-request.ts";
+import { type Format, type Images, tolerant } from "./images.ts";
 
 export interface GuestInit {
   readonly name: string;
@@ -30,12 +28,7 @@ export interface GuestInit {
   readonly note: (line: string) => void;
 }
 
-interface Range {
-  readonly offset: number;
-  readonly bytes: number;
-}
-
-export class Guest {
+export class Guest implements Knowledge {
   readonly name: string;
   readonly format: Format;
   readonly model: ModelDisk;
@@ -48,6 +41,8 @@ export class Guest {
   holds = 0;
   /** So many may put an overlay above its node: nobody may write below that. */
   sideBans = 0;
+  /** So many rely on its top layer being the same for a while. */
+  snapshotBans = 0;
   /** Its disk is being taken away. */
   isLeaving = false;
   isResizing = false;
@@ -117,8 +112,8 @@ export class Guest {
   async #fill(name: string): Promise<void> {
     const filler = this.#open(name, "");
     for (let n = this.#dice.below(12); n > 0; n--) {
-      const { offset, bytes } = this.#range();
-      const data = this.#data(bytes);
+      const { offset, bytes } = pickRange(this.#dice, this.size);
+      const data = pickData(this.#dice, bytes);
       await filler.write(data, offset);
       this.model.written(data, offset);
     }
@@ -128,7 +123,7 @@ export class Guest {
   /** Begins one request. */
   act(): void {
     if (this.holds > 0 || this.isLeaving) return;
-    const range = this.#range();
+    const range = pickRange(this.#dice, this.size);
     const { offset, bytes } = range;
     for (const other of this.#busy) {
       if (other.offset < offset + bytes && offset < other.offset + other.bytes) return;
@@ -234,65 +229,36 @@ export class Guest {
     });
   }
 
-  async #request({ offset, bytes }: Range): Promise<void> {
+  async #request(range: Range): Promise<void> {
     const door = this.#side && this.#dice.oneIn(3) ? this.#side : this.#disk!;
     const stop = this.#dice.oneIn(25) ? this.#stopper() : undefined;
-    const options: RequestOptions = stop ? { signal: stop } : {};
+    const { what, send, ended } = pickRequest(this.#dice, range);
     const isSide = door === this.#side;
+    const how = `${isSide ? " from the side" : ""}${stop ? ", in doubt" : ""}`;
+    this.#init.note(`guest ${this.name}: ${what} ${range.bytes} at ${range.offset}${how}`);
     // The side door stays where it is when a job moves the disk elsewhere.
     const isOurs = () => !isSide || skipFilters(door.node) === this.top;
-    const kind = this.#dice.below(20);
-    const say = (what: string) =>
-      this.#init.note(
-        `guest ${this.name}: ${what} ${bytes} at ${offset}` +
-          `${isSide ? " from the side" : ""}${stop ? ", in doubt" : ""}`,
-      );
-    const ended = (work: Promise<void>, done: () => void, failed: () => void) =>
-      work.then(done, (error) => {
-        if (!(error instanceof BlockError)) throw error;
-        failed();
-        const isShut = door !== this.#disk && door !== this.#side;
-        if (this.#init.isCalm && !stop?.aborted && !isShut) throw error;
-      });
-
     // Right after the request, in the next turn at the latest. Only the world may say no.
-    if (kind < 14) {
-      const isZero = kind >= 9 && kind < 12;
-      if (kind >= 12) {
-        say("discard");
-        const gone = () => isOurs() && this.#discarded(offset, bytes);
-        return ended(door.discard(offset, bytes, options), gone, gone);
-      }
-      const data = isZero ? new Uint8Array(bytes) : this.#data(bytes);
-      say(isZero ? "zero" : `write ${data[0]}`);
-      const mayUnmap = this.#dice.oneIn(2);
-      const work = isZero
-        ? door.writeZeroes(offset, bytes, { ...options, mayUnmap })
-        : door.write(data, offset, options);
-      return ended(
-        work,
-        () => isOurs() && this.#written(data, offset, true),
-        () => isOurs() && this.#written(data, offset, false),
-      );
-    }
-    if (kind < 15) {
-      say("flush");
-      return ended(door.flush(), nothing, nothing);
-    }
-    const data = new Uint8Array(bytes);
-    say("read");
-    const work = door.read(data, offset, options);
-    return ended(work, () => isOurs() && this.compare(data, offset), nothing);
+    await send(door, stop ? { signal: stop } : {}).then(
+      () => {
+        if (isOurs()) ended(this, true);
+      },
+      (error) => {
+        if (!(error instanceof BlockError)) throw error;
+        const isShut = door !== this.#disk && door !== this.#side;
+        if (isOurs()) ended(this, false);
+        if (this.#init.isCalm && !stop?.aborted && !isShut && isOurs()) throw error;
+      },
+    );
   }
 
-  #written(data: Uint8Array, offset: number, isSure: boolean): void {
-    // A disk that has become shorter meanwhile does not have all of it.
+  written(data: Uint8Array, offset: number, isSure: boolean): void {
     if (isSure) this.model.written(data, offset);
     else this.model.maybeWritten(data, offset);
     for (const shadow of this.shadows) shadow.maybeWritten(data, offset);
   }
 
-  #discarded(offset: number, bytes: number): void {
+  discarded(offset: number, bytes: number): void {
     this.model.discarded(offset, bytes);
     for (const shadow of this.shadows) shadow.discarded(offset, bytes);
   }
@@ -304,19 +270,4 @@ export class Guest {
     clock.setTimer(this.#dice.pick([0, 1, 10, 100]), () => stop.abort());
     return stop.signal;
   }
-
-  /** Bytes that tell which write they came from, most of the time. */
-  #data(bytes: number): Uint8Array {
-    return new Uint8Array(bytes).fill(1 + this.#dice.below(255));
-  }
-
-  #range(): Range {
-    const granule = this.#dice.pick([1, 512, CLUSTER]);
-    const offset = Math.floor(this.#dice.below(this.size) / granule) * granule;
-    const most = Math.min(REQUEST_MAX, this.size - offset);
-    const bytes = Math.max(granule, Math.floor(this.#dice.below(most + 1) / granule) * granule);
-    return { offset, bytes: Math.min(bytes, this.size - offset) };
-  }
 }
-
-function nothing(): void {}

@@ -11,7 +11,7 @@ const WINDOW_MS = 1000;
 
 interface Charge {
   readonly atMs: number;
-  readonly bytes: number;
+  bytes: number;
   readonly speed: number;
 }
 
@@ -26,11 +26,16 @@ export class Meter {
   readonly #engine: Engine;
   readonly #accounts = new Map<BlockJob, Account>();
   readonly #isMixed: (id: string) => boolean;
+  readonly #isEnding: (id: string) => boolean;
 
-  /** @param isMixed its backends also carry what guests write: a mirror that is write-blocking */
-  constructor(engine: Engine, isMixed: (id: string) => boolean) {
+  /**
+   * @param isMixed its backends also carry what guests write: a mirror that is write-blocking
+   * @param isEnding what it copies now, while guests wait, is one chunk, in as many pieces as it takes
+   */
+  constructor(engine: Engine, isMixed: (id: string) => boolean, isEnding: (id: string) => boolean) {
     this.#engine = engine;
     this.#isMixed = isMixed;
+    this.#isEnding = isEnding;
     const { graph } = engine;
     const open = graph.openBackend.bind(graph);
     graph.openBackend = (node, init) => {
@@ -101,7 +106,9 @@ export class Meter {
     if (job.status === "paused" || job.status === "standby") {
       throw new Error(`Job ${job.id} charges ${bytes} bytes while it is ${job.status}`);
     }
-    window.push({ atMs: nowMs, bytes, speed: job.speed });
+    const last = window.at(-1);
+    if (last?.atMs === nowMs && job.ready && this.#isEnding(job.id!)) last.bytes += bytes;
+    else window.push({ atMs: nowMs, bytes, speed: job.speed });
     while (window[0]!.atMs <= nowMs - WINDOW_MS) window.shift();
     if (window.some(({ speed }) => speed === 0)) return;
     const sum = window.reduce((total, one) => total + one.bytes, 0);

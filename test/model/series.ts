@@ -17,6 +17,7 @@ import type { Scene, Starters } from "./starters.ts";
 import type { Talk } from "./talk.ts";
 
 type Mode = "incremental" | "on-success" | "always" | "never";
+const MODES: readonly Mode[] = ["incremental", "on-success", "always", "always", "never"];
 
 export class Series {
   readonly guest: Guest;
@@ -30,6 +31,8 @@ export class Series {
   /** What `base` holds; null if nobody knows, because it was not finished. */
   #baseDisk: ModelDisk | null = null;
   #isBusy = false;
+  /** Whose bitmap keeps what was not copied. */
+  #round: Life | null = null;
 
   constructor(guest: Guest, scene: Scene, starters: Starters) {
     this.guest = guest;
@@ -47,7 +50,7 @@ export class Series {
 
   /** @throws BlockError if a storm hits the making of a target */
   async act(talk: Talk): Promise<void> {
-    if (this.#isBusy) return;
+    if (this.#isBusy) return this.#disturb(talk);
     // What is written elsewhere is not recorded.
     if (this.#node !== null && this.guest.top.name !== this.#node) this.#forget(talk);
     if (this.#node === null) return this.#begin(talk);
@@ -55,7 +58,15 @@ export class Series {
     if (this.#bitmaps.length > 1) return this.#join(talk);
     if (dice.oneIn(4)) return this.#split(talk);
     if (dice.oneIn(12)) return this.#forget(talk);
-    return this.#round(talk);
+    return this.#copyChanges(talk);
+  }
+
+  /** Right when somebody's write is being saved, a round is called off that has to remember that. */
+  #disturb(talk: Talk): void {
+    const round = this.#round;
+    if (!round || round.isOver || !this.guest.isBusy || !this.#scene.dice.oneIn(3)) return;
+    round.group.isCancelAsked = true;
+    talk.send("job-cancel", { id: round.id });
   }
 
   async #begin(talk: Talk): Promise<void> {
@@ -95,10 +106,10 @@ export class Series {
     });
   }
 
-  async #round(talk: Talk): Promise<void> {
+  async #copyChanges(talk: Talk): Promise<void> {
     const { dice } = this.#scene;
     const target = await this.#makeTarget(this.#base);
-    const mode = dice.pick<Mode>(["incremental", "incremental", "on-success", "always", "never"]);
+    const mode = dice.pick(MODES);
     const onEnd = (outcome: Outcome, life: Life) => this.#roundEnded(talk, mode, outcome, life);
     const device = this.#node!;
     const order = this.#starters.order("backup", this.guest, { device, target, onEnd });
@@ -111,6 +122,7 @@ export class Series {
       ...this.#starters.backupManners(),
     };
     this.#isBusy = true;
+    this.#round = mode === "always" ? order.life : null;
     order.life.onRefused = () => {
       this.#isBusy = false;
     };

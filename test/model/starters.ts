@@ -118,7 +118,10 @@ export class Starters {
   async #mirror(talk: Talk, guest: Guest): Promise<void> {
     const { dice, name } = this.#scene;
     const { chain, root, top } = guest;
-    const below = chain[1] && dice.oneIn(3) ? chain[1].name : null;
+    // Made to stand on what the disk stands on: nobody may put an overlay in between.
+    const isTop = chain[1] && guest.sideBans === 0 && dice.oneIn(3);
+    const below = isTop ? chain[1]!.name : null;
+    if (isTop) guest.snapshotBans++;
     const target = await this.#target(guest, below);
     const isActive = dice.oneIn(2);
     // Who stands on another image changes with that one; only the guest can tell if it is right.
@@ -134,7 +137,10 @@ export class Starters {
       ...(dice.oneIn(3) && { "buf-size": 8192 }),
       ...(dice.oneIn(4) && { replaces: replaced }),
     };
-    this.send(talk, "blockdev-mirror", { life, args: { ...args, ...own } });
+    talk.send("blockdev-mirror", { ...args, ...own }, (reply) => {
+      if (isTop) guest.snapshotBans--;
+      this.#scene.jobs.answered(life, reply);
+    });
   }
 
   async #backup(talk: Talk, guest: Guest): Promise<void> {
@@ -159,7 +165,7 @@ export class Starters {
       ...(dice.oneIn(2) && { "on-cbw-error": "break-snapshot" }),
       ...(isPacked && { compress: true }),
       ...(dice.oneIn(4) && {
-        "x-perf": { "max-workers": 1 + dice.below(3), "max-chunk": dice.pick([0, 8192]) },
+        "x-perf": { "max-workers": 1 + dice.below(3), "max-chunk": dice.pick([0, 65536]) },
       }),
     };
   }

@@ -23,13 +23,26 @@ export class Talk {
   readonly #note: (line: string) => void;
   readonly #waiting: { name: string; onReply: (reply: Reply) => void }[] = [];
   #hasLeft = false;
+  #failure: unknown = null;
 
   constructor(engine: Engine, name: string, note: (line: string) => void) {
     this.name = name;
     this.#engine = engine;
     this.#note = note;
-    this.#monitor = engine.openMonitor((message) => this.#hear(message as Record<string, unknown>));
+    this.#monitor = engine.openMonitor((message) => {
+      // Nobody in the engine is to see what the model thinks of it.
+      try {
+        this.#hear(message as Record<string, unknown>);
+      } catch (error) {
+        this.#failure ??= error;
+      }
+    });
     this.send("qmp_capabilities", {});
+  }
+
+  /** @throws what was wrong with something that it has heard */
+  check(): void {
+    if (this.#failure !== null) throw this.#failure;
   }
 
   get isWaiting(): boolean {

@@ -7,6 +7,8 @@ import type { Life } from "./life.ts";
 import { type Scene, SPEEDS } from "./starters.ts";
 import type { Talk } from "./talk.ts";
 
+const FAST = 1_048_576;
+
 export class Verbs {
   readonly #scene: Scene;
 
@@ -64,11 +66,17 @@ export class Verbs {
     talk.send(this.#scene.dice.pick(queries), {});
   }
 
-  /** Helps every job to its end, whatever it waits for. */
-  urge(talk: Talk): void {
+  /**
+   * Helps every job to its end, whatever it waits for.
+   *
+   * @param byForce it tries in vain, such as to write to an image that is broken: ends that
+   */
+  urge(talk: Talk, byForce = false): void {
     for (const job of this.#scene.engine.jobs.all()) {
       const life = this.#scene.jobs.find(job.id!);
-      if (life) this.#urge(talk, life, job);
+      if (!life) continue;
+      this.#urge(talk, life, job);
+      if (byForce) this.#ask(talk, life, "cancel", "job-cancel", { id: life.id });
     }
   }
 
@@ -81,8 +89,9 @@ export class Verbs {
     else if (job.userPaused) ask("resume");
     else if (job.ready && this.#scene.dice.oneIn(2)) ask("complete");
     else if (job.ready) this.#ask(talk, life, "cancel", "block-job-cancel", { device: id });
-    if (job instanceof BlockJob && job.speed > 0) {
-      talk.send("block-job-set-speed", { device: id, speed: 0 });
+    // Fast enough to come to an end; but by itself, when its sleeps are over.
+    if (job instanceof BlockJob && job.speed > 0 && job.speed < FAST) {
+      talk.send("block-job-set-speed", { device: id, speed: this.#scene.dice.pick([0, FAST]) });
     }
     if (life.init.isEndless && job.status === "running") ask("cancel");
   }
