@@ -248,12 +248,14 @@ export class PageDriver {
     }, id);
   }
 
-  /** Waits for what the chip of a listed job says. */
+  /** Waits for what the chip of a listed job says. @throws PageError when it has a problem instead */
   async waitForListed(id: string, status: string): Promise<ListedJob> {
     let job: ListedJob | null = null;
     await this.until(`job '${id}' is ${status}`, async () => {
       job = await this.listedJob(id);
-      return job?.status === status;
+      if (job?.status === status) return true;
+      if (job && job.problem !== "") throw new PageError(`job '${id}': ${job.problem}`);
+      return false;
     });
     return job!;
   }
@@ -348,9 +350,9 @@ export class PageDriver {
     await this.page.getByText("page kept for offline use").waitFor();
   }
 
-  /** The texts of all errors on the page. */
+  /** The texts of all errors on the page but those of listed jobs, which listedJob() tells. */
   errors(): Promise<string[]> {
-    return this.#at("error").allInnerTexts();
+    return this.page.locator('[data-testid="error"]:not(.job-row *)').allInnerTexts();
   }
 
   async throwIfError(): Promise<void> {

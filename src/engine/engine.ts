@@ -15,6 +15,7 @@ import { Mutex } from "../base/mutex.ts";
 import type { Random } from "../base/random.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
+import { flush } from "../block/io.ts";
 import { JobList } from "../job/list.ts";
 import { loadKernel } from "../kernel/kernel.ts";
 import { COMMANDS } from "../qmp/commands/index.ts";
@@ -199,6 +200,8 @@ export class Engine {
       tried.add(node.name);
       await attempt(this.graph.remove(node.name));
     }
+    // What could not be closed keeps open what is below it: that must be written all the same.
+    for (const node of this.graph.nodes) if (!node.readOnly) await attempt(flush(node));
     for (const monitor of this.#monitors) monitor.close();
     if (failures[0]) throw failures[0];
   }

@@ -2,8 +2,11 @@
 
 import { expect, it } from "vitest";
 import type { BlockDriver } from "../../src/block/driver.ts";
+import { read } from "../../src/block/io.ts";
 import { copyBeforeWriteDriver } from "../../src/drivers/filter/copy-before-write.ts";
 import { qcow2Driver } from "../../src/drivers/format/qcow2/index.ts";
+import { type MemoryStore, memoryDriver } from "../../src/drivers/protocol/memory.ts";
+import { faultyDriver } from "../blockjob/faulty.ts";
 import { Conversation, testEngine } from "../qmp/conversation.ts";
 
 const MiB = 1024 * 1024;
@@ -59,6 +62,33 @@ it.each(CASES)(
     expect(qmp.clock.timerCount).toBe(0);
   },
 );
+
+it("writes what is below an image that cannot be closed", async () => {
+  const top = faultyDriver("faulty");
+  const stores = new Map<string, MemoryStore>();
+  const base = { ...memoryDriver(stores), name: "kept" };
+  const drivers = [qcow2Driver(), base, top] as BlockDriver[];
+  const qmp = await new Conversation(await testEngine(drivers)).negotiated();
+  const create = (jobId: string, options: object) =>
+    qmp.execute("blockdev-create", { "job-id": jobId, options });
+  await create("c0", { driver: "kept", name: "base", size: 0 });
+  await qmp.execute("blockdev-add", { driver: "kept", "node-name": "store", name: "base" });
+  await create("c1", { driver: "qcow2", file: "store", size: MiB });
+  await qmp.execute("blockdev-add", { driver: "qcow2", "node-name": "base", file: "store" });
+  const tiny = { driver: "tiny", size: MiB, "cluster-size": 65536 };
+  const file = { driver: "faulty", size: 0 };
+  await qmp.execute("blockdev-add", { ...tiny, "node-name": "top", file, backing: "base" });
+  await fill(qmp, "base", MiB / 2);
+  top.fault = { op: "flush", errno: "EIO" };
+  await expect(qmp.clock.runUntil(qmp.engine.close())).rejects.toMatchObject({ errno: "EIO" });
+
+  const { engine, clock } = await testEngine(drivers);
+  const left = { driver: "qcow2", "node-name": "base", file: { driver: "kept", name: "base" } };
+  const node = await engine.graph.add({ ...left, "read-only": true });
+  const data = new Uint8Array(1);
+  await clock.runUntil(read(node, data, 1000, {}));
+  expect(data[0]).toBe(7);
+});
 
 async function chain(): Promise<Conversation> {
   const drivers = [copyBeforeWriteDriver(), qcow2Driver()] as BlockDriver[];

@@ -14,7 +14,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { Dice } from "./dice.ts";
 import { ModelDisk } from "./disk.ts";
 import { type Knowledge, pickData, pickRange, pickRequest, type Range } from "./guest-request.ts";
-import { type Format, type Images, tolerant } from "./images.ts";
+import { CLUSTER, type Format, type Images, tolerant } from "./images.ts";
 
 export interface GuestInit {
   readonly name: string;
@@ -111,12 +111,20 @@ export class Guest implements Knowledge {
 
   async #fill(name: string): Promise<void> {
     const filler = this.#open(name, "");
-    for (let n = this.#dice.below(12); n > 0; n--) {
-      const { offset, bytes } = pickRange(this.#dice, this.size);
+    const write = async ({ offset, bytes }: Range) => {
       const data = pickData(this.#dice, bytes);
       await filler.write(data, offset);
       this.model.written(data, offset);
+    };
+    // Like a chequerboard, so that jobs find many small pieces; or here and there.
+    if (this.#dice.oneIn(3)) {
+      const step = 2 * CLUSTER;
+      const first = CLUSTER * this.#dice.below(2);
+      for (let offset = first; offset < this.size; offset += step) {
+        await write({ offset, bytes: CLUSTER });
+      }
     }
+    for (let n = this.#dice.below(12); n > 0; n--) await write(pickRange(this.#dice, this.size));
     await this.#init.engine.graph.closeBackend(filler);
   }
 

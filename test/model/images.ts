@@ -79,9 +79,10 @@ export class Images {
       description: "the maker",
       permissions: { take: Perm.consistentRead | Perm.write | Perm.resize, share: Perm.none },
     });
+    const subclusters = { "cluster-size": 4 * CLUSTER, "extended-l2": true };
     const options = {
       size,
-      "cluster-size": CLUSTER,
+      ...(this.#dice.oneIn(4) ? subclusters : { "cluster-size": CLUSTER }),
       ...(label !== undefined && { "backing-file": label, "backing-fmt": "qcow2" }),
     };
     const { create } = graph.driver("qcow2");

@@ -101,6 +101,7 @@ export class Run implements Scene {
       [6, () => this.#try(this.changes.any(this.lastingTalk(), dice.pick(this.guests)))],
       [5, () => this.#try(dice.pick(this.series).act(this.lastingTalk()))],
       [3, () => this.#try(this.pasts.act(this.lastingTalk(), dice.pick(this.guests)))],
+      [2, () => dice.pick(this.series).disturb(this.#talk())],
       [1, () => this.#changeTalk()],
     ];
     this.#totalWeight = this.#actions.reduce((sum, [weight]) => sum + weight, 0);

@@ -50,7 +50,7 @@ export class Series {
 
   /** @throws BlockError if a storm hits the making of a target */
   async act(talk: Talk): Promise<void> {
-    if (this.#isBusy) return this.#disturb(talk);
+    if (this.#isBusy) return;
     // What is written elsewhere is not recorded.
     if (this.#node !== null && this.guest.top.name !== this.#node) this.#forget(talk);
     if (this.#node === null) return this.#begin(talk);
@@ -62,9 +62,9 @@ export class Series {
   }
 
   /** Right when somebody's write is being saved, a round is called off that has to remember that. */
-  #disturb(talk: Talk): void {
+  disturb(talk: Talk): void {
     const round = this.#round;
-    if (!round || round.isOver || !this.guest.isBusy || !this.#scene.dice.oneIn(3)) return;
+    if (!round || round.isOver || !this.guest.isBusy) return;
     round.group.isCancelAsked = true;
     talk.send("job-cancel", { id: round.id });
   }

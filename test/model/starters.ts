@@ -42,6 +42,7 @@ export class Starters {
   async start(talk: Talk, guest: Guest): Promise<void> {
     const starters = [
       this.#stream,
+      this.#stream,
       this.#commit,
       this.#commit,
       this.#mirror,
