@@ -53,7 +53,8 @@ function closestMember(issue: Issue): Issue | undefined {
 }
 
 function describeChoice(issue: Issue, name: string): string {
-  if (typeof issue.input !== "string") {
+  const isText = issue.expected?.includes('"');
+  if (isText && typeof issue.input !== "string") {
     return `Invalid parameter type for '${name}', expected: string`;
   }
   const choice = issue.expected?.replace(/[()]/g, "").replaceAll(" | ", ", ").replaceAll('"', "'");

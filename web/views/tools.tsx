@@ -59,7 +59,7 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         >
           Delete …
         </Button>
-        {hasJob ? <span class="hint">Download once the job has ended.</span> : null}
+        {reason === undefined ? null : <span class="hint">{reason}.</span>}
       </p>
     </section>
   );
