@@ -24,7 +24,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["kernel", "job"],
   ["block"],
   ["drivers"],
-  ["blockjob"],
+  ["blockjob", "export"],
   ["qmp"],
   ["engine"],
   ["domain", "cli"],

@@ -19,14 +19,22 @@ export interface BackendInit {
   /** For error texts: "device 'vda'". */
   readonly description: string;
   readonly permissions: ChildPermissions;
+  /** Each write is flushed before it is done, as if all were sent with `fua`. */
+  readonly writethrough?: boolean;
   /** Told of drains; a job pauses. Without it requests queue here. */
   readonly onDrain?: { begin(): void; isQuiet(): boolean; end(): void };
+}
+
+export interface BackendRequestOptions extends RequestOptions {
+  /** A crash does not take it back once it is done (QEMU: BDRV_REQ_FUA). */
+  readonly fua?: boolean;
 }
 
 export class BlockBackend implements RootParent {
   readonly name: string;
   readonly description: string;
   readonly edge: BlockChild;
+  readonly #writethrough: boolean;
   readonly #onDrain: BackendInit["onDrain"];
   readonly #quietBell: Bell;
   readonly #undrained = new Bell();
@@ -38,6 +46,7 @@ export class BlockBackend implements RootParent {
   constructor(init: BackendInit, node: BlockNode, quietBell: Bell) {
     this.name = init.name;
     this.description = init.description;
+    this.#writethrough = init.writethrough ?? false;
     this.#onDrain = init.onDrain;
     this.#quietBell = quietBell;
     this.edge = new BlockChild(this, "root", node, init.permissions);
@@ -58,17 +67,17 @@ export class BlockBackend implements RootParent {
     );
   }
 
-  write(buf: Uint8Array, offset: number, options: RequestOptions = {}): Promise<void> {
+  write(buf: Uint8Array, offset: number, options: BackendRequestOptions = {}): Promise<void> {
     this.#assertTaken(options.unchanged ? Perm.writeUnchanged | Perm.write : Perm.write);
     return this.#request(offset, buf.length, options, () =>
-      io.write(this.node, buf, offset, options),
+      this.#flushed(options, io.write(this.node, buf, offset, options)),
     );
   }
 
-  writeZeroes(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
+  writeZeroes(offset: number, bytes: number, options: BackendRequestOptions = {}): Promise<void> {
     this.#assertTaken(Perm.write);
     return this.#request(offset, bytes, options, () =>
-      io.writeZeroes(this.node, offset, bytes, options),
+      this.#flushed(options, io.writeZeroes(this.node, offset, bytes, options)),
     );
   }
 
@@ -152,6 +161,11 @@ export class BlockBackend implements RootParent {
       this.#inFlight--;
       if (this.#inFlight === 0) this.#quietBell.ring();
     }
+  }
+
+  #flushed({ fua }: BackendRequestOptions, written: Promise<void>): Promise<void> {
+    if (!fua && !this.#writethrough) return written;
+    return written.then(() => io.flush(this.node));
   }
 
   #checkRange(offset: number, bytes: number): void {

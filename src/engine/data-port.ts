@@ -5,7 +5,8 @@
 
 import { check } from "../base/check.ts";
 import { assert, BlockError } from "../base/errors.ts";
-import type { BlockExport, ExportList, ExportUser } from "../qmp/exports.ts";
+import type { BlockExport, ExportUser } from "../export/driver.ts";
+import type { ExportList } from "../export/list.ts";
 import { type DataMessage, type DataRequest, dataMessage } from "./data-request.ts";
 import {
   type ErrorData,
@@ -50,13 +51,13 @@ class OpenExport implements ExportUser {
 
   constructor(opened: BlockExport) {
     this.export = opened;
-    opened.users.add(this);
+    opened.enter(this);
   }
 
   disconnect(): void {
-    this.export.users.delete(this);
     this.isGone = true;
     for (const request of this.requests) request.abort();
+    this.export.leave(this);
   }
 }
 

@@ -16,12 +16,15 @@ import type { Random } from "../base/random.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
 import { flush } from "../block/io.ts";
+import type { BlockExportDriver } from "../export/driver.ts";
+import { ExportList } from "../export/list.ts";
+import { messagePort } from "../export/message-port.ts";
 import { JobList } from "../job/list.ts";
 import { loadKernel } from "../kernel/kernel.ts";
 import { COMMANDS } from "../qmp/commands/index.ts";
 import type { QmpServices } from "../qmp/context.ts";
-import { ExportList } from "../qmp/exports.ts";
 import { Monitor } from "../qmp/monitor.ts";
+import type { Command } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
 import type { Port } from "./protocol.ts";
 
@@ -33,6 +36,10 @@ export interface EngineOptions {
   readonly drivers: Iterable<BlockDriver>;
   /** The map that the blob driver was given; clients put their Blobs there. */
   readonly blobs?: Map<string, Blob>;
+  /** What this host has besides what a browser has, too: ways to export, */
+  readonly exportDrivers?: Iterable<BlockExportDriver>;
+  /** and commands, which have hold of what they work on. */
+  readonly commands?: Iterable<Command>;
   /** Where images live that clients may list, fetch and delete. */
   readonly files?: FileStore;
 }
@@ -70,15 +77,18 @@ export class Engine {
       onStatus: (data) => this.emit({ event: "JOB_STATUS_CHANGE", data }),
       onBug: (bug) => this.stop(bug),
     });
-    this.exports = new ExportList(graph, (id) =>
-      this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
-    );
+    this.exports = new ExportList({
+      graph,
+      drivers: [messagePort, ...(options.exportDrivers ?? [])],
+      onDeleted: (id) => this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
+      onBug: (bug) => this.stop(bug),
+    });
     this.#services = {
       graph,
       jobs: this.jobs,
       exports: this.exports,
       clock: this.clock,
-      commands: COMMANDS,
+      commands: withMore(COMMANDS, options.commands ?? []),
       turns: new Mutex(),
       signal: this.#closing.signal,
       emit: (event) => this.emit(event),
@@ -189,7 +199,7 @@ export class Engine {
         failures.push(error);
       }
     };
-    for (const { id } of this.exports.all) await attempt(this.exports.remove(id, true));
+    await attempt(this.exports.close());
     // From the top down: closing a node may leave those below it without users.
     const tried = new Set<string>();
     const next = () =>
@@ -212,4 +222,11 @@ export class Engine {
         driver.name === this.#files?.driver && state.info?.().filename === filename,
     );
   }
+}
+
+function withMore(
+  table: ReadonlyMap<string, Command>,
+  more: Iterable<Command>,
+): ReadonlyMap<string, Command> {
+  return new Map([...table, ...[...more].map((one) => [one.name, one] as const)]);
 }

@@ -2,7 +2,7 @@
 
 import type { Mutex } from "../base/mutex.ts";
 import type { BlockJobServices } from "../blockjob/block-job.ts";
-import type { ExportList } from "./exports.ts";
+import type { ExportList } from "../export/list.ts";
 import type { Command } from "./schema.ts";
 
 /** One of these per engine. */

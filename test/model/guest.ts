@@ -105,8 +105,8 @@ export class Guest implements Knowledge {
       below = name;
     }
     const root = this.#dice.oneIn(4) ? await images.filter(this.name, below!) : below!;
-    const { exports } = engine;
-    this.#disk = exports.add({ id: this.device, nodeName: root, writable: true }).backend;
+    const device = { type: "message-port", id: this.device, nodeName: root, writable: true };
+    this.#disk = (await engine.exports.add(device)).backend;
   }
 
   async #fill(name: string): Promise<void> {

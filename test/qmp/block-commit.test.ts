@@ -178,7 +178,12 @@ async function committable(): Promise<Conversation> {
     backing = name;
     if (bytes === 0) continue;
     const { exports } = qmp.engine;
-    const writer = exports.add({ id: "w", nodeName: name, writable: true });
+    const writer = await exports.add({
+      type: "message-port",
+      id: "w",
+      nodeName: name,
+      writable: true,
+    });
     await qmp.clock.runUntil(writer.backend.write(new Uint8Array(bytes).fill(0xb5), 0));
     await qmp.clock.runUntil(exports.remove("w", true));
   }

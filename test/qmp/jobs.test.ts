@@ -260,7 +260,8 @@ async function streamable(): Promise<Conversation> {
     file: { driver: "memory", "node-name": "base-file", size: 0 },
   });
   const { engine } = qmp;
-  const writer = engine.exports.add({ id: "w", nodeName: "base", writable: true });
+  const device = { type: "message-port", id: "w", nodeName: "base", writable: true };
+  const writer = await engine.exports.add(device);
   const filled = writer.backend.write(new Uint8Array(8 * CHUNK).fill(0xb5), 0);
   await qmp.clock.runUntil(filled);
   await qmp.clock.runUntil(engine.exports.remove("w", true));

@@ -1,32 +1,48 @@
-/**
- * Exports: the way to the bytes. QEMU's commands with one type of our own, message-port, in the
- * place of nbd and its like (QEMU: qapi/block-export.json).
- */
+/** Exports: the way to the bytes (QEMU: qapi/block-export.json). */
 
 import * as v from "valibot";
-import { EXPORT_TYPE } from "../exports.ts";
 import { command, nothing } from "../schema.ts";
 import { blockExportInfo } from "../types.ts";
 
 export const blockExportAdd = command({
   name: "block-export-add",
-  doc: "Lets clients read, and with `writable` write, a node; the export is a device of that name.",
+  doc: "Lets clients read, and with `writable` write, a node; each `type` takes members of its own.",
   args: {
-    type: v.picklist([EXPORT_TYPE]),
+    type: v.string(),
     id: v.string(),
     "node-name": v.string(),
     writable: v.optional(v.boolean()),
+    writethrough: v.optional(v.boolean()),
+    iothread: v.optional(v.string()),
+    /** Without an iothread it means nothing. */
+    "fixed-iothread": v.optional(v.boolean()),
+    /** All nodes are active here. */
+    "allow-inactive": v.optional(v.boolean()),
   },
+  open: true,
   returns: nothing,
-  run({ exports }, args) {
-    exports.add({ id: args.id, nodeName: args["node-name"], writable: args.writable });
+  async run({ exports }, args) {
+    const {
+      "node-name": nodeName,
+      "fixed-iothread": _fixed,
+      "allow-inactive": _inactive,
+      iothread,
+      type,
+      id,
+      writable,
+      writethrough,
+      ...own
+    } = args;
+    await exports.add({ type, id, nodeName, writable, writethrough, iothread }, own);
     return {};
   },
 });
 
 export const blockExportDel = command({
   name: "block-export-del",
-  doc: "Takes an export away; with mode `safe` only if nobody has it open.",
+  doc:
+    "Takes an export away; with mode `safe` only if nobody has it open. BLOCK_EXPORT_DELETED tells " +
+    "when it is gone.",
   args: { id: v.string(), mode: v.optional(v.picklist(["safe", "hard"])) },
   returns: nothing,
   async run({ exports }, { id, mode = "safe" }) {
@@ -37,13 +53,13 @@ export const blockExportDel = command({
 
 export const queryBlockExports = command({
   name: "query-block-exports",
-  doc: "Lists all exports.",
+  doc: "Lists all exports, the newest first.",
   args: {},
   returns: v.array(blockExportInfo),
   run: ({ exports }) =>
-    exports.all.map(({ id, backend, shuttingDown }) => ({
+    exports.all.map(({ id, type, backend, shuttingDown }) => ({
       id,
-      type: EXPORT_TYPE,
+      type,
       "node-name": backend.node.name,
       "shutting-down": shuttingDown,
     })),
