@@ -169,8 +169,11 @@ export interface BlockState {
    * The same image with another right to write; the graph has drained it and flushed it. All or
    * nothing: after a failure the state is as before. Without it: ENOTSUP, except for filters, which
    * have nothing to change.
+   *
+   * @param options if given: the driver's own options from now on, checked, as open() gets them; its
+   *   `file` may be another node than before, so what is known of that must be read anew
    */
-  reopen?(readOnly: boolean): Promise<void>;
+  reopen?(readOnly: boolean, options?: unknown): Promise<void>;
   /** Changes the image's own properties (x-blockdev-amend); `options` are checked. */
   amend?(options: unknown, request: AmendRequest): Promise<void>;
   /** Disk states kept inside the image. Without it: none can be. */
@@ -292,6 +295,8 @@ export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
   probe?(head: Uint8Array): number;
   /** valibot entries of the driver's own members of blockdev-add, without roles and base options. */
   readonly openOptions: OptionEntries;
+  /** Those of openOptions that blockdev-reopen may change. Without it: it does not reopen at all. */
+  readonly reopenOptions?: readonly string[];
   open(context: OpenContext<OpenOptions>): Promise<BlockState>;
   /** valibot entries of the driver's own members of blockdev-create. */
   readonly createOptions?: OptionEntries;

@@ -2,7 +2,7 @@
  * The graph of nodes: who is there, who uses what, and what may change while requests are under way.
  *
  *   opener.ts    opens and closes nodes     links.ts    the edges, and what they permit
- *   filters.ts   put in and taken out       reopen.ts   other rights to write
+ *   filters.ts   put in and taken out       reopener.ts   other options, other rights to write
  *   drain.ts     times of quiet
  *
  * Changes that requests could notice happen inside drained().
@@ -10,20 +10,18 @@
 
 import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
-import { Mutex } from "../base/mutex.ts";
 import { type BackendInit, BlockBackend } from "./backend.ts";
 import { type DrainedSection, Drains, letThrough } from "./drain.ts";
 import type { BlockDriver, World } from "./driver.ts";
-import { Filters, replacedError } from "./filters.ts";
+import { Filters } from "./filters.ts";
 import * as io from "./io.ts";
 import { Links } from "./links.ts";
 import type { BlockNode } from "./node.ts";
 import { NodeTable } from "./node-table.ts";
 import { Opener } from "./opener.ts";
 import type { BlockdevOptions } from "./options.ts";
-import { Perm } from "./permissions.ts";
 import { storeBitmaps } from "./persistent-bitmaps.ts";
-import { type ReopenHost, reopenedNodes, reopenTree } from "./reopen.ts";
+import { Reopener } from "./reopener.ts";
 import { ThrottleGroups } from "./throttle-group.ts";
 
 export class Graph {
@@ -33,17 +31,12 @@ export class Graph {
   readonly throttleGroups: ThrottleGroups;
   readonly #table = new NodeTable();
   readonly #backends = new Set<BlockBackend>();
-  readonly #reopens = new Mutex();
   readonly #quietBell = new Bell();
   readonly #drains = new Drains(this.#quietBell);
   readonly #links = new Links(this.#drains);
   readonly #opener: Opener;
   readonly #filters: Filters;
-  readonly #reopenHost: ReopenHost = {
-    refreshPermissions: (nodes) => this.#links.refreshPermissions(nodes),
-    beforeReadOnly: storeBitmaps,
-    afterWritable: async () => {},
-  };
+  readonly #reopener: Reopener;
 
   constructor(world: World, drivers: Iterable<BlockDriver>) {
     this.world = world;
@@ -59,6 +52,15 @@ export class Graph {
       checkName: (name) => this.#checkNoDevice(name, `'${name}' is the name of a device already`),
     });
     this.#filters = new Filters(this.#opener, this.#links, this.#drains);
+    this.#reopener = new Reopener({
+      links: this.#links,
+      driver: (name) => this.driver(name),
+      get: (name) => this.get(name),
+      openBackend: (node, init) => this.openBackend(node, init),
+      closeBackend: (backend) => this.closeBackend(backend),
+      closeUnused: (node) => this.closeUnused(node),
+      drained: (nodes, change) => this.drained(nodes, change),
+    });
   }
 
   /** Open nodes, oldest first. */
@@ -242,7 +244,7 @@ export class Graph {
    *   has changed then
    */
   setBacking(node: BlockNode, backing: BlockNode | null): () => Promise<void> {
-    const old = this.#links.setBacking(node, backing);
+    const old = this.#links.setChild(node, "backing", backing);
     return async () => {
       if (old) await this.closeUnused(old);
     };
@@ -258,29 +260,18 @@ export class Graph {
    *   permission conflict; ENOTSUP; what the drivers throw. Everything is as before then
    */
   reopen(node: BlockNode, { readOnly }: { readonly readOnly: boolean }): Promise<void> {
-    return this.#reopens.run(async () => {
-      if (node.readOnly === readOnly) return;
-      // Nobody closes it meanwhile.
-      const hold = this.openBackend(node, {
-        name: "",
-        description: "a change of its 'read-only'",
-        permissions: { take: Perm.none, share: Perm.all },
-      });
-      try {
-        for (let isDone = false; !isDone; ) {
-          const nodes = reopenedNodes(node, readOnly);
-          await this.drained(nodes, async () => {
-            if (hold.node !== node) throw replacedError(node);
-            // Other nodes may have come in below while those were drained.
-            if (reopenedNodes(node, readOnly).some((below) => !nodes.includes(below))) return;
-            await reopenTree(this.#reopenHost, node, readOnly);
-            isDone = true;
-          });
-        }
-      } finally {
-        await this.closeBackend(hold);
-      }
-    });
+    return this.#reopener.reopen(node, readOnly);
+  }
+
+  /**
+   * Gives nodes other options (blockdev-reopen), all of them or none: each of the list is complete, as
+   * for add(), and what is left out goes back to its default. Drains and flushes.
+   *
+   * @throws BlockError EINVAL for what cannot be changed, by name; ENOENT; EBUSY for a link that a job
+   *   relies on; and as reopen(). Everything is as before then
+   */
+  reopenAll(list: readonly BlockdevOptions[]): Promise<void> {
+    return this.#reopener.reopenAll(list);
   }
 
   /** Runs `change` while nothing is under way on the nodes nor above them: see drain.ts. */

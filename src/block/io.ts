@@ -66,8 +66,12 @@ export async function write(
   if (buf.length === 0) return;
   checkWritable(node, offset, buf.length);
   const { state } = node;
-  if (node.detectZeroes !== "off" && hasZeroWrites(node) && node.world.kernel.isZero(buf)) {
-    const mayUnmap = node.detectZeroes === "unmap";
+  if (
+    node.settings.detectZeroes !== "off" &&
+    hasZeroWrites(node) &&
+    node.world.kernel.isZero(buf)
+  ) {
+    const mayUnmap = node.settings.detectZeroes === "unmap";
     return writeZeroes(node, offset, buf.length, { ...options, mayUnmap });
   }
   if (node.driver.kind === "filter" && !state.pwrite) {
@@ -96,7 +100,7 @@ export async function writeZeroes(
     const below = () => writeZeroes(fileOf(node).node, offset, bytes, options);
     return recorded(node, offset, bytes, options, below);
   }
-  const allowed = node.discard === "ignore" ? { ...options, mayUnmap: false } : options;
+  const allowed = node.settings.discard === "ignore" ? { ...options, mayUnmap: false } : options;
   return writing(node, offset, bytes, options, () =>
     writeZeroesLocked(node, offset, bytes, allowed),
   );
@@ -111,7 +115,7 @@ export async function discard(
 ): Promise<void> {
   if (bytes === 0) return;
   checkWritable(node, offset, bytes);
-  if (node.discard === "ignore") return;
+  if (node.settings.discard === "ignore") return;
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pdiscard) {
     const below = () => discard(fileOf(node).node, offset, bytes, options);
@@ -237,7 +241,7 @@ export async function truncate(node: BlockNode, length: number): Promise<void> {
 }
 
 /** Bitmaps are as long as their disk: of this node, and of those that have their length from it. */
-function resized(node: BlockNode): void {
+export function resized(node: BlockNode): void {
   if (!node.isOpen) return;
   node.bitmaps.truncate(getLength(node));
   for (const { parent } of node.parents) if (parent instanceof BlockNode) resized(parent);
@@ -245,6 +249,7 @@ function resized(node: BlockNode): void {
 
 export async function flush(node: BlockNode): Promise<void> {
   const { state } = node;
+  if (node.settings.noFlush && node.driver.kind === "protocol") return;
   if (state.flush) {
     node.enter();
     try {

@@ -87,27 +87,27 @@ export class Links {
   }
 
   /**
-   * Gives a node another backing node, or none.
+   * Gives a node another child in a role, or none.
    *
    * @returns the one that it had, if that is another one
    * @throws BlockError EBUSY if the link is frozen, EINVAL for a circle, EPERM on a conflict
    */
-  setBacking(node: BlockNode, backing: BlockNode | null): BlockNode | null {
-    const edge = node.children.get("backing");
+  setChild(node: BlockNode, role: ChildRole, child: BlockNode | null): BlockNode | null {
+    const edge = node.children.get(role);
     const old = edge?.node ?? null;
-    if (old === backing) return null;
+    if (old === child) return null;
     if (edge) checkThawed(edge);
-    if (backing && subtree(backing).has(node)) {
+    if (child && subtree(child).has(node)) {
       throw new BlockError(
         "EINVAL",
-        `Node '${backing.name}' cannot become the backing file of node '${node.name}', on which it ` +
+        `Node '${child.name}' cannot become the ${role} of node '${node.name}', on which it ` +
           "stands itself: the graph would become a circle",
       );
     }
-    if (edge && backing) this.point([edge], backing);
-    else if (backing) this.add(node, "backing", backing);
+    if (edge && child) this.point([edge], child);
+    else if (child) this.add(node, role, child);
     else if (edge) {
-      node.children.delete("backing");
+      node.children.delete(role);
       edge.node.parents.delete(edge);
       this.refreshPermissions([edge.node]);
     }

@@ -13,7 +13,7 @@ import { assert, BlockError } from "../base/errors.ts";
 import { BitmapList } from "./bitmap-list.ts";
 import type { BlockChild } from "./child.ts";
 import type { BlockDriver, BlockState, ChildRole, World } from "./driver.ts";
-import type { DetectZeroes, DiscardPolicy } from "./options.ts";
+import type { NodeSettings } from "./options.ts";
 import { RangeLock } from "./range-lock.ts";
 
 /** What may be blocked on a node while a job works on it (QEMU: BlockOpType). */
@@ -49,12 +49,13 @@ export interface NodeInit {
   readonly implicit: boolean;
   /** Opened by its own blockdev-add, so it stays until blockdev-del. */
   readonly monitorOwned: boolean;
+  /** Whose options it was opened in; null: in its own. */
+  readonly openedWith: BlockNode | null;
   /** Opened with its parent, and nobody said whether to write: reopened together with it. */
   readonly followsParent: boolean;
   /** The driver's own options, checked. */
   readonly options: unknown;
-  readonly detectZeroes: DetectZeroes;
-  readonly discard: DiscardPolicy;
+  readonly settings: NodeSettings;
 }
 
 export class BlockNode {
@@ -63,12 +64,11 @@ export class BlockNode {
   readonly world: World;
   readonly implicit: boolean;
   readonly monitorOwned: boolean;
-  readonly followsParent: boolean;
-  readonly options: unknown;
-  /** Writes of zeroes become zero writes, which may free what they cover with "unmap". */
-  readonly detectZeroes: DetectZeroes;
-  /** "ignore": discards end here, and zero writes free nothing. */
-  readonly discard: DiscardPolicy;
+  readonly openedWith: BlockNode | null;
+  // Changed by reopen-all.ts only.
+  followsParent: boolean;
+  options: unknown;
+  settings: NodeSettings;
   /** Nobody may write to it. Changed by reopen.ts only. */
   readOnly: boolean;
   /** It writes to what it keeps its own bytes in. Changed by reopen.ts only. */
@@ -91,8 +91,8 @@ export class BlockNode {
     this.writesBelow = !init.readOnly;
     this.followsParent = init.followsParent;
     this.options = init.options;
-    this.detectZeroes = init.detectZeroes;
-    this.discard = init.discard;
+    this.settings = init.settings;
+    this.openedWith = init.openedWith;
     this.implicit = init.implicit;
     this.monitorOwned = init.monitorOwned;
     this.#quietBell = init.quietBell;

@@ -4,14 +4,19 @@
  */
 
 import type { Bell } from "../base/bell.ts";
-import { assert, BlockError } from "../base/errors.ts";
+import { assert, BlockError, type Errno } from "../base/errors.ts";
 import { settleAll } from "../base/settle.ts";
 import type { BlockChild } from "./child.ts";
-import type { BlockDriver, ChildRole, Children, World } from "./driver.ts";
+import type { BlockDriver, BlockState, ChildRole, Children, World } from "./driver.ts";
 import type { Links } from "./links.ts";
 import { BlockNode } from "./node.ts";
 import type { NodeTable } from "./node-table.ts";
-import { type BlockdevOptions, type BlockdevRef, checkOptions } from "./options.ts";
+import {
+  type BlockdevOptions,
+  type BlockdevRef,
+  checkOptions,
+  type InheritedSettings,
+} from "./options.ts";
 import { loadBitmaps, storeBitmaps } from "./persistent-bitmaps.ts";
 import type { ThrottleGroups } from "./throttle-group.ts";
 
@@ -25,6 +30,9 @@ export interface Inherited {
   readonly implicit?: boolean;
   /** Nodes above it in the same options. */
   readonly depth?: number;
+  /** The one right above it in the same options. */
+  readonly parent?: BlockNode;
+  readonly settings?: Partial<InheritedSettings>;
 }
 
 /** What the graph has for it. */
@@ -56,12 +64,15 @@ export class Opener {
   ): Promise<BlockNode> {
     const { table, world, throttleGroups } = this.#init;
     const { own, roles, readOnly, ...checked } = check(driver, options, inherited);
+    const isReadOnly = readOnly ?? inherited.readOnly;
+    checkForceShare(checked.settings.forceShare, isReadOnly);
     const node = new BlockNode({
       ...checked,
       name: this.#freeName(checked.nodeName),
       driver,
       world,
-      readOnly: readOnly ?? inherited.readOnly,
+      readOnly: isReadOnly,
+      openedWith: inherited.parent ?? null,
       quietBell: this.#init.quietBell,
       implicit: inherited.implicit ?? false,
       monitorOwned: inherited.monitorOwned,
@@ -73,16 +84,17 @@ export class Opener {
       for (const [role, reference] of roles) {
         if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);
       }
-      const state = await driver.open({
-        world,
-        options: own as never,
-        throttleGroups,
-        nodeName: node.name,
-        readOnly: node.readOnly,
-        children: liveChildren(node),
-        ...(signal && { signal }),
-      });
-      node.setState(state);
+      const open = () =>
+        driver.open({
+          world,
+          options: own as never,
+          throttleGroups,
+          nodeName: node.name,
+          readOnly: node.readOnly,
+          children: liveChildren(node),
+          ...(signal && { signal }),
+        });
+      node.setState(await openAsFarAsAllowed(node, open));
       checkBackingIsDecided(node, roles);
       await loadBitmaps(node);
       return node;
@@ -112,8 +124,7 @@ export class Opener {
       links.add(parent, role, this.#find(reference));
       return;
     }
-    const readOnly = role === "backing" || parent.readOnly;
-    const inherited = { readOnly, monitorOwned: false, depth: depth + 1 };
+    const inherited = { ...inheritance(parent, role), monitorOwned: false, depth: depth + 1 };
     const child = await this.open(reference, inherited, signal);
     try {
       links.add(parent, role, child);
@@ -174,13 +185,53 @@ export class Opener {
   }
 }
 
+/** What a node has from the one in whose options it is nested, unless its own say otherwise. */
+export function inheritance(
+  parent: BlockNode,
+  role: ChildRole,
+  isParentReadOnly = parent.readOnly,
+  { direct, noFlush, autoReadOnly } = parent.settings,
+): { parent: BlockNode; readOnly: boolean; settings: InheritedSettings } {
+  const isBacking = role === "backing";
+  return {
+    parent,
+    readOnly: isBacking || isParentReadOnly,
+    settings: { direct, noFlush, autoReadOnly: autoReadOnly && !isBacking },
+  };
+}
+
+/** Only what nobody writes to can be read as one disk while others do as they like. */
+export function checkForceShare(forceShare: boolean, readOnly: boolean): void {
+  if (!forceShare || readOnly) return;
+  throw new BlockError("EINVAL", "'force-share' needs 'read-only': true");
+}
+
+const MAY_ONLY_READ: readonly Errno[] = ["EACCES", "EPERM", "EROFS"];
+
+/** 'auto-read-only': a store that cannot be written is opened all the same. */
+async function openAsFarAsAllowed(
+  node: BlockNode,
+  open: () => Promise<BlockState>,
+): Promise<BlockState> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof BlockError) || !MAY_ONLY_READ.includes(error.errno)) throw error;
+    const { driver, settings, readOnly } = node;
+    if (readOnly || driver.kind !== "protocol" || !settings.autoReadOnly) throw error;
+  }
+  node.readOnly = true;
+  node.writesBelow = false;
+  return open();
+}
+
 /** @throws BlockError EINVAL */
 function check(driver: BlockDriver, options: BlockdevOptions, inherited: Inherited) {
-  const { depth = 0, monitorOwned, implicit = false } = inherited;
+  const { depth = 0, monitorOwned, implicit = false, settings } = inherited;
   if (depth > CHAIN_NODES_MAX) {
     throw new BlockError("EINVAL", `Options nest deeper than ${CHAIN_NODES_MAX} nodes`);
   }
-  const checked = checkOptions(driver, options);
+  const checked = checkOptions(driver, options, settings);
   if (checked.nodeName !== undefined || !monitorOwned || implicit) return checked;
   throw new BlockError("EINVAL", "Parameter 'node-name' is missing: it must be given for a root");
 }

@@ -24,12 +24,30 @@ export interface BlockdevOptions {
   readonly [member: string]: unknown;
 }
 
+/** What every node is told, whatever its driver. */
+export interface NodeSettings {
+  /** Writes of zeroes become zero writes, which may free what they cover with "unmap". */
+  readonly detectZeroes: DetectZeroes;
+  /** "ignore": discards end here, and zero writes free nothing. */
+  readonly discard: DiscardPolicy;
+  /** Nothing here caches, so nothing could be passed by: it is only shown. */
+  readonly direct: boolean;
+  /** Flushes do not reach the store: fast, and a crash may take anything back. */
+  readonly noFlush: boolean;
+  /** Where the store cannot be written, open it for reading instead of failing. */
+  readonly autoReadOnly: boolean;
+  /** Its users may have whatever permissions the others have. */
+  readonly forceShare: boolean;
+}
+
+/** Those of NodeSettings that a node opened with its parent has from it. */
+export type InheritedSettings = Pick<NodeSettings, "direct" | "noFlush" | "autoReadOnly">;
+
 export interface CheckedOptions {
   readonly nodeName: string | undefined;
   /** undefined: as the parent, or writable if there is none. */
   readonly readOnly: boolean | undefined;
-  readonly detectZeroes: DetectZeroes;
-  readonly discard: DiscardPolicy;
+  readonly settings: NodeSettings;
   readonly roles: ReadonlyMap<ChildRole, BlockdevRef | null>;
   /** The driver's own members. */
   readonly own: Readonly<Record<string, unknown>>;
@@ -44,6 +62,8 @@ export type DiscardPolicy = "ignore" | "unmap";
 const COMMON_OPTIONS = {
   "node-name": v.optional(v.string()),
   "read-only": v.optional(v.boolean()),
+  "auto-read-only": v.optional(v.boolean()),
+  "force-share": v.optional(v.boolean()),
   "detect-zeroes": v.optional(v.picklist(["off", "on", "unmap"])),
   discard: v.optional(v.picklist(["ignore", "unmap"])),
   cache: v.optional(
@@ -58,8 +78,17 @@ const NODE_NAME_CHARACTERS_MAX = 31;
 
 const ref = v.union([v.string(), v.looseObject({ driver: v.string() })]);
 
-/** @throws BlockError EINVAL that names the parameter */
-export function checkOptions(driver: BlockDriver, options: BlockdevOptions): CheckedOptions {
+/**
+ * @param inherited what the node has from its parent where the options do not say
+ * @param within dotted name of the parameter that the options are, if they are not all there is
+ * @throws BlockError EINVAL that names the parameter
+ */
+export function checkOptions(
+  driver: BlockDriver,
+  options: BlockdevOptions,
+  inherited: Partial<InheritedSettings> = {},
+  within?: string,
+): CheckedOptions {
   const entries: Record<string, v.GenericSchema> = {
     driver: v.literal(driver.name),
     ...COMMON_OPTIONS,
@@ -72,7 +101,7 @@ export function checkOptions(driver: BlockDriver, options: BlockdevOptions): Che
     entries[member] = required ? schema : v.optional(schema);
     roleOf.set(member, role as ChildRole);
   }
-  const checked = check(v.strictObject(entries), options) as Record<string, unknown>;
+  const checked = check(v.strictObject(entries), options, within) as Record<string, unknown>;
 
   const roles = new Map<ChildRole, BlockdevRef | null>();
   const own: Record<string, unknown> = {};
@@ -82,7 +111,7 @@ export function checkOptions(driver: BlockDriver, options: BlockdevOptions): Che
     if (role) roles.set(role, value as BlockdevRef | null);
     else own[member] = value;
   }
-  return { ...checkCommon(checked as CommonOptions), roles, own };
+  return { ...checkCommon(checked as CommonOptions, inherited), roles, own };
 }
 
 /** What blockdev-add calls a child of this role. */
@@ -90,7 +119,10 @@ export function roleMember(driver: BlockDriver, role: ChildRole): string {
   return driver.roleMembers?.[role] ?? role;
 }
 
-function checkCommon(options: CommonOptions): Omit<CheckedOptions, "roles" | "own"> {
+function checkCommon(
+  options: CommonOptions,
+  inherited: Partial<InheritedSettings>,
+): Omit<CheckedOptions, "roles" | "own"> {
   const nodeName = options["node-name"];
   const detectZeroes = options["detect-zeroes"] ?? "off";
   if (nodeName !== undefined) checkNodeName(nodeName);
@@ -100,24 +132,19 @@ function checkCommon(options: CommonOptions): Omit<CheckedOptions, "roles" | "ow
       "'detect-zeroes' can be 'unmap' only together with 'discard': 'unmap'",
     );
   }
-  checkCache(options.cache);
+  const { cache } = options;
   return {
     nodeName,
     readOnly: options["read-only"],
-    detectZeroes,
-    discard: options.discard ?? "unmap",
+    settings: {
+      detectZeroes,
+      discard: options.discard ?? "unmap",
+      direct: cache?.direct ?? inherited.direct ?? false,
+      noFlush: cache?.["no-flush"] ?? inherited.noFlush ?? false,
+      autoReadOnly: options["auto-read-only"] ?? inherited.autoReadOnly ?? false,
+      forceShare: options["force-share"] ?? false,
+    },
   };
-}
-
-/** There is no cache here that could be passed by, and a flush that is left out would be a lie. */
-function checkCache(cache: CommonOptions["cache"]): void {
-  for (const member of ["direct", "no-flush"] as const) {
-    if (!cache?.[member]) continue;
-    throw new BlockError(
-      "ENOTSUP",
-      `'cache.${member}' can only be false: nothing here has a use for it`,
-    );
-  }
 }
 
 export function checkNodeName(name: string): void {

@@ -32,13 +32,15 @@ export function planPermissions(
       checkReadOnly(node, edge, planned(edge).take);
     }
     for (const [role, edge] of node.children) {
-      const wanted =
+      const { take: needed, share: shared } =
         node.driver.childPermissions?.(
           role,
           { take, share },
           !node.writesBelow,
           node.options as never,
         ) ?? defaultChildPermissions(node.driver.kind, role, { take, share }, !node.writesBelow);
+      const { forceShare } = edge.node.settings;
+      const wanted = { take: needed, share: forceShare ? Perm.all : shared };
       const now = planned(edge);
       if (now.take === wanted.take && now.share === wanted.share && plan.has(edge)) continue;
       plan.set(edge, wanted);

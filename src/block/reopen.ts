@@ -108,7 +108,7 @@ async function toReadOnly(host: ReopenHost, node: BlockNode): Promise<void> {
 }
 
 /** Undoes, then throws what went wrong first, with what went wrong second if that did too. */
-async function goBack(error: unknown, undo: () => Promise<void>): Promise<never> {
+export async function goBack(error: unknown, undo: () => Promise<void>): Promise<never> {
   if (!(error instanceof BlockError)) throw error;
   try {
     await undo();

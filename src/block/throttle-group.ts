@@ -129,8 +129,13 @@ export class ThrottleGroup {
   /** A node joins; leave() when it is closed. */
   join(): ThrottleMember {
     const member = new ThrottleMember(this);
-    this.#members.push(member);
+    this.adopt(member);
     return member;
+  }
+
+  /** Called by the member. */
+  adopt(member: ThrottleMember): void {
+    this.#members.push(member);
   }
 
   /** Called by the member. */
@@ -213,7 +218,7 @@ export class ThrottleGroup {
 /** One node's place in its group. */
 export class ThrottleMember {
   readonly waiting: Record<ThrottleDirection, Waiter[]> = { read: [], write: [] };
-  readonly #group: ThrottleGroup;
+  #group: ThrottleGroup;
   /** So many drains want all requests to get through. */
   #drains = 0;
 
@@ -273,6 +278,14 @@ export class ThrottleMember {
 
   leave(): void {
     this.#group.remove(this);
+  }
+
+  /** Goes to another group, with nothing waiting. */
+  move(group: ThrottleGroup): void {
+    if (group === this.#group) return;
+    this.#group.remove(this);
+    group.adopt(this);
+    this.#group = group;
   }
 }
 

@@ -44,7 +44,7 @@ export function nodeInfo(node: BlockNode, options: NodeInfoOptions = {}): BlockD
     })),
     active: true,
     encrypted: image.encrypted ?? false,
-    detect_zeroes: node.detectZeroes,
+    detect_zeroes: node.settings.detectZeroes,
     bps: 0,
     bps_rd: 0,
     bps_wr: 0,

@@ -1,9 +1,14 @@
-/** What every node takes, whatever its driver: detect-zeroes, discard, cache. */
+/** What every node takes, whatever its driver. */
 
 import { describe, expect, it } from "vitest";
 import { KiB } from "../../src/base/bytes.ts";
+import { Graph } from "../../src/block/graph.ts";
 import type { BlockdevOptions } from "../../src/block/options.ts";
+import { Perm } from "../../src/block/permissions.ts";
+import { rawDriver } from "../../src/drivers/format/raw.ts";
+import { blobDriver } from "../../src/drivers/protocol/blob.ts";
 import { contentOf, filled, filterRig } from "../drivers/filter/rig.ts";
+import { testWorld } from "../world.ts";
 
 const SIZE = 256 * KiB;
 
@@ -82,10 +87,73 @@ describe("discard", () => {
 });
 
 describe("cache", () => {
-  it("can be what it is, and nothing else", async () => {
-    await disk({ cache: { direct: false, "no-flush": false } });
-    await expect(disk({ cache: { direct: true } })).rejects.toThrow("'cache.direct' can only be");
-    await expect(disk({ cache: { "no-flush": true } })).rejects.toThrow("'cache.no-flush' can");
+  it("is handed down to what is opened with a node, unless that says otherwise", async () => {
+    const cache = { direct: true, "no-flush": true };
+    const shown = async (file: object) => {
+      const t = await disk({ cache }, { "node-name": "store", ...file });
+      const { direct, noFlush } = t.graph.get("store").settings;
+      return { direct, noFlush };
+    };
+    expect(await shown({})).toEqual({ direct: true, noFlush: true });
+    expect(await shown({ cache: { direct: false } })).toEqual({ direct: false, noFlush: true });
     await expect(disk({ cache: { writeback: true } })).rejects.toThrow("is unexpected");
   });
+
+  it("no-flush keeps flushes from the store", async () => {
+    for (const [cache, heard] of [
+      [{}, ["flush 0+0"]],
+      [{ "no-flush": true }, []],
+    ] as const) {
+      const t = await disk({ cache });
+      await t.disk.flush();
+      expect(t.heard()).toEqual(heard);
+    }
+  });
 });
+
+describe("auto-read-only", () => {
+  const open = async (options: object, file: object) => {
+    const { graph } = await blobRig();
+    await graph.add({
+      driver: "raw",
+      "node-name": "disk",
+      file: { driver: "blob", name: "b", ...file },
+      ...options,
+    });
+    return graph.get("disk").children.get("file")!.node.readOnly;
+  };
+
+  it("opens a store that cannot be written for reading, also if only its user says so", async () => {
+    expect(await open({ "read-only": true }, { "auto-read-only": true, "read-only": false })).toBe(
+      true,
+    );
+    const said = { "read-only": true, "auto-read-only": true };
+    expect(await open(said, { "read-only": false })).toBe(true);
+    const refused = open({ "read-only": true }, { "read-only": false });
+    await expect(refused).rejects.toThrow("read only");
+  });
+
+  it("does not hide other failures", async () => {
+    const missing = open({}, { name: "nope", "auto-read-only": true });
+    await expect(missing).rejects.toMatchObject({ errno: "ENOENT" });
+  });
+});
+
+describe("force-share", () => {
+  it("lets others write to what is only read here", async () => {
+    const rig = await filterRig();
+    const store = { driver: "spy", size: SIZE, "node-name": "store" };
+    const reader = { driver: "raw", file: "store", offset: 512, "read-only": true };
+    await rig.graph.add({ ...store, "read-only": true, "force-share": true });
+    await rig.graph.add({ ...reader, "node-name": "a" });
+    const edge = rig.graph.get("a").children.get("file")!;
+    expect(edge.permissions.share).toBe(Perm.all);
+    const refused = rig.graph.add({ ...store, "node-name": "s", "force-share": true });
+    await expect(refused).rejects.toThrow("'force-share' needs 'read-only': true");
+  });
+});
+
+async function blobRig() {
+  const drivers = [blobDriver(new Map([["b", new Blob(["bytes"])]])), rawDriver()];
+  return { graph: new Graph(await testWorld(), drivers as never) };
+}

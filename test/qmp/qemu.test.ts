@@ -211,6 +211,95 @@ withQemu("objects, filters and node options are taken, shown and refused alike",
   ]);
 });
 
+withQemu("nodes are reopened, and refused to be, alike", async () => {
+  const store = (name: string) => ({
+    driver: "file",
+    filename: image(name, "-f", name.replace(/.*\./, ""), "1M"),
+  });
+  const [f, g, own, b] = ["f.qcow2", "g.raw", "own.qcow2", "b.raw"].map(store);
+  const add = (name: string, options: object) =>
+    line("blockdev-add", { "node-name": name, ...options });
+  const reopen = (...options: object[]) => line("blockdev-reopen", { options });
+  const file = (more: object = {}) => ({ "node-name": "f", ...f, ...more });
+  const q = (more: object = {}) => ({
+    driver: "qcow2",
+    "node-name": "q",
+    file: "f",
+    ...more,
+  });
+  const r = (more: object = {}) => ({ driver: "raw", "node-name": "r", file: "g", ...more });
+  const n = (more: object = {}) => ({ driver: "qcow2", "node-name": "n", file: own, ...more });
+  const th = (more: object = {}) => ({
+    driver: "throttle",
+    "node-name": "th",
+    file: "g",
+    "throttle-group": "t0",
+    ...more,
+  });
+  const show = line("query-named-block-nodes", { flat: true });
+  await compare([
+    '{"execute":"qmp_capabilities"}',
+    line("object-add", { "qom-type": "throttle-group", id: "t0" }),
+    line("object-add", { "qom-type": "throttle-group", id: "t1" }),
+    add("f", file()),
+    add("g", g!),
+    add("b", b!),
+    add("q", q()),
+    add("n", n()),
+    add("r", r()),
+    reopen(q({ "read-only": true })),
+    reopen(q({ "detect-zeroes": "on" })),
+    show,
+    reopen({ driver: "qcow2", "node-name": "q" }),
+    reopen({ ...q(), file: f }),
+    reopen({ ...q(), driver: "raw" }),
+    reopen({ ...q(), driver: "bogus" }),
+    reopen({ ...q(), "node-name": "nope" }),
+    reopen({ driver: "qcow2", file: "f" }),
+    reopen(q({ bogus: 1 })),
+    reopen(q(), q()),
+    reopen(file({ "read-only": true })),
+    reopen(file({ filename: g!.filename })),
+    reopen(file({ "read-only": true }), q({ "read-only": true })),
+    show,
+    reopen(q()),
+    reopen(q(), file()),
+    reopen(q({ file: "nope" })),
+    reopen(q({ backing: "q" })),
+    reopen(q({ backing: "g" })),
+    reopen(q()),
+    reopen(q({ backing: null })),
+    reopen(q({ "force-share": true })),
+    reopen(q({ "force-share": true, "read-only": true })),
+    reopen(q({ "auto-read-only": true, cache: { direct: true, "no-flush": true } })),
+    show,
+    reopen(r({ offset: 512, size: 1024 })),
+    show,
+    reopen(r({ offset: 512, size: 10240000 })),
+    reopen(r({ file: "b" })),
+    reopen(r({ file: "r" })),
+    reopen(r({ file: b })),
+    reopen(n({ "read-only": true })),
+    reopen(n({ file: { ...own, "read-only": true } })),
+    reopen(n({ file: { ...own, "read-only": true }, "read-only": true })),
+    show,
+    reopen(n()),
+    reopen(n({ backing: b })),
+    add("th", th()),
+    reopen(th({ "throttle-group": "nope" })),
+    reopen(th({ "throttle-group": "t1", "read-only": true })),
+    line("object-del", { id: "t1" }),
+    line("object-del", { id: "t0" }),
+    add("cor", { driver: "copy-on-read", file: "b" }),
+    reopen({ driver: "copy-on-read", "node-name": "cor", file: "b" }),
+    add("bd", { driver: "blkdebug", image: "b" }),
+    reopen({ driver: "blkdebug", "node-name": "bd", image: "b" }),
+    reopen({ driver: "blkdebug", "node-name": "bd", image: "g" }),
+    reopen({ driver: "blkdebug", "node-name": "bd", image: "b", align: 512 }),
+    show,
+  ]);
+});
+
 withQemu("dirty bitmaps are made, shown, merged and refused alike", async () => {
   const file = (name: string, size: string) => ({
     driver: "file",

@@ -91,6 +91,7 @@ export const blkdebug: BlockDriver<OpenOptions> = {
   roles: { file: true },
   roleMembers: { file: "image" },
   openOptions,
+  reopenOptions: [],
 
   childPermissions(role, above, readOnly, options) {
     const { take, share } = defaultChildPermissions("filter", role, above, readOnly);

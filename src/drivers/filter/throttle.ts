@@ -22,14 +22,18 @@ export const throttle: BlockDriver<OpenOptions> = {
   kind: "filter",
   roles: { file: true },
   openOptions,
+  reopenOptions: ["throttle-group"],
 
   async open({ options, children, throttleGroups }) {
     const { file } = children;
     assert(file && throttleGroups, "the graph gives throttle a file and its groups");
-    const name = options["throttle-group"];
-    const group = throttleGroups.find(name);
-    if (!group) throw new BlockError("EINVAL", `Throttle group '${name}' does not exist`);
-    const member = group.join();
+    const groupOf = (its: OpenOptions) => {
+      const name = its["throttle-group"];
+      const group = throttleGroups.find(name);
+      if (group) return group;
+      throw new BlockError("EINVAL", `Throttle group '${name}' does not exist`);
+    };
+    const member = groupOf(options).join();
 
     return {
       limits: { requestAlignment: 1, clusterSize: 0, growable: true },
@@ -58,6 +62,9 @@ export const throttle: BlockDriver<OpenOptions> = {
       },
       drainedBegin: () => member.drainedBegin(),
       drainedEnd: () => member.drainedEnd(),
+      async reopen(_readOnly, changed) {
+        if (changed !== undefined) member.move(groupOf(changed as OpenOptions));
+      },
       close: async () => member.leave(),
     };
   },

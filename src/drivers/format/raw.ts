@@ -10,6 +10,7 @@ import { size as bytesSchema } from "../../base/check.ts";
 import { assert, BlockError } from "../../base/errors.ts";
 import type { BlockChild } from "../../block/child.ts";
 import type { BlockDriver, BlockState, OpenContext } from "../../block/driver.ts";
+import { Perm } from "../../block/permissions.ts";
 
 interface RawOptions {
   readonly offset?: number | undefined;
@@ -27,6 +28,16 @@ export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> {
     roles: { file: true },
     openOptions: { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) },
     createOptions: { size: bytesSchema },
+    reopenOptions: ["offset", "size"],
+
+    /** The whole file is the disk: its users' permissions are theirs on the file. A window is data. */
+    childPermissions(_role, above, _readOnly, options) {
+      if (!isWindow(options)) return above;
+      const { take, share } = above;
+      const writes =
+        take & (Perm.write | Perm.writeUnchanged) ? Perm.write | Perm.resize : Perm.none;
+      return { take: take | writes, share: share & ~Perm.resize };
+    },
 
     /** Any file is a raw image; whoever knows it better is surer than 1. */
     probe: () => 1,
@@ -34,9 +45,8 @@ export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> {
     async open({ options, children }: OpenContext<RawOptions>): Promise<BlockState> {
       const { file } = children;
       assert(file, "a raw node has a file");
-      const offset = options.offset ?? 0;
-      checkWindow(file, offset, options.size);
-      return stateOf(file, offset, options);
+      checkWindow(file, options);
+      return stateOf(file, options);
     },
 
     async create({ file, options }) {
@@ -48,8 +58,12 @@ export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> {
   };
 }
 
+function isWindow({ offset = 0, size }: RawOptions): boolean {
+  return offset > 0 || size !== undefined;
+}
+
 /** @throws BlockError EINVAL if the window is not in the file */
-function checkWindow(file: BlockChild, offset: number, size: number | undefined): void {
+function checkWindow(file: BlockChild, { offset = 0, size }: RawOptions): void {
   if (offset <= file.length && (size === undefined || offset + size <= file.length)) return;
   const end = size === undefined ? "" : ` with size ${size}`;
   throw new BlockError(
@@ -58,8 +72,8 @@ function checkWindow(file: BlockChild, offset: number, size: number | undefined)
   );
 }
 
-function stateOf(file: BlockChild, offset: number, { size }: RawOptions): BlockState {
-  const isWindow = offset > 0 || size !== undefined;
+function stateOf(file: BlockChild, options: RawOptions): BlockState {
+  let { offset = 0, size } = options;
   return {
     limits: { requestAlignment: 1, clusterSize: 0, growable: false },
     getLength: () => size ?? Math.max(0, file.length - offset),
@@ -76,10 +90,15 @@ function stateOf(file: BlockChild, offset: number, { size }: RawOptions): BlockS
     pwriteZeroes: (at, bytes, options) => file.writeZeroes(offset + at, bytes, options),
     pdiscard: (at, bytes, options) => file.discard(offset + at, bytes, options),
     async truncate(length) {
-      if (isWindow) throw new BlockError("ENOTSUP", "A window of a file cannot change its size");
+      if (isWindow({ offset, size }))
+        throw new BlockError("ENOTSUP", "A window of a file cannot change its size");
       await file.truncate(length);
     },
     flush: () => file.flush(),
-    reopen: async () => {},
+    async reopen(_readOnly, changed) {
+      if (changed === undefined) return;
+      checkWindow(file, changed as RawOptions);
+      ({ offset = 0, size } = changed as RawOptions);
+    },
   };
 }

@@ -24,6 +24,7 @@ export function blobDriver(blobs: ReadonlyMap<string, Blob>): BlockDriver<OpenOp
     kind: "protocol",
     roles: {},
     openOptions,
+    reopenOptions: [],
 
     async open({ options: { name }, readOnly }) {
       const blob = blobs.get(name);

@@ -27,6 +27,7 @@ export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> {
     roles: {},
     openOptions,
     createOptions,
+    reopenOptions: [],
 
     async open({ options: { filename }, readOnly }) {
       const handle = await openFile(filename, flagsFor(readOnly));

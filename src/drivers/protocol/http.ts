@@ -65,6 +65,7 @@ export function httpDriver(
     kind: "protocol",
     roles: {},
     openOptions,
+    reopenOptions: [],
 
     async open({ options, world, readOnly, signal }) {
       const { url } = options;

@@ -43,6 +43,7 @@ export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> {
     kind: "protocol",
     roles: {},
     openOptions,
+    reopenOptions: [],
     createOptions,
 
     async open({ options: { name }, readOnly, world, signal }) {

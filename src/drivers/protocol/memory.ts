@@ -55,6 +55,7 @@ export function memoryDriver(
     roles: {},
     openOptions,
     createOptions,
+    reopenOptions: [],
 
     async open({ options, readOnly }: OpenContext<OpenOptions>) {
       if (options.name === undefined) {

@@ -64,6 +64,7 @@ export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, Crea
     kind: "protocol",
     roles: {},
     openOptions,
+    reopenOptions: [],
     createOptions,
 
     async open({ options: { filename }, readOnly, world, signal }) {

@@ -51,6 +51,21 @@ export const blockdevDel = command({
   },
 });
 
+export const blockdevReopen = command({
+  name: "blockdev-reopen",
+  doc: "Gives nodes other options, all of them or none; what is left out goes back to its default.",
+  args: {
+    /** As blockdev-add takes them, complete. */
+    options: v.array(v.looseObject({ driver: v.string() })),
+  },
+  returns: nothing,
+  alone: true,
+  async run({ graph }, args) {
+    await graph.reopenAll(args.options);
+    return {};
+  },
+});
+
 export const xBlockdevAmend = command({
   name: "x-blockdev-amend",
   doc: "Starts a job that changes an image's own properties. The job stays until job-dismiss.",

@@ -16,7 +16,13 @@ import { blockExportAdd, blockExportDel, queryBlockExports } from "./block-expor
 import { blockdevMirror, blockJobChange } from "./block-mirror.ts";
 import { queryBlock, queryNamedBlockNodes } from "./block-query.ts";
 import { blockStream } from "./block-stream.ts";
-import { blockdevAdd, blockdevCreate, blockdevDel, xBlockdevAmend } from "./blockdev.ts";
+import {
+  blockdevAdd,
+  blockdevCreate,
+  blockdevDel,
+  blockdevReopen,
+  xBlockdevAmend,
+} from "./blockdev.ts";
 import { qmpCapabilities, queryCommands, queryVersion } from "./control.ts";
 import { driveBackup, driveMirror } from "./drive.ts";
 import {
@@ -55,6 +61,7 @@ const LIST = [
   blockdevCreate,
   blockdevAdd,
   blockdevDel,
+  blockdevReopen,
   blockdevSnapshot,
   blockdevSnapshotSync,
   blockResize,

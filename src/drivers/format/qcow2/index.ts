@@ -17,9 +17,14 @@ export function qcow2Driver(): BlockDriver<OpenOptions, CreateOptions> {
     openOptions,
     createOptions,
     amendOptions,
+    reopenOptions: Object.keys(openOptions),
     probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
     open: async (context) =>
-      stateOf(await openImage(context), (readOnly) => openImage({ ...context, readOnly })),
+      stateOf(
+        await openImage(context),
+        (readOnly, options) => openImage({ ...context, readOnly, options }),
+        context.options,
+      ),
     create,
   };
 }

@@ -17,13 +17,17 @@ import type { Image } from "./image.ts";
 import { infoOf } from "./info.ts";
 import { mapRun } from "./l2.ts";
 import { SECTOR_BYTES } from "./layout.ts";
+import type { OpenOptions } from "./open.ts";
 import { changeBackingFile } from "./rewrite.ts";
 import { snapshotsOf } from "./snapshots.ts";
 import { discard, writeZeroes } from "./zeroes.ts";
 
-/** @param openAs reads the image anew, in the same file, with this right to write */
-export function stateOf(first: Image, openAs: (readOnly: boolean) => Promise<Image>): BlockState {
+/** Reads the image anew, from what is its file now. */
+type OpenAs = (readOnly: boolean, options: OpenOptions) => Promise<Image>;
+
+export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): BlockState {
   let image = first;
+  let options = given;
   const { clusterBytes } = image.layout;
   return {
     limits: { requestAlignment: 1, clusterSize: clusterBytes, growable: false },
@@ -51,8 +55,11 @@ export function stateOf(first: Image, openAs: (readOnly: boolean) => Promise<Ima
       return snapshotsOf(image);
     },
     flush: () => image.mutex.run(() => flush(image)),
-    async reopen(readOnly) {
-      if (image.readOnly !== readOnly) image = await reopen(image, readOnly, openAs);
+    async reopen(readOnly, changed) {
+      if (image.readOnly === readOnly && changed === undefined) return;
+      const next = (changed as OpenOptions | undefined) ?? options;
+      image = await reopen(image, readOnly, () => openAs(readOnly, next));
+      options = next;
     },
     close: () => close(image),
     info: () => infoOf(image),
@@ -79,10 +86,10 @@ async function flush(image: Image): Promise<void> {
 async function reopen(
   image: Image,
   readOnly: boolean,
-  openAs: (readOnly: boolean) => Promise<Image>,
+  openAnew: () => Promise<Image>,
 ): Promise<Image> {
   await finish(image);
-  const next = await openAs(readOnly);
+  const next = await openAnew();
   try {
     // A version 2 header has no place to say that it is corrupt.
     if (!readOnly) image.checkUsable();
