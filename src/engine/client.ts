@@ -13,7 +13,7 @@
  */
 
 import { type JobStatus, mayApply } from "../job/status.ts";
-import type { CommandName, ReturnOf } from "../qmp/commands/index.ts";
+import type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
 import { DataClient } from "./data-client.ts";
 import { Device } from "./device.ts";
 import type { EventQueue } from "./event-queue.ts";
@@ -23,6 +23,9 @@ import { clientError, QmpError } from "./qmp-error.ts";
 import { type JobOutcome, waitForJob } from "./wait-for-job.ts";
 
 export type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
+/** What opens a node, a case for each driver; and what makes an image. */
+export type BlockdevOptions = ArgumentsOf<"blockdev-add">;
+export type CreateOptions = ArgumentsOf<"blockdev-create">["options"];
 export type { QmpEvent } from "../qmp/events.ts";
 export type { BlockDeviceInfo, ImageInfo } from "../qmp/types.ts";
 export type { JobOutcome, LogEntry, StoredFile };

@@ -11,6 +11,9 @@ import { assert, BlockError } from "../../base/errors.ts";
 import type { BlockChild } from "../../block/child.ts";
 import type { BlockDriver, BlockState, OpenContext } from "../../block/driver.ts";
 
+const openOptions = { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) };
+const createOptions = { size: bytesSchema };
+
 interface RawOptions {
   readonly offset?: number | undefined;
   readonly size?: number | undefined;
@@ -20,13 +23,22 @@ interface RawCreateOptions {
   readonly size: number;
 }
 
-export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "raw";
+  readonly kind: "format";
+  readonly roles: { readonly file: true };
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+}
+
+export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> & Types {
   return {
     name: "raw",
     kind: "format",
     roles: { file: true },
-    openOptions: { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) },
-    createOptions: { size: bytesSchema },
+    openOptions,
+    createOptions,
 
     /** Any file is a raw image; whoever knows it better is surer than 1. */
     probe: () => 1,
