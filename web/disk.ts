@@ -26,7 +26,7 @@ import {
   templateOptions,
   withIdentities,
 } from "./template.ts";
-import type { NodeInfo } from "./wire.ts";
+import type { CreateOptions, NodeInfo } from "./wire.ts";
 
 export const NODE = "disk";
 const FILE_NODE = "disk-file";
@@ -298,17 +298,12 @@ async function backingLabel(client: Client, store: StoreDriver): Promise<string 
 }
 
 /** Runs a blockdev-create job to its end, and forgets it. */
-export async function createImage(client: Client, options: DriverOptions): Promise<void> {
+export async function createImage(client: Client, options: CreateOptions): Promise<void> {
   const id = CREATE_ID;
   await client.execute("blockdev-create", { "job-id": id, options });
   const { error } = await client.waitForJob(id, "concluded");
   await client.execute("job-dismiss", { id });
   if (error !== undefined) throw new DiskError(error);
-}
-
-interface DriverOptions {
-  readonly driver: string;
-  readonly [member: string]: unknown;
 }
 
 function fileOptions(store: StoreDriver, readOnly: boolean) {

@@ -6,7 +6,7 @@
  * under an overlay would give a disk that is half one and half the other, so it is an error.
  */
 
-import type { NodeInfo } from "./wire.ts";
+import type { BlockdevOptions, NodeInfo } from "./wire.ts";
 
 /** What the http driver tells and later expects of a resource. */
 export interface Identity {
@@ -103,6 +103,9 @@ export function parseTemplate(json: unknown, base: string): Template {
       const source = httpSource(image["url"], `chain[${n}].url`, base);
       const named = image["name"] ?? lastSegment(source.url);
       const dataFile = image["data-file"];
+      if (format === "raw" && dataFile !== undefined) {
+        throw new TemplateError(`'chain[${n}].data-file' is for qcow2 only`);
+      }
       return {
         name: text(named, `chain[${n}].name`),
         format,
@@ -120,29 +123,26 @@ export function parseTemplate(json: unknown, base: string): Template {
 }
 
 /** blockdev-add options of the whole chain, nested, so that it is opened and closed as one. */
-export function templateOptions(chain: readonly TemplateImage[], n = 0): TemplateOptions {
+export function templateOptions(chain: readonly TemplateImage[], n = 0): BlockdevOptions {
   const image = chain[n]!;
-  const next = n + 1 < chain.length ? templateOptions(chain, n + 1) : null;
-  return {
-    driver: image.format,
+  const options = {
     "node-name": templateNode(n),
     "read-only": true,
     file: storeOptions(image.source, templateFile(n)),
+  };
+  if (image.format === "raw") return { driver: "raw", ...options };
+  return {
+    driver: "qcow2",
+    ...options,
     ...(image.dataSource && { "data-file": storeOptions(image.dataSource, templateData(n)) }),
-    // A raw image has no backing file; said of the others even if there is none, because the name
-    // in the header is a label.
-    ...(image.format !== "raw" && { backing: next }),
+    // Said even if there is none, because the name in the header is a label.
+    backing: n + 1 < chain.length ? templateOptions(chain, n + 1) : null,
   };
 }
 
 function storeOptions(source: Source, nodeName: string) {
   const own = source.driver === "blob" ? { driver: source.driver, name: source.name } : source;
   return { ...own, "node-name": nodeName, "read-only": true };
-}
-
-export interface TemplateOptions {
-  readonly driver: string;
-  readonly [member: string]: unknown;
 }
 
 /**

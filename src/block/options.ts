@@ -59,7 +59,7 @@ export type DetectZeroes = "off" | "on" | "unmap";
 export type DiscardPolicy = "ignore" | "unmap";
 
 /** What every node takes, whatever its driver. */
-const COMMON_OPTIONS = {
+export const COMMON_OPTIONS = {
   "node-name": v.optional(v.string()),
   "read-only": v.optional(v.boolean()),
   "auto-read-only": v.optional(v.boolean()),

@@ -13,26 +13,46 @@
  */
 
 import { type JobStatus, mayApply } from "../job/status.ts";
-import type { CommandName, ReturnOf } from "../qmp/commands/index.ts";
+import type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
+import type { EventName, QmpEvent } from "../qmp/events.ts";
 import { DataClient } from "./data-client.ts";
 import { Device } from "./device.ts";
 import type { EventQueue } from "./event-queue.ts";
-import type { ConnectMessage, Port, StoredFile } from "./protocol.ts";
-import { type ArgumentList, type LogEntry, QmpClient } from "./qmp-client.ts";
+import type { ConnectMessage, MonitorOptions, Port, StoredFile } from "./protocol.ts";
+import {
+  type ArgumentList,
+  type EventOf,
+  type ExecuteOptions,
+  type LogEntry,
+  QmpClient,
+} from "./qmp-client.ts";
 import { clientError, QmpError } from "./qmp-error.ts";
-import { type JobOutcome, waitForJob } from "./wait-for-job.ts";
+import { portTransport } from "./transport.ts";
+import type { JobOutcome } from "./wait-for-job.ts";
 
 export type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
-export type { QmpEvent } from "../qmp/events.ts";
+/** What opens a node, a case for each driver; and what makes an image. */
+export type BlockdevOptions = ArgumentsOf<"blockdev-add">;
+export type CreateOptions = ArgumentsOf<"blockdev-create">["options"];
 export type { BlockDeviceInfo, ImageInfo } from "../qmp/types.ts";
-export type { JobOutcome, LogEntry, StoredFile };
-export { Device, mayApply, QmpError };
+export type {
+  EventName,
+  ExecuteOptions,
+  JobOutcome,
+  LogEntry,
+  MonitorOptions,
+  QmpEvent,
+  StoredFile,
+};
+export { Device, mayApply, QmpClient, QmpError };
 
 export interface ConnectOptions {
   /** Another client's worker, to be one more client of its engine. Without it: an own worker. */
   readonly worker?: Worker;
   /** Sees all QMP traffic from the greeting on. Must not throw. */
   readonly log?: (entry: LogEntry) => void;
+  /** Raised to give up waiting for an engine that does not come up. */
+  readonly signal?: AbortSignal;
 }
 
 /** @throws QmpError if the worker cannot be loaded or the engine does not run in this browser */
@@ -52,11 +72,26 @@ export async function connect(options: ConnectOptions = {}): Promise<Client> {
   const message: ConnectMessage = { type: "connect", qmp: qmp.port2, data: data.port2 };
   worker.postMessage(message, [qmp.port2, data.port2]);
   try {
-    await client.negotiate();
+    await client.negotiate(options.signal);
   } catch (error) {
     if (options.worker === undefined) worker.terminate();
     throw error;
   }
+  return client;
+}
+
+/**
+ * The same commands and events over a monitor's port (Client.openMonitor(), without `text`): for
+ * another worker or window. The port is this client's from now on.
+ *
+ * @throws QmpError if the engine is gone, ECANCELED if the signal is raised
+ */
+export async function connectMonitor(
+  port: MessagePort,
+  { log, signal }: Pick<ConnectOptions, "log" | "signal"> = {},
+): Promise<QmpClient> {
+  const client = new QmpClient(portTransport(port), log);
+  await client.negotiate(signal);
   return client;
 }
 
@@ -73,8 +108,6 @@ export interface ClientInit {
 export class Client {
   /** For other clients of the same engine. */
   readonly worker: Worker | undefined;
-  /** Sees all QMP traffic, if set. Must not throw. */
-  log: ((entry: LogEntry) => void) | null;
   readonly #init: ClientInit;
   readonly #qmp: QmpClient;
   readonly #data: DataClient;
@@ -86,8 +119,11 @@ export class Client {
   constructor(init: ClientInit) {
     this.#init = init;
     this.worker = init.worker;
-    this.log = init.log ?? null;
-    this.#qmp = new QmpClient(init.qmp, (entry) => this.log?.(entry));
+    this.#qmp = new QmpClient(portTransport(init.qmp), init.log);
+    // A worker that is ended by its owner says nothing else.
+    init.data.addEventListener("close", () => {
+      this.#break(clientError("EIO", "The engine has closed the connection"));
+    });
     this.#data = new DataClient(init.data, (error) => this.#break(new QmpError(error)));
     this.#onCrash = (event) => {
       const { message } = event as Partial<ErrorEvent>;
@@ -98,14 +134,25 @@ export class Client {
     init.worker?.addEventListener("messageerror", this.#onCrash);
   }
 
+  /** Sees all QMP traffic, if set. Must not throw. */
+  get log(): ((entry: LogEntry) => void) | null {
+    return this.#qmp.log;
+  }
+
+  set log(log: ((entry: LogEntry) => void) | null) {
+    this.#qmp.log = log;
+  }
+
   /** For connect(). */
-  negotiate(): Promise<void> {
-    return this.#qmp.negotiate();
+  negotiate(signal?: AbortSignal): Promise<void> {
+    return this.#qmp.negotiate(signal);
   }
 
   /**
    * Runs a QMP command. Commands of one client run in order, those of several side by side, but for
    * those that must be alone (src/qmp/schema.ts).
+   *
+   * @throws QmpError what the engine answered; that it is gone; ECANCELED if the signal is raised
    */
   execute<Name extends CommandName>(
     name: Name,
@@ -114,14 +161,27 @@ export class Client {
     return this.#qmp.execute(name, ...args);
   }
 
-  /** QMP events from now on, to be read with `for await`; see EventQueue for how many it keeps. */
-  events(): EventQueue {
-    return this.#qmp.events();
+  /**
+   * QMP events from now on, all or those of the names, to be read with `for await`; see EventQueue for
+   * how many it keeps.
+   */
+  events<Name extends EventName = EventName>(...names: readonly Name[]): EventQueue<EventOf<Name>> {
+    return this.#qmp.events(...names);
+  }
+
+  /**
+   * One more QMP monitor of the engine, with a negotiation of its own: for whoever gets the port,
+   * which may be transferred to another worker or window. See docs/client.md for what goes over it.
+   */
+  async openMonitor({ text = false }: MonitorOptions = {}): Promise<MessagePort> {
+    const { port1, port2 } = new MessageChannel();
+    await this.#data.request({ op: "open-monitor", port: port2, text }, [port2]);
+    return port1;
   }
 
   /** See wait-for-job.ts. */
   waitForJob(id: string, status: JobStatus, signal?: AbortSignal): Promise<JobOutcome> {
-    return waitForJob(this.#qmp, id, status, signal);
+    return this.#qmp.waitForJob(id, status, signal);
   }
 
   /** @param id of an export, see block-export-add. @throws QmpError ENOENT */
@@ -187,7 +247,6 @@ export class Client {
     this.#init.worker?.removeEventListener("messageerror", this.#onCrash);
     this.#qmp.fail(why);
     this.#data.fail(why);
-    this.#init.qmp.close();
     this.#init.data.close();
   }
 }

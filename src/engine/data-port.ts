@@ -11,6 +11,7 @@ import { type DataMessage, type DataRequest, dataMessage } from "./data-request.
 import {
   type ErrorData,
   type FromDataPort,
+  type MonitorOptions,
   type Port,
   REQUEST_BYTES_MAX,
   REQUESTS_MAX,
@@ -35,6 +36,7 @@ export interface DataPortInit {
   readonly files: FileStore | undefined;
   /** Is the file open as a node? Then its bytes may change at any time. */
   readonly isFileOpen: (filename: string) => boolean;
+  readonly openMonitor: (port: Port, options: MonitorOptions) => void;
   readonly shutdown: () => Promise<void>;
   /** Something that is no BlockError was thrown: the engine must stop. */
   readonly onBug: (bug: unknown) => void;
@@ -77,6 +79,7 @@ export class DataPort {
   constructor(init: DataPortInit) {
     this.#init = init;
     init.port.onmessage = ({ data }) => this.#receive(data);
+    init.port.addEventListener("close", () => this.#disconnect());
   }
 
   /** Tells the client; nothing is done for it any more. */
@@ -94,6 +97,11 @@ export class DataPort {
     this.#init.port.close();
   }
 
+  #disconnect(): void {
+    this.close();
+    this.#init.onDisconnect();
+  }
+
   #receive(data: unknown): void {
     let message: DataMessage;
     try {
@@ -106,8 +114,7 @@ export class DataPort {
     if (request.op === "cancel") {
       this.#running.get(request.request)?.abort();
     } else if (request.op === "disconnect") {
-      this.close();
-      this.#init.onDisconnect();
+      this.#disconnect();
     } else {
       this.#serve(id, request).catch(this.#init.onBug);
     }
@@ -161,6 +168,9 @@ export class DataPort {
       case "remove-file":
         this.#checkClosed(request.filename);
         await this.#files().remove(request.filename);
+        return {};
+      case "open-monitor":
+        this.#init.openMonitor(request.port, { text: request.text });
         return {};
       case "shutdown":
         await this.#init.shutdown();

@@ -30,6 +30,12 @@ const REQUESTS = v.variant("op", [
   v.strictObject({ op: v.literal("list-files") }),
   v.strictObject({ op: v.literal("get-file"), filename: v.string() }),
   v.strictObject({ op: v.literal("remove-file"), filename: v.string() }),
+  /** Makes a QMP monitor of the engine's end of a channel. */
+  v.strictObject({
+    op: v.literal("open-monitor"),
+    port: v.instance(MessagePort),
+    text: v.boolean(),
+  }),
   /** Ends all jobs, flushes and closes all nodes. The engine is of no use afterwards. */
   v.strictObject({ op: v.literal("shutdown") }),
   /** The client goes away: its devices are closed. */

@@ -26,7 +26,8 @@ import type { QmpServices } from "../qmp/context.ts";
 import { Monitor } from "../qmp/monitor.ts";
 import type { Command } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
-import type { Port } from "./protocol.ts";
+import { serveMonitor } from "./monitor-port.ts";
+import type { MonitorOptions, Port } from "./protocol.ts";
 
 export interface EngineOptions {
   readonly clock: Clock;
@@ -128,23 +129,31 @@ export class Engine {
     monitor.idle().then(() => this.#monitors.delete(monitor));
   }
 
+  /** A QMP connection on a port; it ends when the other end of the port is closed. */
+  serveMonitor(port: Port, options: MonitorOptions = {}): void {
+    serveMonitor(
+      port,
+      options,
+      (send) => this.openMonitor(send),
+      (monitor) => this.closeMonitor(monitor),
+    );
+  }
+
   /** A client on two ports: QMP, and the data that QMP cannot carry (protocol.ts). */
   connect(ports: { readonly qmp: Port; readonly data: Port }): void {
     const { qmp, data } = ports;
-    const monitor = this.openMonitor((message) => qmp.postMessage(message, []));
-    qmp.onmessage = (event) => monitor.receive(event.data);
+    this.serveMonitor(qmp);
     const dataPort: DataPort = new DataPort({
       port: data,
       exports: this.exports,
       blobs: this.#blobs,
       files: this.#files,
       isFileOpen: (filename) => this.#isFileOpen(filename),
+      openMonitor: (port, options) => this.serveMonitor(port, options),
       shutdown: () => this.close(),
       onBug: (bug) => this.stop(bug),
       onDisconnect: () => {
         this.#dataPorts.delete(dataPort);
-        this.closeMonitor(monitor);
-        qmp.close();
       },
     });
     this.#dataPorts.add(dataPort);

@@ -1,30 +1,36 @@
 /** Events on their way to somebody who reads them one by one. */
 
-import type { QmpEvent } from "../qmp/events.ts";
+import type { EventName, QmpEvent } from "../qmp/events.ts";
 import { clientError, type QmpError } from "./qmp-error.ts";
 
 /** More than a page that is only busy leaves unread. */
 export const UNREAD_EVENTS_MAX = 10_000;
 
 /**
- * An async iterator over events, from its creation on.
+ * An async iterator over events of some names, from its creation on.
  *
  * It keeps what is not read yet, up to a limit. A reader that falls further behind gets an error
  * instead of a gap that it could not know of. So does one whose engine dies. Leaving the loop ends it.
  */
-export class EventQueue implements AsyncIterableIterator<QmpEvent> {
-  readonly #onEnd: (queue: EventQueue) => void;
-  #unread: QmpEvent[] = [];
+export class EventQueue<Event extends QmpEvent = QmpEvent> implements AsyncIterableIterator<Event> {
+  /** Empty: all. */
+  readonly #names: ReadonlySet<string>;
+  readonly #onEnd: () => void;
+  #unread: Event[] = [];
   #readers: {
-    resolve: (result: IteratorResult<QmpEvent, undefined>) => void;
+    resolve: (result: IteratorResult<Event, undefined>) => void;
     reject: (reason: QmpError) => void;
   }[] = [];
   #ended = false;
   /** Told once, after what came before it. */
   #failure: QmpError | null = null;
 
-  /** @param onEnd nothing need be pushed any more */
-  constructor(onEnd: (queue: EventQueue) => void) {
+  /**
+   * @param names of Event; none: all
+   * @param onEnd nothing need be pushed any more
+   */
+  constructor(names: readonly EventName[], onEnd: () => void) {
+    this.#names = new Set(names);
     this.#onEnd = onEnd;
   }
 
@@ -32,8 +38,13 @@ export class EventQueue implements AsyncIterableIterator<QmpEvent> {
     return this.#unread.length;
   }
 
+  /** @param event any; those of other names are left out */
   push(event: QmpEvent): void {
     if (this.#ended) return;
+    if (this.#names.size === 0 || this.#names.has(event.event)) this.#push(event as Event);
+  }
+
+  #push(event: Event): void {
     const reader = this.#readers.shift();
     if (reader) {
       reader.resolve({ value: event, done: false });
@@ -57,7 +68,7 @@ export class EventQueue implements AsyncIterableIterator<QmpEvent> {
     this.#release();
   }
 
-  next(): Promise<IteratorResult<QmpEvent, undefined>> {
+  next(): Promise<IteratorResult<Event, undefined>> {
     const event = this.#unread.shift();
     if (event) return Promise.resolve({ value: event, done: false });
     if (this.#failure) {
@@ -69,7 +80,7 @@ export class EventQueue implements AsyncIterableIterator<QmpEvent> {
     return new Promise((resolve, reject) => this.#readers.push({ resolve, reject }));
   }
 
-  return(): Promise<IteratorResult<QmpEvent, undefined>> {
+  return(): Promise<IteratorResult<Event, undefined>> {
     this.#unread = [];
     this.#failure = null;
     if (!this.#ended) this.#end();
@@ -83,7 +94,7 @@ export class EventQueue implements AsyncIterableIterator<QmpEvent> {
 
   #end(): void {
     this.#ended = true;
-    this.#onEnd(this);
+    this.#onEnd();
   }
 
   #release(): void {

@@ -11,6 +11,7 @@ class LocalPort implements Port {
   /** Come before there was somebody to take them. */
   readonly #early: unknown[] = [];
   #onmessage: ((event: MessageEvent) => void) | null = null;
+  readonly #onClose: (() => void)[] = [];
 
   get onmessage(): ((event: MessageEvent) => void) | null {
     return this.#onmessage;
@@ -25,9 +26,22 @@ class LocalPort implements Port {
     this.other?.deliver(structuredClone(message, { transfer }));
   }
 
+  /** Whatever is sent can be read here. */
+  addEventListener(type: "close" | "messageerror", listener: () => void): void {
+    if (type === "close") this.#onClose.push(listener);
+  }
+
   close(): void {
+    const { other } = this;
     this.other = null;
     this.#onmessage = null;
+    if (other?.other !== this) return;
+    other.other = null;
+    queueMicrotask(() => other.#closed());
+  }
+
+  #closed(): void {
+    for (const listener of this.#onClose.splice(0)) listener();
   }
 
   deliver(data: unknown): void {

@@ -1,10 +1,14 @@
 /**
- * What a page and its engine say to each other: two ports for each client.
+ * What a page and its engine say to each other: two ports for each client, one for each monitor.
  *
  *             ConnectMessage (worker.postMessage, both ports transferred)
  *   page ═══════════════════════════════════════════════════════════════▶ worker
  *        ══ qmp ══  QMP, each message one JSON object                     Monitor
  *        ══ data ═  DataMessage ▶   ◀ DataReply, EngineStopped            DataPort
+ *
+ *             MonitorMessage, or open-monitor on a data port
+ *   anybody ════════════════════════════════════════════════════════════▶ worker
+ *        ══ port ═  QMP, as objects or as text                            Monitor
  *
  * QMP stays as QEMU has it. The data port is for what QMP cannot carry: the bytes of exports, Blobs
  * and Files. Its requests have numbers, run side by side and are answered in any order. Buffers are
@@ -26,7 +30,9 @@ export const REQUESTS_MAX = 64;
 export interface Port {
   postMessage(message: unknown, transfer: Transferable[]): void;
   onmessage: ((event: MessageEvent) => void) | null;
-  /** Nothing is sent or received any more. */
+  /** close: the other end is gone. messageerror: something came that cannot be read. */
+  addEventListener(type: "close" | "messageerror", listener: () => void): void;
+  /** Nothing is sent or received any more; the other end is told. */
   close(): void;
 }
 
@@ -35,6 +41,20 @@ export interface ConnectMessage {
   readonly type: "connect";
   readonly qmp: MessagePort;
   readonly data: MessagePort;
+}
+
+export interface MonitorOptions {
+  /**
+   * As on a socket: text both ways, in pieces of any size to the monitor, one message a piece from it.
+   * Otherwise each message is an object.
+   */
+  readonly text?: boolean;
+}
+
+/** Opens a monitor for whoever has the other end of the port. */
+export interface MonitorMessage extends MonitorOptions {
+  readonly type: "monitor";
+  readonly port: MessagePort;
 }
 
 export interface OpenedDevice {

@@ -1,21 +1,36 @@
 /**
- * A QMP client on a port: sends commands, matches the replies by their ids, hands events round.
+ * A QMP client: sends commands, matches the replies by their ids, hands events round. It is the same
+ * over a port and over a socket (transport.ts), and speaks to every engine that speaks QMP.
  *
  * Names, arguments and answers are typed from the engine's own table of commands. Only types come
  * from there: a page that uses this loads none of the engine.
  */
 
+import type { JobStatus } from "../job/status.ts";
 import type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
-import type { QmpEvent } from "../qmp/events.ts";
+import type { EventName, QmpEvent } from "../qmp/events.ts";
 import { EventQueue } from "./event-queue.ts";
-import type { ErrorData, Port } from "./protocol.ts";
-import { QmpError } from "./qmp-error.ts";
+import type { ErrorData } from "./protocol.ts";
+import { clientError, QmpError } from "./qmp-error.ts";
+import type { Transport } from "./transport.ts";
+import { type JobOutcome, waitForJob } from "./wait-for-job.ts";
 
-/** Of the arguments of execute(): none need be given where none must. */
+export interface ExecuteOptions {
+  /**
+   * Raised when nobody waits for the answer any more. The command is not taken back: QMP has no way
+   * to; it is done all the same, unless it had not been sent.
+   */
+  readonly signal?: AbortSignal;
+}
+
+/** Of execute(): no arguments need be given where none must. */
 export type ArgumentList<Name extends CommandName> =
   Record<never, never> extends ArgumentsOf<Name>
-    ? [args?: ArgumentsOf<Name>]
-    : [args: ArgumentsOf<Name>];
+    ? [args?: ArgumentsOf<Name>, options?: ExecuteOptions]
+    : [args: ArgumentsOf<Name>, options?: ExecuteOptions];
+
+/** The events of these names. */
+export type EventOf<Name extends EventName> = Extract<QmpEvent, { readonly event: Name }>;
 
 /** One message of the QMP traffic, as it is on the wire. */
 export interface LogEntry {
@@ -30,83 +45,145 @@ interface Waiting {
 
 interface Reply {
   readonly QMP?: object;
-  readonly event?: string;
+  readonly event?: EventName;
   readonly return?: unknown;
   readonly error?: ErrorData;
-  readonly id?: number;
+  readonly id?: unknown;
 }
 
 export class QmpClient {
-  readonly #port: Port;
-  readonly #log: (entry: LogEntry) => void;
-  readonly #waiting = new Map<number, Waiting>();
-  readonly #queues = new Set<EventQueue>();
+  /** Sees all QMP traffic, if set. Must not throw. */
+  log: ((entry: LogEntry) => void) | null;
+  readonly #transport: Transport;
+  readonly #waiting = new Map<unknown, Waiting>();
+  readonly #queues = new Set<Pick<EventQueue, "push" | "fail">>();
   readonly #greeted: Promise<void>;
   #tellGreeted!: Waiting;
   #sentCount = 0;
   #failure: QmpError | null = null;
 
-  constructor(port: Port, log: (entry: LogEntry) => void) {
-    this.#port = port;
-    this.#log = log;
+  /** Use connect(), connectMonitor() or connectSocket(). */
+  constructor(transport: Transport, log: ((entry: LogEntry) => void) | null = null) {
+    this.#transport = transport;
+    this.log = log;
     this.#greeted = new Promise((resolve, reject) => {
       this.#tellGreeted = { resolve: () => resolve(), reject };
     });
     // Whoever waits is told; nobody may be waiting.
     this.#greeted.catch(() => {});
-    port.onmessage = ({ data }) => this.#receive(data as Reply);
-  }
-
-  /** Waits for the greeting and negotiates. */
-  async negotiate(): Promise<void> {
-    await this.#greeted;
-    await this.execute("qmp_capabilities");
-  }
-
-  /** @throws QmpError what the engine answered; or that it is gone */
-  execute<Name extends CommandName>(
-    name: Name,
-    ...[args]: ArgumentList<Name>
-  ): Promise<ReturnOf<Name>> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      const id = ++this.#sentCount;
-      const message = { execute: name, ...(args && { arguments: args }), id };
-      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
-      this.#log({ direction: "sent", message });
-      this.#port.postMessage(message, []);
+    transport.start({
+      receive: (message) => this.#receive(message),
+      lost: (why) => this.fail(why),
     });
   }
 
-  /** Events from now on. Read it, or leave its loop: see EventQueue. */
-  events(): EventQueue {
-    const queue = new EventQueue((ended) => this.#queues.delete(ended));
+  /** Waits for the greeting and negotiates. If that fails, or the signal is raised, it is closed. */
+  async negotiate(signal?: AbortSignal): Promise<void> {
+    const stop = () => this.fail(canceled("The negotiation"));
+    if (signal?.aborted) stop();
+    signal?.addEventListener("abort", stop, { once: true });
+    try {
+      await this.#greeted;
+      await this.execute("qmp_capabilities");
+    } catch (error) {
+      this.close();
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  /**
+   * @throws QmpError what the engine answered; that it is gone (EIO, ENOMEDIUM); ECANCELED if the
+   *   signal is raised
+   */
+  execute<Name extends CommandName>(
+    name: Name,
+    ...[args, { signal } = {}]: ArgumentList<Name>
+  ): Promise<ReturnOf<Name>> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure);
+      if (signal?.aborted) return reject(canceled(`'${name}'`));
+      const id = ++this.#sentCount;
+      const giveUp = () => {
+        this.#waiting.delete(id);
+        reject(canceled(`The wait for the answer to '${name}'`));
+      };
+      signal?.addEventListener("abort", giveUp, { once: true });
+      const settled = () => signal?.removeEventListener("abort", giveUp);
+      this.#waiting.set(id, {
+        resolve: (value) => {
+          settled();
+          resolve(value as ReturnOf<Name>);
+        },
+        reject: (reason) => {
+          settled();
+          reject(reason);
+        },
+      });
+      const message = { execute: name, ...(args && { arguments: args }), id };
+      this.log?.({ direction: "sent", message });
+      this.#transport.send(message);
+    });
+  }
+
+  /**
+   * Events from now on, all or those of the names. Read them with `for await`, or leave the loop: see
+   * EventQueue for how many it keeps.
+   */
+  events<Name extends EventName = EventName>(...names: readonly Name[]): EventQueue<EventOf<Name>> {
+    const queue = new EventQueue<EventOf<Name>>(names, () => this.#queues.delete(queue));
     if (this.#failure) queue.fail(this.#failure);
     else this.#queues.add(queue);
     return queue;
   }
 
-  /** Rejects all that waits, and all that comes. The first failure counts. */
+  /** See wait-for-job.ts. */
+  waitForJob(id: string, status: JobStatus, signal?: AbortSignal): Promise<JobOutcome> {
+    return waitForJob(this, id, status, signal);
+  }
+
+  /** Hangs up: the monitor is gone with it, the engine goes on. */
+  close(): void {
+    this.fail(clientError("ENOMEDIUM", "The client has been closed"));
+  }
+
+  /** Hangs up, and rejects all that waits and all that comes. The first failure counts. */
   fail(failure: QmpError): void {
     if (this.#failure) return;
     this.#failure = failure;
+    this.#transport.close();
     this.#tellGreeted.reject(failure);
     for (const { reject } of this.#waiting.values()) reject(failure);
     this.#waiting.clear();
     for (const queue of this.#queues) queue.fail(failure);
   }
 
-  #receive(reply: Reply): void {
+  #receive(message: unknown): void {
     if (this.#failure) return;
-    this.#log({ direction: "received", message: reply });
-    if (reply.QMP) this.#tellGreeted.resolve(undefined);
+    if (typeof message !== "object" || message === null) return this.#failOn(message);
+    this.log?.({ direction: "received", message });
+    const reply: Reply = message;
+    if (reply.QMP) return this.#tellGreeted.resolve(undefined);
     if (reply.event !== undefined) {
       for (const queue of this.#queues) queue.push(reply as QmpEvent);
+      return;
     }
-    if (reply.id === undefined) return;
+    // Without an id somebody would wait for ever: every request had one.
+    if (reply.id === undefined) return this.#failOn(message);
+    // There is none if the wait has been given up.
     const waiting = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
     if (reply.error) waiting?.reject(new QmpError(reply.error));
     else waiting?.resolve(reply.return);
   }
+
+  #failOn(message: unknown): void {
+    const desc = (message as Reply | null)?.error?.desc ?? String(message);
+    this.fail(clientError("EIO", `The engine has sent what answers no request: ${desc}`));
+  }
+}
+
+function canceled(what: string): QmpError {
+  return clientError("ECANCELED", `${what} was canceled`);
 }

@@ -29,7 +29,7 @@ export async function waitForJob(
   status: JobStatus,
   signal?: AbortSignal,
 ): Promise<JobOutcome> {
-  const events = client.events();
+  const events = client.events("JOB_STATUS_CHANGE", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED");
   const stop = () => events.fail(clientError("ECANCELED", `The wait for job '${id}' was canceled`));
   if (signal?.aborted) stop();
   signal?.addEventListener("abort", stop, { once: true });
@@ -44,8 +44,9 @@ export async function waitForJob(
     while (!isOver && (isKnown || events.unreadCount > 0)) {
       const { value: event } = await events.next();
       if (!event) break;
-      const { data } = event;
-      if ("error" in data && data.device === id) error = data.error;
+      if (event.event === "BLOCK_JOB_COMPLETED" && event.data.device === id) {
+        error = event.data.error ?? error;
+      }
       if (event.event === "BLOCK_JOB_CANCELLED" && event.data.device === id) {
         error = "Operation canceled";
       }

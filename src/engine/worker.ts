@@ -1,5 +1,6 @@
 /**
- * The engine's worker: makes one engine and connects it to every client whose ports come in.
+ * The engine's worker: makes one engine and connects it to every client and every monitor whose
+ * ports come in.
  *
  * What nobody caught is our bug, and stops the engine: every client is told why.
  */
@@ -12,7 +13,7 @@ import { browserDrivers } from "../drivers/index.ts";
 import { listOpfs, opfsFile, removeOpfs } from "../drivers/protocol/opfs.ts";
 import { errorData, type FileStore } from "./data-port.ts";
 import { createEngine, type Engine } from "./engine.ts";
-import type { ConnectMessage, EngineStopped } from "./protocol.ts";
+import type { ConnectMessage, EngineStopped, MonitorMessage } from "./protocol.ts";
 
 const files: FileStore = {
   driver: "opfs",
@@ -24,13 +25,21 @@ const files: FileStore = {
 let engine: Engine | null = null;
 const starting = start();
 
-addEventListener("message", ({ data }: MessageEvent<ConnectMessage>) => {
+addEventListener("message", ({ data }: MessageEvent<ConnectMessage | MonitorMessage>) => {
   // Extensions and tools post messages, too.
-  if (data?.type !== "connect") return;
-  starting.then(
-    (started) => started.connect(data),
-    (error) => refuse(data, error),
-  );
+  if (data?.type === "connect") {
+    starting.then(
+      (started) => started.connect(data),
+      (error) => refuse(data, error),
+    );
+  } else if (data?.type === "monitor") {
+    const { port, text } = data;
+    starting.then(
+      (started) => started.serveMonitor(port, { text: text === true }),
+      // There is nobody to greet.
+      () => port.close(),
+    );
+  }
 });
 addEventListener("unhandledrejection", ({ reason }) => engine?.stop(reason));
 addEventListener("error", ({ error, message }) => engine?.stop(error ?? message));

@@ -123,10 +123,10 @@ describe("waitForJob", () => {
 
   it("tells why a job failed", async () => {
     const { client } = await connected();
-    const options = { driver: "memory", name: "in-use", size: 512 };
+    const options = { driver: "memory", name: "in-use", size: 512 } as const;
     await client.execute("blockdev-create", { "job-id": "a", options });
     await client.waitForJob("a", "concluded");
-    const node = { driver: "memory", "node-name": "n", name: "in-use" };
+    const node = { driver: "memory", "node-name": "n", name: "in-use" } as const;
     await client.execute("blockdev-add", node);
     await client.execute("blockdev-create", { "job-id": "b", options });
     const { error } = await client.waitForJob("b", "concluded");
@@ -186,6 +186,6 @@ describe("two clients of one engine", () => {
 });
 
 function create(client: Client, id: string) {
-  const options = { driver: "memory", name: id, size: 512 };
+  const options = { driver: "memory", name: id, size: 512 } as const;
   return client.execute("blockdev-create", { "job-id": id, options });
 }

@@ -2,14 +2,14 @@
 
 import { describe, expect, it } from "vitest";
 import { connectLocally } from "../../src/engine/node.ts";
-import { chain, connected, device } from "./world.ts";
+import { addNode, chain, connected, device } from "./world.ts";
 
 describe("after a broken invariant", () => {
   it("every client is told why, whatever it waits for", async () => {
     const { client, engine, moody } = await connected();
     const other = await connectLocally(engine);
     const disk = await device(client, { driver: "moody" });
-    await client.execute("blockdev-add", { driver: "moody", "node-name": "m", size: 1 });
+    await addNode(client, { driver: "moody", "node-name": "m", size: 1 });
     moody.mood = "stuck";
     const waiting = [
       disk.read(0, 1),
@@ -89,7 +89,7 @@ describe("close", () => {
 
   it("takes no more commands, and waits for the one that runs", async () => {
     const { client, engine, moody, clock } = await connected();
-    await client.execute("blockdev-add", { driver: "moody", "node-name": "m", size: 1 });
+    await addNode(client, { driver: "moody", "node-name": "m", size: 1 });
     moody.mood = "stuck";
     const removed = client.execute("blockdev-del", { "node-name": "m" }).catch((error) => error);
     await clock.advance(0);

@@ -85,7 +85,16 @@ const ERRNOS: Readonly<Record<number, Errno>> = {
   125: "ECANCELED",
 };
 
-export const blkdebug: BlockDriver<OpenOptions> = {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "blkdebug";
+  readonly kind: "filter";
+  readonly roles: { readonly file: true };
+  readonly roleMembers: { readonly file: "image" };
+  readonly openOptions: typeof openOptions;
+}
+
+export const blkdebug: BlockDriver<OpenOptions> & Types = {
   name: "blkdebug",
   kind: "filter",
   roles: { file: true },

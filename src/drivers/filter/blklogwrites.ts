@@ -44,7 +44,15 @@ const openOptions = {
 };
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
-export const blklogwrites: BlockDriver<OpenOptions> = {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "blklogwrites";
+  readonly kind: "filter";
+  readonly roles: { readonly file: true; readonly log: true };
+  readonly openOptions: typeof openOptions;
+}
+
+export const blklogwrites: BlockDriver<OpenOptions> & Types = {
   name: "blklogwrites",
   kind: "filter",
   roles: { file: true, log: true },

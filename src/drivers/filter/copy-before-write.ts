@@ -55,6 +55,14 @@ export interface CopyBeforeWriteOptions {
   readonly "min-cluster-size"?: number;
 }
 
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "copy-before-write";
+  readonly kind: "filter";
+  readonly roles: { readonly file: true; readonly target: true };
+  readonly openOptions: typeof openOptions;
+}
+
 /** What a job wants of the filter that it puts in. */
 export interface FilterOwner {
   /** Told of the filter when it is opened. */
@@ -63,7 +71,9 @@ export interface FilterOwner {
   readonly discardSource: boolean;
 }
 
-export function copyBeforeWriteDriver(owner?: FilterOwner): BlockDriver<CopyBeforeWriteOptions> {
+export function copyBeforeWriteDriver(
+  owner?: FilterOwner,
+): BlockDriver<CopyBeforeWriteOptions> & Types {
   return {
     name: "copy-before-write",
     kind: "filter",

@@ -25,7 +25,15 @@ export interface CopyOnReadOptions {
   readonly bottom?: string;
 }
 
-export const copyOnRead: BlockDriver<CopyOnReadOptions> = {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "copy-on-read";
+  readonly kind: "filter";
+  readonly roles: { readonly file: true };
+  readonly openOptions: typeof openOptions;
+}
+
+export const copyOnRead: BlockDriver<CopyOnReadOptions> & Types = {
   name: "copy-on-read",
   kind: "filter",
   roles: { file: true },

@@ -11,7 +11,15 @@ import type { BlockDriver, SnapshotAccess } from "../../block/driver.ts";
 import type { BlockNode } from "../../block/node.ts";
 import { Perm } from "../../block/permissions.ts";
 
-export const snapshotAccess: BlockDriver = {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "snapshot-access";
+  readonly kind: "format";
+  readonly roles: { readonly file: true };
+  readonly openOptions: Record<never, never>;
+}
+
+export const snapshotAccess: BlockDriver & Types = {
   name: "snapshot-access",
   kind: "format",
   roles: { file: true },

@@ -17,7 +17,15 @@ const openOptions = {
 };
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
-export const throttle: BlockDriver<OpenOptions> = {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "throttle";
+  readonly kind: "filter";
+  readonly roles: { readonly file: true };
+  readonly openOptions: typeof openOptions;
+}
+
+export const throttle: BlockDriver<OpenOptions> & Types = {
   name: "throttle",
   kind: "filter",
   roles: { file: true },

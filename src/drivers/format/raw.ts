@@ -12,6 +12,9 @@ import type { BlockChild } from "../../block/child.ts";
 import type { BlockDriver, BlockState, OpenContext } from "../../block/driver.ts";
 import { Perm } from "../../block/permissions.ts";
 
+const openOptions = { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) };
+const createOptions = { size: bytesSchema };
+
 interface RawOptions {
   readonly offset?: number | undefined;
   readonly size?: number | undefined;
@@ -21,23 +24,22 @@ interface RawCreateOptions {
   readonly size: number;
 }
 
-export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "raw";
+  readonly kind: "format";
+  readonly roles: { readonly file: true };
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+}
+
+export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> & Types {
   return {
     name: "raw",
     kind: "format",
     roles: { file: true },
-    openOptions: { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) },
-    createOptions: { size: bytesSchema },
-    reopenOptions: ["offset", "size"],
-
-    /** The whole file is the disk: its users' permissions are theirs on the file. A window is data. */
-    childPermissions(_role, above, _readOnly, options) {
-      if (!isWindow(options)) return above;
-      const { take, share } = above;
-      const writes =
-        take & (Perm.write | Perm.writeUnchanged) ? Perm.write | Perm.resize : Perm.none;
-      return { take: take | writes, share: share & ~Perm.resize };
-    },
+    openOptions,
+    createOptions,
 
     /** Any file is a raw image; whoever knows it better is surer than 1. */
     probe: () => 1,

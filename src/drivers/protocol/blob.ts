@@ -17,8 +17,16 @@ const SLICE_BYTES = 2 * MiB;
 const openOptions = { name: v.string() };
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "blob";
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+}
+
 /** @param blobs what the page handed over, by name; may grow while the driver is in use */
-export function blobDriver(blobs: ReadonlyMap<string, Blob>): BlockDriver<OpenOptions> {
+export function blobDriver(blobs: ReadonlyMap<string, Blob>): BlockDriver<OpenOptions> & Types {
   return {
     name: "blob",
     kind: "protocol",

@@ -20,7 +20,16 @@ type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 const createOptions = { filename: v.string(), size };
 type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
 
-export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "file";
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+}
+
+export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> & Types {
   return {
     name: "file",
     kind: "protocol",

@@ -56,10 +56,18 @@ const openOptions = {
 };
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "http";
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+}
+
 /** @param fetch what to ask the server with, if not the platform's own */
 export function httpDriver(
   fetch: Fetch = (url, init) => globalThis.fetch(url, init),
-): BlockDriver<OpenOptions> {
+): BlockDriver<OpenOptions> & Types {
   return {
     name: "http",
     kind: "protocol",

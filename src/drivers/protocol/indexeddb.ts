@@ -37,7 +37,16 @@ type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 const createOptions = { name, size };
 type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
 
-export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "indexeddb";
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+}
+
+export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> & Types {
   return {
     name: "indexeddb",
     kind: "protocol",

@@ -45,10 +45,19 @@ type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 const createOptions = { name: v.string(), size };
 type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
 
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "memory";
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+}
+
 /** @param stores the named stores, which blockdev-create fills: one map per engine */
 export function memoryDriver(
   stores: Map<string, MemoryStore> = new Map(),
-): BlockDriver<OpenOptions, CreateOptions> {
+): BlockDriver<OpenOptions, CreateOptions> & Types {
   return {
     name: "memory",
     kind: "protocol",

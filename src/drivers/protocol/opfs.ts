@@ -57,8 +57,17 @@ type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 const createOptions = { filename, size };
 type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
 
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "opfs";
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+}
+
 /** @param directory the directory in the root of OPFS; made when the first file is */
-export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, CreateOptions> {
+export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, CreateOptions> & Types {
   return {
     name: "opfs",
     kind: "protocol",

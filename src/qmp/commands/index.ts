@@ -1,5 +1,6 @@
 /** All commands: the one place where a new one is listed. */
 
+import type { AnyAmendOptions, AnyBlockdevOptions, AnyCreateOptions } from "../../drivers/index.ts";
 import type { Command, CommandTypes } from "../schema.ts";
 import {
   blockDirtyBitmapAdd,
@@ -116,8 +117,20 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map(
   (LIST as readonly Command[]).map((command) => [command.name, command]),
 );
 
+/** Arguments that depend on the driver. */
+interface DriverArguments {
+  readonly "blockdev-add": AnyBlockdevOptions;
+  readonly "blockdev-create": WithOptions<"blockdev-create", AnyCreateOptions>;
+  readonly "x-blockdev-amend": WithOptions<"x-blockdev-amend", AnyAmendOptions>;
+}
+type WithOptions<Name extends CommandName, Options> = Omit<Commands[Name]["args"], "options"> & {
+  readonly options: Options;
+};
+
 /** Arguments and answers of every command, by its name. */
 export type Commands = CommandTypes<typeof LIST>;
 export type CommandName = keyof Commands;
-export type ArgumentsOf<Name extends CommandName> = Commands[Name]["args"];
+export type ArgumentsOf<Name extends CommandName> = Name extends keyof DriverArguments
+  ? DriverArguments[Name]
+  : Commands[Name]["args"];
 export type ReturnOf<Name extends CommandName> = Commands[Name]["returns"];

@@ -5,7 +5,7 @@
  */
 
 import { KiB } from "../../../src/base/bytes.ts";
-import { type Client, connect } from "../../../src/engine/client.ts";
+import { type Client, type CreateOptions, connect } from "../../../src/engine/client.ts";
 import { removeFile } from "./raw-io.ts";
 
 const TARGET = "target.qcow2";
@@ -64,7 +64,7 @@ export async function latency({ ask, job, source }: LatencyArgument): Promise<La
 }
 
 async function openDisks(client: Client, source: string) {
-  const opfs = (filename: string) => ({ driver: "opfs", filename });
+  const opfs = (filename: string) => ({ driver: "opfs", filename }) as const;
   await client.execute("blockdev-add", {
     driver: "qcow2",
     "node-name": "source",
@@ -83,7 +83,7 @@ async function exportNode(client: Client, node: string) {
   return client.openDevice("d");
 }
 
-async function create(client: Client, options: { driver: string; [member: string]: unknown }) {
+async function create(client: Client, options: CreateOptions) {
   await client.execute("blockdev-create", { "job-id": "c", options });
   await ended(client, "c");
 }

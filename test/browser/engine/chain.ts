@@ -6,7 +6,12 @@
 import { expect } from "vitest";
 import { commands } from "vitest/browser";
 import { seededRandom } from "../../../src/base/random.ts";
-import { type Client, connect, type JobOutcome } from "../../../src/engine/client.ts";
+import {
+  type Client,
+  type CreateOptions,
+  connect,
+  type JobOutcome,
+} from "../../../src/engine/client.ts";
 import type { Verdict } from "./commands.ts";
 import { Guest } from "./guest.ts";
 
@@ -18,10 +23,7 @@ export const SPEED = 8 * MiB;
 const PREFIX = "jobs-test-";
 const EXPORT = "guest";
 
-interface Options {
-  readonly driver: string;
-  readonly [member: string]: unknown;
-}
+type Qcow2Options = Extract<CreateOptions, { driver: "qcow2" }>;
 
 export class Chain {
   readonly client: Client;
@@ -57,7 +59,7 @@ export class Chain {
   /** An empty qcow2 of the disk's size, opened as a node of that name. */
   async image(
     name: string,
-    { backing, ...options }: { backing?: string | undefined; [option: string]: unknown } = {},
+    { backing, ...options }: Partial<Qcow2Options> & { backing?: string | undefined } = {},
   ): Promise<void> {
     await this.createFile(name);
     await this.create({
@@ -83,12 +85,12 @@ export class Chain {
   async createFile(name: string): Promise<void> {
     const filename = PREFIX + name;
     await this.create({ driver: "opfs", filename, size: 0 });
-    const options = { driver: "opfs", "node-name": `${name}-file`, filename };
+    const options = { driver: "opfs", "node-name": `${name}-file`, filename } as const;
     await this.client.execute("blockdev-add", options);
   }
 
   /** blockdev-create, to its end. */
-  async create(options: Options): Promise<void> {
+  async create(options: CreateOptions): Promise<void> {
     await this.client.execute("blockdev-create", { "job-id": "create", options });
     await this.ended("create");
   }

@@ -4,7 +4,12 @@
  */
 
 import { afterEach, describe, expect, it } from "vitest";
-import { type Client, type ConnectOptions, connect } from "../../../src/engine/client.ts";
+import {
+  type Client,
+  type ConnectOptions,
+  type CreateOptions,
+  connect,
+} from "../../../src/engine/client.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -82,7 +87,7 @@ describe("the worker", () => {
   it("reads what the page hands over as a Blob", async () => {
     const client = await connected();
     await client.addBlob("picked", new Blob([new Uint8Array(2 * MiB).fill(3), "tail"]));
-    const blob = { driver: "blob", "node-name": "b", name: "picked", "read-only": true };
+    const blob = { driver: "blob", "node-name": "b", name: "picked", "read-only": true } as const;
     await client.execute("blockdev-add", blob);
     await client.execute("block-export-add", { type: "message-port", id: "d", "node-name": "b" });
     const disk = await client.openDevice("d");
@@ -188,7 +193,7 @@ function exportNode(client: Client, node: string) {
 /** A qcow2 image in OPFS as device 'd'. */
 async function openImage(client: Client, create: boolean): Promise<void> {
   if (create) await make(client, { driver: "opfs", filename: FILE, size: 0 });
-  const file = { driver: "opfs", "node-name": "f", filename: FILE };
+  const file = { driver: "opfs", "node-name": "f", filename: FILE } as const;
   await client.execute("blockdev-add", file);
   if (create) await make(client, { driver: "qcow2", file: "f", size: 64 * MiB });
   await client.execute("blockdev-add", { driver: "qcow2", "node-name": "n", file: "f" });
@@ -220,7 +225,7 @@ async function chain(client: Client): Promise<void> {
   await exportNode(client, "top");
 }
 
-async function make(client: Client, options: { driver: string; [member: string]: unknown }) {
+async function make(client: Client, options: CreateOptions) {
   await client.execute("blockdev-create", { "job-id": "c", options });
   const { error } = await client.waitForJob("c", "concluded");
   expect(error).toBe(undefined);

@@ -9,7 +9,17 @@ import { looksLikeQcow2 } from "./header.ts";
 import { type OpenOptions, openImage, openOptions } from "./open.ts";
 import { stateOf } from "./state.ts";
 
-export function qcow2Driver(): BlockDriver<OpenOptions, CreateOptions> {
+/** What types are made of: see src/block/option-types.ts. */
+interface Types {
+  readonly name: "qcow2";
+  readonly kind: "format";
+  readonly roles: { readonly file: true; readonly "data-file": false; readonly backing: false };
+  readonly openOptions: typeof openOptions;
+  readonly createOptions: typeof createOptions;
+  readonly amendOptions: typeof amendOptions;
+}
+
+export function qcow2Driver(): BlockDriver<OpenOptions, CreateOptions> & Types {
   return {
     name: "qcow2",
     kind: "format",
