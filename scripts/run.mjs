@@ -38,6 +38,10 @@ const COMMANDS = {
     takes: "nothing",
   },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
+  differential: {
+    needs: [ensureDependencies, ensureWasm, ensureQemu],
+    module: "./differential.ts",
+  },
   bench: { needs: [ensureDependencies, ensureWasm, ensureChromium], module: "./bench.ts" },
   "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null, takes: "nothing" },
 };

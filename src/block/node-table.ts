@@ -11,7 +11,7 @@ export class NodeTable {
   readonly #closing = new Set<BlockNode>();
   #generated = 0;
 
-  /** Open nodes, oldest first. */
+  /** Open nodes, oldest first; the store of an image comes before it, its backing file after it. */
   get open(): readonly BlockNode[] {
     return this.all.filter((node) => this.#isThere(node));
   }
@@ -49,6 +49,12 @@ export class NodeTable {
   beginOpening(node: BlockNode): void {
     this.#nodes.set(node.name, node);
     this.#opening.add(node);
+  }
+
+  /** Stands behind all others from now on. */
+  enlist(node: BlockNode): void {
+    this.#nodes.delete(node.name);
+    this.#nodes.set(node.name, node);
   }
 
   /** It can be found from now on, if it has been opened. */

@@ -81,9 +81,16 @@ export class Opener {
     });
     table.beginOpening(node);
     try {
-      for (const [role, reference] of roles) {
-        if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);
-      }
+      const isFile = ([role]: readonly [ChildRole, unknown]) => role === "file";
+      const openAll = async (some: readonly [ChildRole, BlockdevRef | null][]) => {
+        for (const [role, reference] of some) {
+          if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);
+        }
+      };
+      // The order in which QEMU's nodes come to be is the order in which it lists them.
+      await openAll([...roles].filter(isFile));
+      table.enlist(node);
+      await openAll([...roles].filter((role) => !isFile(role)));
       const open = () =>
         driver.open({
           world,

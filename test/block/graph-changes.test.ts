@@ -82,7 +82,7 @@ describe("closing a node", () => {
     await graph.add(tiny("base"));
     await graph.add(tiny("top", { file: { driver: "stuck", size: 0 }, backing: "base" }));
     await expect(graph.remove("top")).rejects.toThrow("It cannot be closed");
-    expect(graph.nodes.map(({ name }) => name)).toEqual(["base", "#block1"]);
+    expect(graph.nodes.map(({ name }) => name)).toEqual(["#block1", "base"]);
     await graph.remove("base");
     expect(graph.nodes).toEqual([]);
   });

@@ -85,15 +85,15 @@ describe("nodes", () => {
     await qmp.execute("blockdev-add", chain("top", "mid", "base"));
     const deep = shapes(await qmp.execute("query-named-block-nodes"));
     expect(deep).toEqual([
-      "top: tiny/tiny/tiny depth 2, file=#block1 backing=mid",
-      "#block1: memory depth 0, ",
-      "mid: tiny/tiny depth 1, file=#block2 backing=base",
-      "#block2: memory depth 0, ",
       "base: tiny depth 0, file=#block3",
       "#block3: memory depth 0, ",
+      "mid: tiny/tiny depth 1, file=#block2 backing=base",
+      "#block2: memory depth 0, ",
+      "top: tiny/tiny/tiny depth 2, file=#block1 backing=mid",
+      "#block1: memory depth 0, ",
     ]);
     const flat = shapes(await qmp.execute("query-named-block-nodes", { flat: true }));
-    expect(flat[0]).toBe("top: tiny depth 0, file=#block1 backing=mid");
+    expect(flat[4]).toBe("top: tiny depth 0, file=#block1 backing=mid");
   });
 });
 

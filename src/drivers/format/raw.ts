@@ -40,6 +40,16 @@ export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> & Types {
     roles: { file: true },
     openOptions,
     createOptions,
+    reopenOptions: ["offset", "size"],
+
+    /** The whole file is the disk: its users' permissions are theirs on the file. A window is data. */
+    childPermissions(_role, above, _readOnly, options) {
+      if (!isWindow(options)) return above;
+      const { take, share } = above;
+      const writes =
+        take & (Perm.write | Perm.writeUnchanged) ? Perm.write | Perm.resize : Perm.none;
+      return { take: take | writes, share: share & ~Perm.resize };
+    },
 
     /** Any file is a raw image; whoever knows it better is surer than 1. */
     probe: () => 1,

@@ -7,13 +7,14 @@ import { blockDeviceInfo, blockInfo } from "../types.ts";
 
 export const queryNamedBlockNodes = command({
   name: "query-named-block-nodes",
-  doc: "Lists all nodes.",
+  doc: "Lists all nodes, the newest first.",
   args: {
     /** Leave out the images behind each node, which are in the list on their own anyway. */
     flat: v.optional(v.boolean()),
   },
   returns: v.array(blockDeviceInfo),
-  run: ({ graph }, { flat = false }) => graph.nodes.map((node) => nodeInfo(node, { flat })),
+  run: ({ graph }, { flat = false }) =>
+    [...graph.nodes].reverse().map((node) => nodeInfo(node, { flat })),
 });
 
 export const queryBlock = command({

@@ -1,0 +1,98 @@
+/**
+ * Two transcripts of one script: do they agree, but for what is known?
+ *
+ * Stale excuses count as disagreement: a reply that a script calls different and that is not, and a
+ * script about something newer than the daemon that this daemon does all the same. That a rule of
+ * the tables is of use is seen over all scripts: each comparison says which rules it needed.
+ */
+
+import { type Daemon, isBefore } from "./daemon.ts";
+import { unifiedDiff } from "./diff.ts";
+import { DIFFERENCES } from "./differences.ts";
+import { withTheirNames } from "./names.ts";
+import { NEWER } from "./newer.ts";
+import { applyRules, type Rule } from "./rules.ts";
+import type { ScriptOptions } from "./script.ts";
+import { type Entry, inline, show, type Transcript } from "./transcript.ts";
+
+export interface Side {
+  readonly daemon: Pick<Daemon, "title" | "version">;
+  readonly transcript: Transcript;
+}
+
+export interface Verdict {
+  /** Lines for people; empty if the two agree. */
+  readonly report: readonly string[];
+  /** Rules without which they would not have agreed. */
+  readonly needed: readonly Rule[];
+}
+
+/** All rules that hold between ours and a QEMU of this version. */
+export function rulesFor(daemon: Pick<Daemon, "title" | "version">): Rule[] {
+  return [...DIFFERENCES, ...NEWER.filter(({ since }) => isBefore(daemon as Daemon, since))];
+}
+
+export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
+  const rules = rulesFor(theirs.daemon);
+  const report = differ(theirs, ours, rules);
+  const { since } = options;
+  if (since !== undefined && isBefore(theirs.daemon as Daemon, since.version)) {
+    if (report.length > 0) return { report: [], needed: [] };
+    const stale = `${since.what} is said to be newer than ${theirs.daemon.title}, which does the same`;
+    return { report: [stale], needed: [] };
+  }
+  if (report.length > 0) return { report, needed: [] };
+  const needed = rules.filter(
+    (rule) =>
+      differ(
+        theirs,
+        ours,
+        rules.filter((other) => other !== rule),
+      ).length > 0,
+  );
+  return { report: staleExcuses(theirs.transcript, ours.transcript), needed };
+}
+
+function differ(theirs: Side, ours: Side, rules: readonly Rule[]): string[] {
+  const a = applyRules(theirs.transcript, rules);
+  const b = alike(applyRules(ours.transcript, rules), a);
+  return unifiedDiff(
+    { title: theirs.daemon.title, lines: show(a.map(excused)) },
+    { title: ours.daemon.title, lines: show(b.map(excused)) },
+  );
+}
+
+/** Ours, with the names in errors that theirs has, where ours has these and others. */
+function alike(ours: Transcript, theirs: Transcript): Transcript {
+  const pairs = new Map(numbered(theirs).map(([key, entry]) => [key, entry]));
+  return numbered(ours).map(([key, entry]) => {
+    const other = pairs.get(key);
+    return other ? { ...entry, body: withTheirNames(entry.body, other.body) } : entry;
+  });
+}
+
+/** Each entry with a key: the how manieth of its sort under the how manieth request it is. */
+function numbered(entries: Transcript): [string, Entry][] {
+  let request = 0;
+  const counts = new Map<string, number>();
+  return entries.map((entry) => {
+    if (entry.kind === "request") request++;
+    const sort = `${request} ${entry.kind} ${entry.about}`;
+    const count = (counts.get(sort) ?? 0) + 1;
+    counts.set(sort, count);
+    return [`${sort} ${count}`, entry];
+  });
+}
+
+function excused(entry: Entry): Entry {
+  return entry.differs === undefined ? entry : { ...entry, body: `differs: ${entry.differs}` };
+}
+
+function staleExcuses(theirs: Transcript, ours: Transcript): string[] {
+  const fitting = alike(ours, theirs);
+  return theirs.flatMap(({ differs, body, about }, i) =>
+    differs !== undefined && inline(body) === inline(fitting[i]?.body ?? null)
+      ? [`The reply to ${about} is said to differ (${differs}), and is the same: ${inline(body)}`]
+      : [],
+  );
+}

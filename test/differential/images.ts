@@ -1,0 +1,174 @@
+/**
+ * Images before and after a run, both by the real qemu-img and qemu-io.
+ *
+ * A script's images are made once, and copied for each daemon, so that all start from the same bytes.
+ * Afterwards an image is told by what a user can see of it: header, map, check, and the SHA-256 of
+ * the disk. Where in the file a cluster lies is not compared: requests that are under way together
+ * may be served in any order.
+ */
+
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFile, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import type { Entry, Json } from "./transcript.ts";
+
+export interface ImageSpec {
+  readonly format?: "qcow2" | "raw";
+  /** "4M" unless said. */
+  readonly size?: string;
+  /** Name of another image of the script, which is a qcow2 unless `backingFormat` says so. */
+  readonly backing?: string;
+  readonly backingFormat?: "qcow2" | "raw";
+  /** `qemu-img create -o`. */
+  readonly options?: string;
+  /** qemu-io commands, without the "write": "-P 1 0 64k", "-z 1M 64k". */
+  readonly writes?: readonly string[];
+  /** `qemu-img bitmap --add` for each, with its options: "b0", "-g 32k b0". */
+  readonly bitmaps?: readonly string[];
+  /** `qemu-img snapshot -c` for each, after the writes. */
+  readonly snapshots?: readonly string[];
+}
+
+const run = promisify(execFile);
+
+/** Makes a script's images as they are asked for, and copies of them. */
+export class ImageMaker {
+  readonly #folder: Promise<string>;
+  readonly #made = new Map<string, Promise<void>>();
+
+  constructor() {
+    this.#folder = mkdtemp(join(tmpdir(), "blocktab-images-"));
+  }
+
+  /** Puts image `name` into `folder`. Within one script a name must stand for one image. */
+  async copy(name: string, spec: ImageSpec, folder: string): Promise<void> {
+    const made = this.#made.get(name) ?? this.#make(name, spec);
+    this.#made.set(name, made);
+    await made;
+    await copyFile(join(await this.#folder, name), join(folder, name));
+  }
+
+  async end(): Promise<void> {
+    await rm(await this.#folder, { recursive: true });
+  }
+
+  async #make(name: string, spec: ImageSpec): Promise<void> {
+    const { format = "qcow2", size = "4M", backing, backingFormat = "qcow2" } = spec;
+    const cwd = await this.#folder;
+    const base = backing === undefined ? [] : ["-b", backing, "-F", backingFormat];
+    const options = spec.options === undefined ? [] : ["-o", spec.options];
+    await run("qemu-img", ["create", "-q", "-f", format, ...base, ...options, name, size], { cwd });
+    const writes = (spec.writes ?? []).flatMap((write) => ["-c", `write -q ${write}`]);
+    if (writes.length > 0) await run("qemu-io", ["-f", format, ...writes, name], { cwd });
+    for (const bitmap of spec.bitmaps ?? []) {
+      const words = bitmap.split(" ");
+      const own = words.pop()!;
+      await run("qemu-img", ["bitmap", "--add", ...words, name, own], { cwd });
+    }
+    for (const snapshot of spec.snapshots ?? []) {
+      await run("qemu-img", ["snapshot", "-c", snapshot, name], { cwd });
+    }
+  }
+}
+
+/** All that lies in the folder of a run, by name. */
+export async function describeImages(folder: string): Promise<Entry[]> {
+  const entries: Entry[] = [];
+  for (const name of (await readdir(folder)).sort()) {
+    if (!(await stat(join(folder, name))).isFile()) continue;
+    const known = described.get(await digest(join(folder, name)));
+    const body = known ?? (await describe(folder, name));
+    entries.push({ kind: "image", about: name, body });
+  }
+  return entries;
+}
+
+/** Whoever has the same bytes is the same image, unless it has a backing file. */
+const described = new Map<string, Json>();
+
+async function digest(path: string): Promise<string> {
+  return createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
+}
+
+async function describe(folder: string, name: string): Promise<Json> {
+  const ask = async (...args: string[]): Promise<unknown> => {
+    const { stdout } = await run("qemu-img", [...args, "--output=json", name], {
+      cwd: folder,
+    }).catch((error) => ({ stdout: error.stdout || "null" }));
+    return JSON.parse(stdout);
+  };
+  const info = (await ask("info")) as Info | null;
+  if (info === null) return "not an image that qemu-img can open";
+  const check = info.format === "raw" ? {} : ((await ask("check")) as Record<string, Json>);
+  const { format, "virtual-size": size, "backing-filename": backing } = info;
+  const body: Json = {
+    format,
+    size,
+    ...(info["cluster-size"] && { "cluster-size": info["cluster-size"] }),
+    ...(backing !== undefined && {
+      backing,
+      "backing-format": info["backing-filename-format"] ?? null,
+    }),
+    ...(info.snapshots && {
+      snapshots: info.snapshots.map(({ id, name: tag }) => `${id} ${tag}`),
+    }),
+    ...(info["format-specific"] && { specific: info["format-specific"].data }),
+    check: Object.fromEntries(
+      Object.entries(check ?? {}).filter(([member]) => FINDINGS.includes(member)),
+    ),
+    map: compact((await ask("map")) as Run[] | null),
+    sha256: await contentDigest(folder, name, format),
+  };
+  if (backing === undefined) described.set(await digest(join(folder, name)), body);
+  return body;
+}
+
+const FINDINGS = ["corruptions", "leaks", "check-errors"];
+
+interface Info {
+  readonly format: string;
+  readonly "virtual-size": number;
+  readonly "cluster-size"?: number;
+  readonly "backing-filename"?: string;
+  readonly "backing-filename-format"?: string;
+  readonly snapshots?: readonly { readonly id: string; readonly name: string }[];
+  readonly "format-specific"?: { readonly data: Json };
+}
+
+interface Run {
+  readonly start: number;
+  readonly length: number;
+  readonly depth: number;
+  readonly zero: boolean;
+  readonly data: boolean;
+}
+
+/** "0+65536 data 0": start, length, what, and how many images down; the places in the file go. */
+function compact(runs: readonly Run[] | null): Json {
+  const lines: { start: number; length: number; what: string }[] = [];
+  for (const { start, length, depth, zero, data } of runs ?? []) {
+    const what = `${data ? "data" : "no data"}${zero ? " zero" : ""} ${depth}`;
+    const last = lines.at(-1);
+    if (last?.what === what) last.length += length;
+    else lines.push({ start, length, what });
+  }
+  return lines.map(({ start, length, what }) => `${start}+${length} ${what}`);
+}
+
+async function contentDigest(folder: string, name: string, format: string): Promise<string> {
+  if (format === "raw") return digest(join(folder, name));
+  const copy = join(folder, `${name}.content`);
+  try {
+    await run("qemu-img", ["convert", "-f", format, "-O", "raw", name, copy], { cwd: folder });
+    return await digest(copy);
+  } catch {
+    return "unreadable";
+  } finally {
+    await rm(copy, { force: true });
+  }
+}

@@ -1,0 +1,33 @@
+/** What QEMU came to do between 7.2 and 10: ours follows the newest. */
+
+import type { Rule } from "./rules.ts";
+
+export interface NewerRule extends Rule {
+  /** The first version that does it; the rule is for those before it. */
+  readonly since: string;
+}
+
+export const NEWER: readonly NewerRule[] = [
+  {
+    since: "10.0.0",
+    why: "nodes tell whether they are active",
+    kind: "reply",
+    about: "query-named-block-nodes",
+    members: ["active"],
+  },
+  {
+    since: "10.1.0",
+    why: "nodes tell their children",
+    kind: "reply",
+    about: "query-named-block-nodes",
+    members: ["children"],
+  },
+  {
+    since: "10.0.0",
+    why: "files tell that there is nothing special about them",
+    kind: "reply",
+    about: "query-named-block-nodes",
+    within: { format: "file" },
+    members: ["format-specific"],
+  },
+];

@@ -1,0 +1,71 @@
+/**
+ * What is made equal before transcripts are compared: this table, and nothing else.
+ *
+ * Members of objects are put in order, since JSON has none. Sentences of errors become the names
+ * that they mention (names.ts).
+ */
+
+import { mentioned } from "./names.ts";
+import type { Json } from "./transcript.ts";
+
+/** Members that are left out wherever they stand. */
+const LEFT_OUT: Readonly<Record<string, string>> = {
+  timestamp: "when it was",
+  "actual-size": "depends on the file system, and on what it has got round to",
+  "date-sec": "when it was",
+  "date-nsec": "when it was",
+};
+
+/** Members of which only counts that there is a number. */
+const NUMBERS: Readonly<Record<string, string>> = {
+  rd_total_time_ns: "how long it took",
+  wr_total_time_ns: "how long it took",
+  flush_total_time_ns: "how long it took",
+  unmap_total_time_ns: "how long it took",
+  zone_append_total_time_ns: "how long it took",
+  idle_time_ns: "how long it took",
+};
+
+/** Names that a daemon made up; each becomes `#block` and its place in the row of such names. */
+const GENERATED = /#block\d+/g;
+
+export class Normaliser {
+  readonly #folder: string;
+  readonly #isTheirs: boolean;
+  readonly #generated = new Map<string, string>();
+
+  /**
+   * @param folder of the run: it differs, and is cut off
+   * @param isTheirs of error sentences QEMU's tell what must be named, ours all that is
+   */
+  constructor(folder: string, isTheirs: boolean) {
+    this.#folder = folder;
+    this.#isTheirs = isTheirs;
+  }
+
+  /** @param said all names and words that the script has sent so far: see names.ts */
+  normalise(value: unknown, said: ReadonlySet<string>): Json {
+    if (typeof value === "string") return this.#text(value);
+    if (Array.isArray(value)) return value.map((item) => this.normalise(item, said));
+    if (typeof value !== "object" || value === null) return value as Json;
+    const members = Object.entries(value)
+      .filter(([name]) => !(name in LEFT_OUT))
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, inner]): [string, Json] => {
+        if (name in NUMBERS && typeof inner === "number") return [name, "a number"];
+        // The sentence of a reply, of an event, and of a job in a list.
+        const isSentence = (name === "desc" || name === "error") && typeof inner === "string";
+        if (!isSentence) return [name, this.normalise(inner, said)];
+        return [name, { naming: mentioned(inner, said, this.#isTheirs) }];
+      });
+    return Object.fromEntries(members);
+  }
+
+  #text(text: string): string {
+    return text.replaceAll(`${this.#folder}/`, "").replace(GENERATED, (name) => {
+      const known = this.#generated.get(name) ?? `#block<${this.#generated.size + 1}>`;
+      this.#generated.set(name, known);
+      return known;
+    });
+  }
+}

@@ -1,0 +1,300 @@
+/**
+ * What a script has in its hand: images, commands, waits. All that is said and heard goes into the
+ * transcript. Every wait has a limit; a script that waits in vain ends there, and its transcript
+ * says so.
+ */
+
+import { execFile } from "node:child_process";
+import type { DaemonProcess, Message } from "./daemon.ts";
+import type { ImageMaker, ImageSpec } from "./images.ts";
+import { collectNames } from "./names.ts";
+import type { Normaliser } from "./normal.ts";
+import type { Entry, Json } from "./transcript.ts";
+
+/** Seconds for whatever is waited for. Nothing here takes one, but machines may be busy. */
+const PATIENCE = 30;
+
+const NODE_MEMBERS = ["node-name", "drv", "ro", "file", "backing_file", "dirty-bitmaps"];
+
+export type Args = Readonly<Record<string, unknown>>;
+
+/** Ends a script; the transcript has the reason. */
+export class ScriptEnded extends Error {
+  override readonly name = "ScriptEnded";
+}
+
+/** About one command only. */
+interface Asking {
+  /** QEMU's reply differs on purpose: why. If it does not, the comparison fails. */
+  readonly differs?: string;
+}
+
+export class Talk {
+  readonly entries: Entry[] = [];
+  readonly #folder: string;
+  readonly #images: ImageMaker;
+  readonly #normaliser: Normaliser;
+  readonly #start: (hear: (message: Message | null) => void) => DaemonProcess;
+  #daemon: DaemonProcess | null = null;
+  /** Events since the last request for which nobody has waited yet; some come before its reply. */
+  #fresh: Message[] = [];
+  /** Heard, and not yet in the transcript. */
+  readonly #inbox: (Message | null)[] = [];
+  #wake = () => {};
+  readonly #said = new Set<string>();
+
+  constructor(init: {
+    readonly folder: string;
+    readonly images: ImageMaker;
+    readonly normaliser: Normaliser;
+    readonly start: (hear: (message: Message | null) => void) => DaemonProcess;
+  }) {
+    this.#folder = init.folder;
+    this.#images = init.images;
+    this.#normaliser = init.normaliser;
+    this.#start = init.start;
+  }
+
+  /** Where the images are; the daemon works in it, so that their names alone will do. */
+  get folder(): string {
+    return this.#folder;
+  }
+
+  /** Makes an image with the real qemu-img, 4 MiB of qcow2 unless said. */
+  async image(name: string, spec: ImageSpec = {}): Promise<void> {
+    await this.#images.copy(name, spec, this.#folder);
+  }
+
+  /** Starts the daemon, which the first command does too, and puts its greeting into the inbox. */
+  async daemon(): Promise<DaemonProcess> {
+    this.#daemon ??= this.#start((message) => {
+      this.#inbox.push(message);
+      this.#wake();
+    });
+    return this.#daemon;
+  }
+
+  /** Negotiates, without a word in the transcript. */
+  async negotiate(): Promise<void> {
+    const daemon = await this.daemon();
+    await this.#next("greeting");
+    daemon.send('{"execute": "qmp_capabilities"}');
+    await this.#next("reply to qmp_capabilities");
+  }
+
+  /** The greeting, for scripts that negotiate on their own. */
+  async greeting(): Promise<void> {
+    await this.daemon();
+    this.#add("event", "greeting", await this.#next("greeting"));
+  }
+
+  /** A command and its reply. @returns the `return` of the reply, or undefined if it is an error */
+  async qmp(command: string, args?: Args, asking: Asking = {}): Promise<unknown> {
+    const request = { execute: command, ...(args && { arguments: args }) };
+    const reply = await this.#ask(JSON.stringify(request), request, command, asking);
+    return reply["return"];
+  }
+
+  /** Text as it is, which has to have one reply. */
+  async raw(text: string, asking: Asking = {}): Promise<void> {
+    await this.#ask(text, text, "text", asking);
+  }
+
+  /** Waits for an event with these members in its data; what comes before it is kept, too. */
+  async event(name: string, match: Args = {}): Promise<void> {
+    const wanted = `event ${name} ${JSON.stringify(match)}`;
+    for (;;) {
+      if (this.#fresh.length === 0) this.#addEvent(await this.#next(wanted));
+      const message = this.#fresh.shift()!;
+      const data = (message["data"] ?? {}) as Args;
+      const fits = Object.entries(match).every(([member, value]) => data[member] === value);
+      if (message["event"] === name && fits) return;
+    }
+  }
+
+  /** Waits until a job has come to a status. */
+  async job(id: string, status: string): Promise<void> {
+    await this.event("JOB_STATUS_CHANGE", { id, status });
+  }
+
+  /**
+   * Waits until a job has got so far. How often that has to be asked is left out of the transcript.
+   */
+  async progress(id: string, atLeast: number): Promise<void> {
+    await this.#poll("query-jobs", `progress ${atLeast} of job ${id}`, (jobs) =>
+      (jobs as Args[]).some(
+        (job) => job["id"] === id && Number(job["current-progress"]) >= atLeast,
+      ),
+    );
+  }
+
+  /** All nodes, with what is worth a look in every script; the rest is for scripts on queries. */
+  async nodes(): Promise<void> {
+    await this.qmp("query-named-block-nodes", { flat: true });
+    const index = this.entries.findLastIndex(({ kind }) => kind === "reply");
+    const reply = this.entries[index]!;
+    const { return: nodes } = reply.body as { return?: Record<string, Json>[] };
+    if (nodes === undefined) return;
+    const short = nodes.map(({ image, ...node }) => {
+      const shown = NODE_MEMBERS.filter((member) => node[member] !== undefined);
+      const members = shown.map((member): [string, Json] => [member, node[member]!]);
+      const size = (image as Record<string, Json>)["virtual-size"]!;
+      return Object.fromEntries([...members, ["virtual-size", size]]) as Json;
+    });
+    this.entries[index] = { ...reply, about: "nodes", body: { return: short } };
+  }
+
+  /** What comes in here may come in any order in QEMU. */
+  async anyOrder(waits: () => Promise<void>): Promise<void> {
+    const start = this.entries.length;
+    await waits();
+    const group = this.entries.splice(start);
+    const text = (entry: Entry) => `${entry.about} ${JSON.stringify(entry.body)}`;
+    this.entries.push(...group.sort((a, b) => (text(a) < text(b) ? -1 : 1)));
+  }
+
+  /** A qcow2 as a node; its file has no name of its own unless `more.file` says so. */
+  async open(node: string, filename: string, more: Args = {}): Promise<void> {
+    const file = { driver: "file", filename };
+    await this.qmp("blockdev-add", { driver: "qcow2", "node-name": node, file, ...more });
+  }
+
+  /** A raw image as a node. */
+  async openRaw(node: string, filename: string, more: Args = {}): Promise<void> {
+    const file = { driver: "file", filename };
+    await this.qmp("blockdev-add", { driver: "raw", "node-name": node, file, ...more });
+  }
+
+  /**
+   * Makes a node a disk that guests reach by NBD under its name. Needs a server: see `serve`.
+   */
+  async exportNbd(node: string, more: Args = {}): Promise<void> {
+    const own = { type: "nbd", id: `x-${node}`, "node-name": node, name: node, writable: true };
+    await this.qmp("block-export-add", { ...own, ...more });
+  }
+
+  /** Starts the NBD server on a socket in the folder. */
+  async serve(): Promise<void> {
+    const addr = { type: "unix", data: { path: "nbd.sock" } };
+    await this.qmp("nbd-server-start", { addr });
+  }
+
+  /** The real qemu-io as a guest of an export; each command is one of its own: "read -P 1 0 64k". */
+  async io(exportName: string, ...commands: string[]): Promise<void> {
+    const url = `nbd+unix:///${exportName}?socket=nbd.sock`;
+    const args = ["-f", "raw", ...commands.flatMap((command) => ["-c", command]), url];
+    const output = await this.#tool("qemu-io", args);
+    // "64 KiB, 1 ops; 00.00 sec (1 GiB/sec …": how long it took
+    const lines = output.split("\n").filter((line) => line !== "" && !/ ops; /.test(line));
+    this.#add("tool", `qemu-io ${exportName} ${JSON.stringify(commands)}`, lines);
+  }
+
+  /** Ends the run from the harness's side: what is left, the end, the exit status. */
+  async finish(): Promise<void> {
+    if (this.#daemon === null) return;
+    for (const query of ["query-jobs", "query-block-exports"]) await this.qmp(query);
+    await this.nodes();
+    await this.#quit();
+  }
+
+  /** Says quit and waits for the end of the daemon. */
+  async #quit(): Promise<void> {
+    await this.qmp("quit");
+    for (;;) {
+      const message = await this.#nextOrNull("end of the daemon");
+      if (message === null) break;
+      this.#addEvent(message);
+    }
+    this.#add("tool", "end of the daemon", await this.#daemon!.end(PATIENCE));
+  }
+
+  async #ask(text: string, shown: Json | object, about: string, asking: Asking): Promise<Message> {
+    const daemon = await this.daemon();
+    this.#takeEarlier();
+    this.#fresh = [];
+    collectNames(shown, this.#said);
+    this.entries.push({ kind: "request", about, body: shown as Json });
+    daemon.send(text);
+    const early: Message[] = [];
+    for (;;) {
+      const message = await this.#next(`reply to ${about}`);
+      if ("event" in message) {
+        early.push(message);
+        continue;
+      }
+      for (const event of early.filter(isCreated)) this.#addEvent(event);
+      this.#add("reply", about, message, asking.differs);
+      for (const event of early.filter((event) => !isCreated(event))) this.#addEvent(event);
+      return message;
+    }
+  }
+
+  /** Asks without a word in the transcript until the answer is good; events on the way are kept. */
+  async #poll(command: string, wanted: string, isGood: (answer: unknown) => boolean) {
+    const end = performance.now() + PATIENCE * 1000;
+    while (performance.now() < end) {
+      this.#daemon!.send(JSON.stringify({ execute: command }));
+      let message = await this.#next(wanted);
+      for (; "event" in message; message = await this.#next(wanted)) this.#addEvent(message);
+      if (isGood(message["return"])) return;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    throw this.#trouble(`no ${wanted} within ${PATIENCE} seconds`);
+  }
+
+  /** What has come in since the last wait belongs to the request before. */
+  #takeEarlier(): void {
+    while (this.#inbox[0] && "event" in this.#inbox[0]) this.#addEvent(this.#inbox.shift()!);
+  }
+
+  #addEvent(message: Message): void {
+    this.#fresh.push(message);
+    this.#add("event", String(message["event"]), message["data"] ?? null);
+  }
+
+  #add(kind: Entry["kind"], about: string, body: unknown, differs?: string): void {
+    const normal = this.#normaliser.normalise(body, this.#said);
+    this.entries.push({ kind, about, body: normal, ...(differs !== undefined && { differs }) });
+  }
+
+  async #next(wanted: string): Promise<Message> {
+    const message = await this.#nextOrNull(wanted);
+    if (message === null) {
+      const how = await this.#daemon!.end(PATIENCE);
+      throw this.#trouble(`the daemon has ended (${how}) instead of: ${wanted}`);
+    }
+    return message;
+  }
+
+  /** Null once the daemon is gone. */
+  async #nextOrNull(wanted: string): Promise<Message | null> {
+    if (this.#inbox.length === 0) {
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        timer = setTimeout(resolve, PATIENCE * 1000);
+      });
+      clearTimeout(timer);
+    }
+    const message = this.#inbox.shift();
+    if (message === undefined) throw this.#trouble(`no ${wanted} within ${PATIENCE} seconds`);
+    return message;
+  }
+
+  #trouble(what: string): ScriptEnded {
+    this.entries.push({ kind: "trouble", about: what, body: null });
+    return new ScriptEnded(what);
+  }
+
+  /** Both outputs of a tool, whatever its exit status. */
+  #tool(program: string, args: readonly string[]): Promise<string> {
+    const options = { cwd: this.#folder, timeout: PATIENCE * 1000 };
+    return new Promise((resolve) => {
+      execFile(program, args, options, (_error, stdout, stderr) => resolve(stdout + stderr));
+    });
+  }
+}
+
+function isCreated({ event, data }: Message): boolean {
+  return event === "JOB_STATUS_CHANGE" && (data as Args)["status"] === "created";
+}
