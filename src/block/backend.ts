@@ -12,6 +12,7 @@ import type { RequestOptions } from "./driver.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
 import { type ChildPermissions, Perm } from "./permissions.ts";
+import { type ChainStatus, chainStatus, type DepthStatus, depthStatus } from "./status.ts";
 
 export interface BackendInit {
   /** What QMP calls it: a device's name; "" for a job's. */
@@ -101,8 +102,18 @@ export class BlockBackend implements RootParent {
     );
   }
 
-  flush(): Promise<void> {
-    return this.#request(0, 0, {}, () => io.flush(this.node));
+  flush(options: RequestOptions = {}): Promise<void> {
+    return this.#request(0, 0, options, () => io.flush(this.node));
+  }
+
+  /** Which layer decides the run at `offset`, and whether it is known to be zero. */
+  status(offset: number, bytes: number, options: RequestOptions = {}): Promise<ChainStatus> {
+    return this.#request(offset, bytes, options, () => chainStatus(this.node, null, offset, bytes));
+  }
+
+  /** How many nodes down, from 1 on, the run at `offset` is allocated; 0 if nowhere. */
+  depth(offset: number, bytes: number, options: RequestOptions = {}): Promise<DepthStatus> {
+    return this.#request(offset, bytes, options, () => depthStatus(this.node, offset, bytes));
   }
 
   truncate(length: number): Promise<void> {
@@ -142,12 +153,12 @@ export class BlockBackend implements RootParent {
     if (this.#drained === 0) this.#undrained.ring();
   }
 
-  async #request(
+  async #request<T>(
     offset: number,
     bytes: number,
     options: RequestOptions,
-    work: () => Promise<void>,
-  ): Promise<void> {
+    work: () => Promise<T>,
+  ): Promise<T> {
     if (!this.#onDrain) {
       while (this.#drained > 0 && !this.#closed) await this.#undrained.rung(options.signal);
     }
@@ -156,7 +167,7 @@ export class BlockBackend implements RootParent {
     this.#checkRange(offset, bytes);
     this.#inFlight++;
     try {
-      await work();
+      return await work();
     } finally {
       this.#inFlight--;
       if (this.#inFlight === 0) this.#quietBell.ring();

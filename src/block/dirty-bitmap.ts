@@ -24,7 +24,8 @@ export type BitmapUse =
   | "merge-target"
   | "merge-source"
   | "backup"
-  | "backup-never";
+  | "backup-never"
+  | "export";
 
 type Obstacle = "busy" | "readOnly" | "inconsistent";
 
@@ -38,6 +39,7 @@ const OBSTACLES: Readonly<Record<BitmapUse, readonly Obstacle[]>> = {
   "merge-source": ["busy", "inconsistent"],
   backup: ["busy", "readOnly", "inconsistent"],
   "backup-never": ["busy", "inconsistent"],
+  export: ["busy", "inconsistent"],
 };
 
 const OBSTACLE_ERRORS = {

@@ -63,6 +63,8 @@ export interface RequestOptions {
   readonly unchanged?: boolean;
   /** A zero write that may free the clusters it covers. */
   readonly mayUnmap?: boolean;
+  /** A zero write that fails with ENOTSUP where it would have to write zeroes out. */
+  readonly noFallback?: boolean;
   /** A read that also copies what it finds below this node into this node. */
   readonly copyOnRead?: boolean;
   /** A write that this bitmap does not record, because the bitmap's owner sees to it by itself. */

@@ -247,6 +247,10 @@ export async function writeZeroesLocked(
   options: RequestOptions,
 ): Promise<void> {
   const { body, bodyBytes } = wholeClusters(node, offset, bytes);
+  if (options.noFallback) {
+    if (bodyBytes === bytes && (await cheapZeroes(node, offset, bytes, options))) return;
+    throw new BlockError("ENOTSUP", `Node '${node.name}' has no quick way to write these zeroes`);
+  }
   if (bodyBytes === 0 || !node.state.pwriteZeroes) {
     return writeZeroBuffers(node, offset, bytes, options);
   }

@@ -27,6 +27,12 @@ export interface ChainStatus {
   readonly zero: boolean;
 }
 
+/** One run, allocated in one place of a chain. */
+export interface DepthStatus {
+  readonly bytes: number;
+  readonly depth: number;
+}
+
 /** Below filters: the first node that holds data of its own. */
 export function skipFilters(node: BlockNode): BlockNode {
   let below = node;
@@ -82,4 +88,26 @@ export async function chainStatus(
     node = node.children.get("backing")?.node ?? null;
   }
   return { bytes: run, node: null, zero: base === null };
+}
+
+/**
+ * How many nodes down from `top`, which is 1, the run at `offset` is allocated; 0 if it is nowhere.
+ * A filter counts as a node with what it stands before, as it does for QEMU.
+ */
+export async function depthStatus(
+  top: BlockNode,
+  offset: number,
+  bytes: number,
+): Promise<DepthStatus> {
+  let run = bytes;
+  let depth = 0;
+  for (let node: BlockNode | undefined = top; node; node = linkDown(node)?.node) {
+    depth++;
+    const length = io.getLength(node);
+    if (offset >= length) return { bytes: run, depth };
+    const status = await io.blockStatus(node, offset, Math.min(run, length - offset));
+    run = Math.min(run, status.bytes);
+    if (status.allocated) return { bytes: run, depth };
+  }
+  return { bytes: run, depth: 0 };
 }

@@ -6,9 +6,13 @@ import { type Random, systemRandom } from "../base/random.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { browserDrivers } from "../drivers/index.ts";
 import { fileDriver } from "../drivers/protocol/file.ts";
+import { NbdServer } from "../export/nbd/server.ts";
+import { nbdCommands } from "../qmp/commands/nbd.ts";
+import type { Command } from "../qmp/schema.ts";
 import { Client } from "./client.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { localPorts } from "./local-port.ts";
+import { listen } from "./node-listen.ts";
 
 /** Built by `npm run build:wasm`. */
 const KERNEL = new URL("../../build/kernel.wasm", import.meta.url);
@@ -19,17 +23,24 @@ export interface NodeEngineOptions {
   readonly kernelBytes?: BufferSource | WebAssembly.Module;
   /** Instead of all that work on Node. */
   readonly drivers?: Iterable<BlockDriver>;
+  /** Besides those that every engine on Node has. */
+  readonly commands?: Iterable<Command>;
 }
 
 export async function createNodeEngine(options: NodeEngineOptions = {}): Promise<Engine> {
   const blobs = new Map<string, Blob>();
-  return createEngine({
-    clock: options.clock ?? new SystemClock(),
+  const clock = options.clock ?? new SystemClock();
+  const nbd = new NbdServer({ clock, onBug: (bug) => engine.stop(bug) });
+  const engine = await createEngine({
+    clock,
     random: options.random ?? systemRandom(),
     kernelBytes: options.kernelBytes ?? (await readFile(KERNEL)),
     drivers: options.drivers ?? [...browserDrivers(blobs), fileDriver()],
     blobs,
+    exportDrivers: [nbd],
+    commands: [...nbdCommands(nbd, listen), ...(options.commands ?? [])],
   });
+  return engine;
 }
 
 /** A client in the same thread. Its close() leaves the engine running: call engine.close(). */

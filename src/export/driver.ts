@@ -8,6 +8,7 @@
 
 import type { BlockBackend } from "../block/backend.ts";
 import type { OptionEntries } from "../block/driver.ts";
+import type { Graph } from "../block/graph.ts";
 
 /** What block-export-add takes whatever the type. */
 export interface ExportOptions {
@@ -59,9 +60,10 @@ export interface BlockExportDriver<Options = never> {
   readonly share?: number;
   /**
    * @param options the type's own, checked
+   * @param graph where other things are that the options name
    * @throws BlockError; nothing is kept then
    */
-  open(exported: BlockExport, options: Options): OpenedExport;
+  open(exported: BlockExport, options: Options, graph: Graph): OpenedExport;
   /** The engine closes down, and no export of this type is left. */
   close?(): Promise<void>;
 }

@@ -136,7 +136,7 @@ export class ExportList {
     });
     const added = new Export(id, driver, writable, backend);
     try {
-      added.opened = driver.open(added, checked as never);
+      added.opened = driver.open(added, checked as never, this.#graph);
     } catch (error) {
       await this.#graph.closeBackend(backend);
       throw error;

@@ -162,6 +162,7 @@ describe("what may be done to a bitmap", () => {
     "merge-source",
     "backup",
     "backup-never",
+    "export",
   ];
   // From left to right: usable, busy, read-only, inconsistent. "x" is refused.
   const TABLE: Record<BitmapUse, string> = {
@@ -172,6 +173,7 @@ describe("what may be done to a bitmap", () => {
     "merge-source": ". x . x",
     backup: ". x x x",
     "backup-never": ". x . x",
+    export: ". x . x",
   };
   const states = () => {
     const busy = bitmap();

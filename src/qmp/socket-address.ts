@@ -1,0 +1,63 @@
+/** Addresses of sockets, as clients write them (QEMU: qapi/sockets.json). */
+
+import * as v from "valibot";
+import { size } from "../base/check.ts";
+import { BlockError } from "../base/errors.ts";
+
+const PORT_MAX = 65535;
+
+export const inetSocketAddress = v.strictObject({
+  host: v.string(),
+  /** A number, as text. */
+  port: v.string(),
+  /** `host` is no name to be looked up. */
+  numeric: v.optional(v.boolean()),
+  /** The last port that may be tried. */
+  to: v.optional(size),
+  ipv4: v.optional(v.boolean()),
+  ipv6: v.optional(v.boolean()),
+  /** For clients; a server's sockets have it off. */
+  "keep-alive": v.optional(v.boolean()),
+});
+
+export const unixSocketAddress = v.strictObject({ path: v.string() });
+
+/** QEMU's SocketAddressLegacy, of the types that Node has. */
+export const socketAddressLegacy = v.variant("type", [
+  v.strictObject({ type: v.literal("inet"), data: inetSocketAddress }),
+  v.strictObject({ type: v.literal("unix"), data: unixSocketAddress }),
+]);
+
+/** An address as hosts take it. */
+export type Address =
+  | { readonly type: "unix"; readonly path: string }
+  | {
+      readonly type: "inet";
+      /** "": all of this machine's. */
+      readonly host: string;
+      readonly port: number;
+      /** The last port to be tried, if those before are taken. */
+      readonly to?: number | undefined;
+      /** Only this one of the two families. */
+      readonly family?: 4 | 6 | undefined;
+    };
+
+/** @throws BlockError EINVAL */
+export function toAddress(address: v.InferOutput<typeof socketAddressLegacy>): Address {
+  if (address.type === "unix") return { type: "unix", path: address.data.path };
+  const { host, port, to, ipv4, ipv6 } = address.data;
+  if (!/^\d+$/.test(port) || Number(port) > PORT_MAX || (to ?? 0) > PORT_MAX) {
+    throw new BlockError("EINVAL", `'${port}' is no port: it takes a number up to ${PORT_MAX}`);
+  }
+  if (ipv4 === false && ipv6 === false) {
+    throw new BlockError("EINVAL", "One of 'ipv4' and 'ipv6' has to be allowed");
+  }
+  const family = familyOf(ipv4, ipv6);
+  return { type: "inet", host, port: Number(port), to, family };
+}
+
+/** One that is asked for excludes the other, unless that is asked for as well. */
+function familyOf(ipv4: boolean | undefined, ipv6: boolean | undefined): 4 | 6 | undefined {
+  if (ipv4 === ipv6) return undefined;
+  return ipv4 === false || (ipv6 && !ipv4) ? 6 : 4;
+}
