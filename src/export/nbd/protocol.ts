@@ -60,7 +60,7 @@ export const OptionReply = {
   errInvalid: ERROR + 3,
   errUnknown: ERROR + 6,
   errBlockSizeRequired: ERROR + 8,
-  errExtendedHeadersRequired: ERROR + 9,
+  errExtendedHeadersRequired: ERROR + 10,
 } as const;
 
 export const Info = { export: 0, name: 1, description: 2, blockSize: 3 } as const;
