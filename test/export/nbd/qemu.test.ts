@@ -219,7 +219,8 @@ describe.skipIf(daemons.length === 0)("against the real qemu-storage-daemon", ()
       await c.request({ type: flush, flags: fua });
       await c.request({ type: writeZeroes, offset: 1 << 20, bytes: 65536 });
       await c.request({ type: writeZeroes, offset: 64 << 10, bytes: 1000, flags: noHole | fua });
-      await c.request({ type: writeZeroes, offset: 2 << 20, bytes: 65536, flags: fastZero });
+      // Where there is data: QEMU makes zero clusters of what is not allocated, too.
+      await c.request({ type: writeZeroes, offset: 131072, bytes: 65536, flags: fastZero });
       // QEMU makes zero clusters where there is nothing to bring near; ours leaves them alone.
       await c.request({ type: cache, offset: 65536, bytes: 131072 });
       await c.request({ type: trim, offset: 1 << 20, bytes: 131072 });
