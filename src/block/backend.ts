@@ -10,6 +10,7 @@ import { assert, BlockError } from "../base/errors.ts";
 import { BlockChild, type RootParent } from "./child.ts";
 import type { RequestOptions } from "./driver.ts";
 import * as io from "./io.ts";
+import { type IoKind, IoStats } from "./io-stats.ts";
 import type { BlockNode } from "./node.ts";
 import { type ChildPermissions, Perm } from "./permissions.ts";
 import { type ChainStatus, chainStatus, type DepthStatus, depthStatus } from "./status.ts";
@@ -39,6 +40,7 @@ export class BlockBackend implements RootParent {
   readonly #onDrain: BackendInit["onDrain"];
   readonly #quietBell: Bell;
   readonly #undrained = new Bell();
+  readonly stats: IoStats;
   #drained = 0;
   #inFlight = 0;
   #closed = false;
@@ -50,6 +52,7 @@ export class BlockBackend implements RootParent {
     this.#writethrough = init.writethrough ?? false;
     this.#onDrain = init.onDrain;
     this.#quietBell = quietBell;
+    this.stats = new IoStats(node.world.clock);
     this.edge = new BlockChild(this, "root", node, init.permissions);
   }
 
@@ -63,28 +66,28 @@ export class BlockBackend implements RootParent {
 
   /** Fills the buffer. @throws BlockError EINVAL past the end, EIO and the like from below */
   read(buf: Uint8Array, offset: number, options: RequestOptions = {}): Promise<void> {
-    return this.#request(offset, buf.length, options, () =>
+    return this.#request("rd", offset, buf.length, options, () =>
       io.read(this.node, buf, offset, options),
     );
   }
 
   write(buf: Uint8Array, offset: number, options: BackendRequestOptions = {}): Promise<void> {
     this.#assertTaken(options.unchanged ? Perm.writeUnchanged | Perm.write : Perm.write);
-    return this.#request(offset, buf.length, options, () =>
+    return this.#request("wr", offset, buf.length, options, () =>
       this.#flushed(options, io.write(this.node, buf, offset, options)),
     );
   }
 
   writeZeroes(offset: number, bytes: number, options: BackendRequestOptions = {}): Promise<void> {
     this.#assertTaken(Perm.write);
-    return this.#request(offset, bytes, options, () =>
+    return this.#request("wr", offset, bytes, options, () =>
       this.#flushed(options, io.writeZeroes(this.node, offset, bytes, options)),
     );
   }
 
   discard(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
     this.#assertTaken(Perm.write);
-    return this.#request(offset, bytes, options, () =>
+    return this.#request("unmap", offset, bytes, options, () =>
       io.discard(this.node, offset, bytes, options),
     );
   }
@@ -92,33 +95,37 @@ export class BlockBackend implements RootParent {
   /** One whole cluster, packed where that makes it smaller. */
   writeCompressed(buf: Uint8Array, offset: number): Promise<void> {
     this.#assertTaken(Perm.write);
-    return this.#request(offset, buf.length, {}, () => io.writeCompressed(this.node, buf, offset));
+    return this.#request("wr", offset, buf.length, {}, () =>
+      io.writeCompressed(this.node, buf, offset),
+    );
   }
 
   /** Copies what shows through from backing files into the layer itself (BDRV_REQ_PREFETCH). */
   copyUp(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
-    return this.#request(offset, bytes, options, () =>
+    return this.#request(null, offset, bytes, options, () =>
       io.copyUp(this.node, offset, bytes, options),
     );
   }
 
   flush(options: RequestOptions = {}): Promise<void> {
-    return this.#request(0, 0, options, () => io.flush(this.node));
+    return this.#request("flush", 0, 0, options, () => io.flush(this.node));
   }
 
   /** Which layer decides the run at `offset`, and whether it is known to be zero. */
   status(offset: number, bytes: number, options: RequestOptions = {}): Promise<ChainStatus> {
-    return this.#request(offset, bytes, options, () => chainStatus(this.node, null, offset, bytes));
+    return this.#request(null, offset, bytes, options, () =>
+      chainStatus(this.node, null, offset, bytes),
+    );
   }
 
   /** How many nodes down, from 1 on, the run at `offset` is allocated; 0 if nowhere. */
   depth(offset: number, bytes: number, options: RequestOptions = {}): Promise<DepthStatus> {
-    return this.#request(offset, bytes, options, () => depthStatus(this.node, offset, bytes));
+    return this.#request(null, offset, bytes, options, () => depthStatus(this.node, offset, bytes));
   }
 
   truncate(length: number): Promise<void> {
     this.#assertTaken(Perm.resize);
-    return this.#request(0, 0, {}, () => io.truncate(this.node, length));
+    return this.#request(null, 0, 0, {}, () => io.truncate(this.node, length));
   }
 
   /** No request may be under way, none comes after it. Graph.closeBackend() takes the edge away. */
@@ -154,6 +161,7 @@ export class BlockBackend implements RootParent {
   }
 
   async #request<T>(
+    kind: IoKind | null,
     offset: number,
     bytes: number,
     options: RequestOptions,
@@ -164,10 +172,16 @@ export class BlockBackend implements RootParent {
     }
     if (this.#closed) throw new BlockError("ENOMEDIUM", `${this.description} has been closed`);
     // Checked after the wait: the disk may have another size, or the edge another node, by now.
-    this.#checkRange(offset, bytes);
+    this.#checkRange(kind, offset, bytes);
+    const begunMs = this.stats.begin();
     this.#inFlight++;
     try {
-      return await work();
+      const result = await work();
+      if (kind !== null) this.stats.done(kind, bytes, begunMs);
+      return result;
+    } catch (error) {
+      if (kind !== null) this.stats.failed(kind, begunMs);
+      throw error;
     } finally {
       this.#inFlight--;
       if (this.#inFlight === 0) this.#quietBell.ring();
@@ -179,9 +193,10 @@ export class BlockBackend implements RootParent {
     return written.then(() => io.flush(this.node));
   }
 
-  #checkRange(offset: number, bytes: number): void {
+  #checkRange(kind: IoKind | null, offset: number, bytes: number): void {
     const valid = Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(bytes);
     if (valid && bytes >= 0 && offset + bytes <= this.length) return;
+    if (kind !== null) this.stats[kind].invalid++;
     throw new BlockError(
       "EINVAL",
       `${this.description}: ${bytes} bytes at ${offset} are not within its ${this.length} bytes`,

@@ -19,10 +19,12 @@ import {
   changing,
   checkWritable,
   childOf,
+  counted,
   fileOf,
   getLength,
   readOnlyError,
   recorded,
+  SHARED,
   tracked,
   wholeClusters,
   writing,
@@ -40,14 +42,14 @@ export async function read(
   if (buf.length === 0) return;
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pread) {
-    return read(fileOf(node).node, buf, offset, options);
+    return counted(node, buf.length, "rd", () => read(fileOf(node).node, buf, offset, options));
   }
   if (options.copyOnRead && state.allocate && !node.readOnly) {
-    return changing(node, offset, buf.length, options, () =>
+    return changing(node, offset, buf.length, options, "rd", () =>
       copyUpLocked(node, offset, buf.length, options, buf),
     );
   }
-  return tracked(node, offset, buf.length, false, options, () =>
+  return tracked(node, offset, buf.length, SHARED, options, "rd", () =>
     readLocked(node, buf, offset, options),
   );
 }
@@ -76,9 +78,11 @@ export async function write(
   }
   if (node.driver.kind === "filter" && !state.pwrite) {
     const below = () => write(fileOf(node).node, buf, offset, options);
-    return recorded(node, offset, buf.length, options, below);
+    return recorded(node, offset, buf.length, options, "wr", below);
   }
-  return writing(node, offset, buf.length, options, () => writeLocked(node, buf, offset, options));
+  return writing(node, offset, buf.length, options, "wr", () =>
+    writeLocked(node, buf, offset, options),
+  );
 }
 
 /** A filter that leaves writes alone leaves zero writes alone, too. */
@@ -98,10 +102,10 @@ export async function writeZeroes(
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pwriteZeroes && !state.pwrite) {
     const below = () => writeZeroes(fileOf(node).node, offset, bytes, options);
-    return recorded(node, offset, bytes, options, below);
+    return recorded(node, offset, bytes, options, "wr", below);
   }
   const allowed = node.settings.discard === "ignore" ? { ...options, mayUnmap: false } : options;
-  return writing(node, offset, bytes, options, () =>
+  return writing(node, offset, bytes, options, "wr", () =>
     writeZeroesLocked(node, offset, bytes, allowed),
   );
 }
@@ -119,12 +123,12 @@ export async function discard(
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pdiscard) {
     const below = () => discard(fileOf(node).node, offset, bytes, options);
-    return recorded(node, offset, bytes, options, below);
+    return recorded(node, offset, bytes, options, "unmap", below);
   }
   const { body, bodyBytes } = wholeClusters(node, offset, bytes);
   if (!state.pdiscard || bodyBytes === 0) return;
   const pdiscard = state.pdiscard.bind(state);
-  return writing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));
+  return writing(node, body, bodyBytes, options, "unmap", () => pdiscard(body, bodyBytes, options));
 }
 
 /** True if writeCompressed() has a way. */
@@ -144,13 +148,13 @@ export async function writeCompressed(
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pwriteCompressed && !state.pwrite) {
     const below = () => writeCompressed(fileOf(node).node, buf, offset);
-    return recorded(node, offset, buf.length, {}, below);
+    return recorded(node, offset, buf.length, {}, "wr", below);
   }
   if (!state.pwriteCompressed) {
     throw new BlockError("ENOTSUP", `Node '${node.name}' cannot hold compressed clusters`);
   }
   const pwriteCompressed = state.pwriteCompressed.bind(state);
-  return writing(node, offset, buf.length, {}, () => pwriteCompressed(buf, offset));
+  return writing(node, offset, buf.length, {}, "wr", () => pwriteCompressed(buf, offset));
 }
 
 /**
@@ -166,7 +170,7 @@ export async function copyUp(
   if (bytes === 0) return;
   checkWritable(node, offset, bytes);
   if (node.driver.kind === "filter") return copyUp(fileOf(node).node, offset, bytes, options);
-  return changing(node, offset, bytes, options, () =>
+  return changing(node, offset, bytes, options, null, () =>
     copyUpLocked(node, offset, bytes, options, null),
   );
 }
@@ -185,7 +189,7 @@ export async function blockStatus(
     await node.state.checkStatus?.(offset, bytes);
     return blockStatus(fileOf(node).node, offset, bytes);
   }
-  return tracked(node, offset, bytes, false, {}, async () => {
+  return tracked(node, offset, bytes, SHARED, {}, null, async () => {
     const { state } = node;
     if (!state.map) {
       const run = (await state.storeStatus?.(offset, bytes)) ?? { bytes, zero: false };
@@ -233,8 +237,9 @@ export async function truncate(node: BlockNode, length: number): Promise<void> {
     node,
     0,
     Number.POSITIVE_INFINITY,
-    true,
+    { granule: 1, alone: true },
     {},
+    null,
     () => change(length),
     () => resized(node),
   );
@@ -250,14 +255,19 @@ export function resized(node: BlockNode): void {
 export async function flush(node: BlockNode): Promise<void> {
   const { state } = node;
   if (node.settings.noFlush && node.driver.kind === "protocol") return;
-  if (state.flush) {
-    node.enter();
-    try {
-      await node.children.get("file")?.debugEvent("flush_to_os");
-      return await state.flush();
-    } finally {
-      node.leave();
-    }
+  const below = () => fileOf(node).flush();
+  if (!state.flush) {
+    if (node.driver.kind === "filter") await counted(node, 0, "flush", below);
+    return;
   }
-  if (node.driver.kind === "filter") return fileOf(node).flush();
+  const flushState = state.flush.bind(state);
+  node.enter();
+  try {
+    await counted(node, 0, "flush", async () => {
+      await node.children.get("file")?.debugEvent("flush_to_os");
+      await flushState();
+    });
+  } finally {
+    node.leave();
+  }
 }

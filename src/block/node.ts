@@ -13,6 +13,7 @@ import { assert, BlockError } from "../base/errors.ts";
 import { BitmapList } from "./bitmap-list.ts";
 import type { BlockChild } from "./child.ts";
 import type { BlockDriver, BlockState, ChildRole, World } from "./driver.ts";
+import { IoStats } from "./io-stats.ts";
 import type { NodeSettings } from "./options.ts";
 import { RangeLock } from "./range-lock.ts";
 
@@ -36,6 +37,13 @@ export interface OperationBlocker {
   readonly reason: string;
   /** What stays allowed. */
   readonly except?: readonly BlockOperation[];
+}
+
+/** What BLOCK_WRITE_THRESHOLD tells, in bytes. */
+export interface ThresholdEvent {
+  readonly "node-name": string;
+  readonly "amount-exceeded": number;
+  readonly "write-threshold": number;
 }
 
 export interface NodeInit {
@@ -77,16 +85,20 @@ export class BlockNode {
   readonly parents = new Set<BlockChild>();
   readonly ranges = new RangeLock();
   readonly blockers = new Set<OperationBlocker>();
+  readonly stats: IoStats;
   /** Who is told what guests write here (src/block/io.ts tells). */
   readonly bitmaps: BitmapList = new BitmapList(this);
   readonly #quietBell: Bell;
   #state: BlockState | null = null;
   #inFlight = 0;
+  #threshold = 0;
+  #onThreshold: (event: ThresholdEvent) => void = () => {};
 
   constructor(init: NodeInit) {
     this.name = init.name;
     this.driver = init.driver;
     this.world = init.world;
+    this.stats = new IoStats(init.world.clock);
     this.readOnly = init.readOnly;
     this.writesBelow = !init.readOnly;
     this.followsParent = init.followsParent;
@@ -129,6 +141,29 @@ export class BlockNode {
         throw new BlockError("EBUSY", `Node '${this.name}' is busy: ${reason}`);
       }
     }
+  }
+
+  /** The end of the disk's part that may be written without notice; 0: all of it. */
+  get writeThreshold(): number {
+    return this.#threshold;
+  }
+
+  /** @param tell called once, by the first write that goes beyond */
+  setWriteThreshold(offset: number, tell: (event: ThresholdEvent) => void): void {
+    this.#threshold = offset;
+    this.#onThreshold = tell;
+  }
+
+  /** A write that ends at `end` is about to begin. */
+  noteWrite(end: number): void {
+    const threshold = this.#threshold;
+    if (threshold === 0 || end <= threshold) return;
+    this.#threshold = 0;
+    this.#onThreshold({
+      "node-name": this.name,
+      "amount-exceeded": end - threshold,
+      "write-threshold": threshold,
+    });
   }
 
   // Requests under way: src/block/io.ts counts every one in and out.

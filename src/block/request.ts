@@ -7,6 +7,7 @@ import { alignDown, alignUp, MiB } from "../base/bytes.ts";
 import { assert, BlockError, type ErrorPlace } from "../base/errors.ts";
 import type { BlockChild } from "./child.ts";
 import type { Mapping, RequestOptions } from "./driver.ts";
+import type { IoKind } from "./io-stats.ts";
 import type { BlockNode } from "./node.ts";
 
 /** Most bytes that one request copies from layer to layer in one piece. */
@@ -67,15 +68,14 @@ export function changing<T>(
   offset: number,
   bytes: number,
   options: RequestOptions,
+  kind: IoKind | null,
   work: () => Promise<T>,
   ended?: () => void,
 ): Promise<T> {
   const { clusterSize, requestAlignment } = node.state.limits;
   const alone = node.state.allocate !== undefined || requestAlignment > 1;
-  const granule = Math.max(clusterSize, requestAlignment);
-  const start = alignDown(offset, granule || 1);
-  const end = alignUp(offset + bytes, granule || 1);
-  return tracked(node, start, end - start, alone, options, work, ended);
+  const granule = Math.max(clusterSize, requestAlignment) || 1;
+  return tracked(node, offset, bytes, { granule, alone }, options, kind, work, ended);
 }
 
 /** Runs a change that a reader sees: changing(), and the node's dirty bitmaps are told of it. */
@@ -84,23 +84,29 @@ export function writing<T>(
   offset: number,
   bytes: number,
   options: RequestOptions,
+  kind: "wr" | "unmap",
   work: () => Promise<T>,
 ): Promise<T> {
-  return changing(node, offset, bytes, options, work, () => record(node, offset, bytes, options));
+  node.noteWrite(offset + bytes);
+  return changing(node, offset, bytes, options, kind, work, () =>
+    record(node, offset, bytes, options, kind),
+  );
 }
 
 /** What writing() is to a filter that leaves the work to its child. */
-export async function recorded<T>(
+export async function recorded(
   node: BlockNode,
   offset: number,
   bytes: number,
   options: RequestOptions,
-  work: () => Promise<T>,
-): Promise<T> {
+  kind: "wr" | "unmap",
+  work: () => Promise<void>,
+): Promise<void> {
+  node.noteWrite(offset + bytes);
   try {
-    return await work();
+    await counted(node, bytes, kind, work);
   } finally {
-    record(node, offset, bytes, options);
+    record(node, offset, bytes, options, kind);
   }
 }
 
@@ -108,33 +114,81 @@ export async function recorded<T>(
  * Tells the bitmaps at the end of a request, whatever came of it: a failed write may have written a
  * part, and one that was under way when a bitmap was added counts as written after that.
  */
-function record(node: BlockNode, offset: number, bytes: number, options: RequestOptions): void {
+function record(
+  node: BlockNode,
+  offset: number,
+  bytes: number,
+  options: RequestOptions,
+  kind: "wr" | "unmap",
+): void {
+  const { stats } = node;
+  if (kind === "wr") stats.highestWrite = Math.max(stats.highestWrite, offset + bytes);
   if (!options.unchanged) node.bitmaps.record(offset, bytes, options.unrecorded);
 }
+
+/** Adds a request to the node's figures. */
+export async function counted(
+  { stats }: BlockNode,
+  bytes: number,
+  kind: IoKind,
+  work: () => Promise<void>,
+): Promise<void> {
+  const begunMs = stats.begin();
+  try {
+    await work();
+  } catch (error) {
+    stats.failed(kind, begunMs);
+    throw error;
+  }
+  stats.done(kind, bytes, begunMs);
+}
+
+/** What a request holds of its range. */
+export interface Hold {
+  /** It holds the range in multiples of this. */
+  readonly granule: number;
+  readonly alone: boolean;
+}
+
+/** Of readers. */
+export const SHARED: Hold = { granule: 1, alone: false };
 
 /**
  * Counts a request in and out of its node, and holds its range.
  *
+ * @param kind null: it is not in the figures
  * @param ended called when the work has ended in any way, before anybody can take the range
  */
 export async function tracked<T>(
   node: BlockNode,
   offset: number,
   bytes: number,
-  exclusive: boolean,
+  { granule, alone }: Hold,
   options: RequestOptions,
+  kind: IoKind | null,
   work: () => Promise<T>,
   ended?: () => void,
 ): Promise<T> {
+  const { stats } = node;
+  const begunMs = kind === null ? 0 : stats.begin();
+  const start = alignDown(offset, granule);
+  // A change of the length holds all there is, up to infinity.
+  const end = granule === 1 ? offset + bytes : alignUp(offset + bytes, granule);
   node.enter();
   try {
-    const range = await node.ranges.acquire(offset, bytes, exclusive, options.signal);
+    const range = await node.ranges.acquire(start, end - start, alone, options.signal);
+    let result: T;
     try {
-      return await work();
+      result = await work();
     } finally {
       ended?.();
       node.ranges.release(range);
     }
+    if (kind !== null) stats.done(kind, bytes, begunMs);
+    return result;
+  } catch (error) {
+    if (kind !== null) stats.failed(kind, begunMs);
+    throw error;
   } finally {
     node.leave();
   }

@@ -53,7 +53,7 @@ export function nodeInfo(node: BlockNode, options: NodeInfoOptions = {}): BlockD
     iops_wr: 0,
     image,
     cache: { writeback: true, direct: false, "no-flush": false },
-    write_threshold: 0,
+    write_threshold: node.writeThreshold,
     ...(!node.bitmaps.isEmpty && { "dirty-bitmaps": bitmapsOf(node) }),
   };
 }

@@ -4,6 +4,7 @@
  */
 
 import * as v from "valibot";
+import { size } from "../base/check.ts";
 import { int, type nothing } from "./schema.ts";
 import { jobStatus } from "./types.ts";
 
@@ -35,6 +36,12 @@ export const EVENTS = {
     reason: v.exactOptional(v.string()),
     /** Not in QEMU: what to branch on. */
     errno: v.exactOptional(v.string()),
+  }),
+  /** A write went beyond what block-set-write-threshold has set: told once. */
+  BLOCK_WRITE_THRESHOLD: v.strictObject({
+    "node-name": v.string(),
+    "amount-exceeded": size,
+    "write-threshold": size,
   }),
   BLOCK_EXPORT_DELETED: v.strictObject({ id: v.string() }),
 } satisfies Record<string, ReturnType<typeof v.strictObject> | typeof nothing>;

@@ -145,6 +145,80 @@ export const blockDeviceInfo = v.strictObject({
 });
 export type BlockDeviceInfo = v.InferOutput<typeof blockDeviceInfo>;
 
+/** BlockDeviceStats: figures since the node or device is there. Bytes, numbers, nanoseconds. */
+export const blockDeviceStats = v.strictObject({
+  rd_bytes: size,
+  wr_bytes: size,
+  zone_append_bytes: size,
+  unmap_bytes: size,
+  rd_operations: size,
+  wr_operations: size,
+  zone_append_operations: size,
+  flush_operations: size,
+  unmap_operations: size,
+  rd_total_time_ns: size,
+  wr_total_time_ns: size,
+  zone_append_total_time_ns: size,
+  flush_total_time_ns: size,
+  unmap_total_time_ns: size,
+  /** The furthest end of a write to the node. */
+  wr_highest_offset: size,
+  rd_merged: size,
+  wr_merged: size,
+  zone_append_merged: size,
+  unmap_merged: size,
+  /** Since the last request ended; only there if there was one. */
+  idle_time_ns: v.exactOptional(size),
+  failed_rd_operations: size,
+  failed_wr_operations: size,
+  failed_zone_append_operations: size,
+  failed_flush_operations: size,
+  failed_unmap_operations: size,
+  invalid_rd_operations: size,
+  invalid_wr_operations: size,
+  invalid_zone_append_operations: size,
+  invalid_flush_operations: size,
+  invalid_unmap_operations: size,
+  account_invalid: v.boolean(),
+  account_failed: v.boolean(),
+  /** There are no intervals that one could ask for. */
+  timed_stats: v.array(v.strictObject({})),
+});
+export type BlockDeviceStats = v.InferOutput<typeof blockDeviceStats>;
+
+/** BlockStats: an entry of query-blockstats. */
+export interface BlockStats {
+  device?: string;
+  "node-name"?: string;
+  stats: BlockDeviceStats;
+  "driver-specific"?: {
+    driver: "file";
+    "discard-nb-ok": number;
+    "discard-nb-failed": number;
+    "discard-bytes-ok": number;
+  };
+  /** Where it keeps its data. */
+  parent?: BlockStats;
+  /** Of a device: what is filtered, or the backing file. */
+  backing?: BlockStats;
+}
+
+export const blockStats: v.GenericSchema<BlockStats> = v.strictObject({
+  device: v.exactOptional(v.string()),
+  "node-name": v.exactOptional(v.string()),
+  stats: blockDeviceStats,
+  "driver-specific": v.exactOptional(
+    v.strictObject({
+      driver: v.literal("file"),
+      "discard-nb-ok": size,
+      "discard-nb-failed": size,
+      "discard-bytes-ok": size,
+    }),
+  ),
+  parent: v.exactOptional(v.lazy(() => blockStats)),
+  backing: v.exactOptional(v.lazy(() => blockStats)),
+});
+
 /** BlockInfo: an entry of query-block. */
 export const blockInfo = v.strictObject({
   device: v.string(),

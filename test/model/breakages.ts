@@ -37,14 +37,14 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "bitmaps: discards are not recorded",
     file: "src/block/io.ts",
-    from: "return writing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));",
-    to: "return changing(node, body, bodyBytes, options, () => pdiscard(body, bodyBytes, options));",
+    from: 'return writing(node, body, bodyBytes, options, "unmap", () =>',
+    to: 'return changing(node, body, bodyBytes, options, "unmap", () =>',
   },
   {
     name: "bitmaps: failed writes are not recorded",
     file: "src/block/request.ts",
-    from: "      return await work();\n    } finally {\n      ended?.();\n      node.ranges.release(range);",
-    to: "      const done = await work();\n      ended?.();\n      return done;\n    } finally {\n      node.ranges.release(range);",
+    from: "      result = await work();\n    } finally {\n      ended?.();\n",
+    to: "      result = await work();\n      ended?.();\n    } finally {\n",
   },
   {
     name: "write: the tail of a new cluster is not taken over",

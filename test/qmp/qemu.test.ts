@@ -22,7 +22,11 @@ const directory = mkdtempSync(join(tmpdir(), "blocktab-qmp-"));
 afterAll(() => rmSync(directory, { recursive: true }));
 
 /** Ours, and newer than the oldest qemu-storage-daemon that may be installed. */
-const NEWER_MEMBERS = new Set(["children", "active"]);
+const NEWER_MEMBERS = new Set([
+  ...["children", "active", "zone_append_bytes", "zone_append_operations", "zone_append_merged"],
+  ...["zone_append_total_time_ns", "failed_zone_append_operations"],
+  "invalid_zone_append_operations",
+]);
 /** QEMU resolves names that stand in images; we never do. Nor does every store tell what it uses. */
 const LEFT_OUT_MEMBERS = new Set(["full-backing-filename", "actual-size"]);
 
@@ -297,6 +301,49 @@ withQemu("nodes are reopened, and refused to be, alike", async () => {
     reopen({ driver: "blkdebug", "node-name": "bd", image: "g" }),
     reopen({ driver: "blkdebug", "node-name": "bd", image: "b", align: 512 }),
     show,
+  ]);
+});
+
+withQemu("figures, thresholds and names in headers are told and changed alike", async () => {
+  const chain = ["n0.qcow2", "n1.qcow2", "n2.qcow2"].map((name, i) =>
+    i === 0
+      ? image(name, "-f", "qcow2", "1M")
+      : image(name, "-f", "qcow2", "-F", "qcow2", "-b", `n${i - 1}.qcow2`, "1M"),
+  );
+  const node = (i: number, more: object = {}) => ({
+    driver: "qcow2",
+    "node-name": `n${i}`,
+    file: { driver: "file", filename: chain[i], "node-name": `f${i}` },
+    ...more,
+  });
+  const change = (device: string, name: string, file?: string) =>
+    line("change-backing-file", { device, "image-node-name": name, "backing-file": file });
+  const threshold = (name: string, offset?: number) =>
+    line("block-set-write-threshold", { "node-name": name, "write-threshold": offset });
+  await compare([
+    '{"execute":"qmp_capabilities"}',
+    line("query-blockstats"),
+    line("blockdev-add", node(2, { backing: node(1, { backing: node(0) }) })),
+    line("query-blockstats"),
+    line("query-blockstats", { "query-nodes": false }),
+    line("query-blockstats", { "query-nodes": true }),
+    line("query-blockstats", { "query-nodes": 1 }),
+    change("n2", "n1", "elsewhere"),
+    change("n2", "n2", "elsewhere"),
+    change("n2", "n0", "elsewhere"),
+    change("n1", "n1", "elsewhere"),
+    change("nope", "n1", "elsewhere"),
+    change("n2", "nope", "elsewhere"),
+    change("n2", "f2", "elsewhere"),
+    change("n2", "n1"),
+    change("n2", "n2", ""),
+    line("query-named-block-nodes", { flat: true }),
+    threshold("n2", 4096),
+    threshold("f2", 4096),
+    threshold("n2", 0),
+    threshold("nope", 0),
+    threshold("n2"),
+    line("query-named-block-nodes"),
   ]);
 });
 

@@ -2,8 +2,9 @@
 
 import * as v from "valibot";
 import { nodeInfo, skipImplicit } from "../block-info.ts";
+import { deviceStats, nodeStats } from "../block-stats.ts";
 import { command } from "../schema.ts";
-import { blockDeviceInfo, blockInfo } from "../types.ts";
+import { blockDeviceInfo, blockInfo, blockStats } from "../types.ts";
 
 export const queryNamedBlockNodes = command({
   name: "query-named-block-nodes",
@@ -32,4 +33,17 @@ export const queryBlock = command({
         locked: false,
         inserted: nodeInfo(skipImplicit(backend.node), { skipImplicit: true }),
       })),
+});
+
+export const queryBlockstats = command({
+  name: "query-blockstats",
+  doc: "Tells what went through all devices, or through all nodes.",
+  args: { "query-nodes": v.optional(v.boolean()) },
+  returns: v.array(blockStats),
+  run: ({ graph, clock }, { "query-nodes": ofNodes = false }) =>
+    ofNodes
+      ? graph.nodes.map(nodeStats)
+      : graph.backends
+          .filter(({ name }) => name !== "")
+          .map((backend) => deviceStats(backend, clock.now())),
 });

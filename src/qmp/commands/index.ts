@@ -2,6 +2,7 @@
 
 import type { AnyAmendOptions, AnyBlockdevOptions, AnyCreateOptions } from "../../drivers/index.ts";
 import type { Command, CommandTypes } from "../schema.ts";
+import { changeBackingFileCommand } from "./backing-file.ts";
 import {
   blockDirtyBitmapAdd,
   blockDirtyBitmapClear,
@@ -15,7 +16,7 @@ import { blockdevBackup } from "./block-backup.ts";
 import { blockCommit } from "./block-commit.ts";
 import { blockExportAdd, blockExportDel, queryBlockExports } from "./block-export.ts";
 import { blockdevMirror, blockJobChange } from "./block-mirror.ts";
-import { queryBlock, queryNamedBlockNodes } from "./block-query.ts";
+import { queryBlock, queryBlockstats, queryNamedBlockNodes } from "./block-query.ts";
 import { blockStream } from "./block-stream.ts";
 import {
   blockdevAdd,
@@ -54,6 +55,7 @@ import {
 } from "./snapshot.ts";
 import { blockdevSnapshot, blockdevSnapshotSync } from "./snapshot-external.ts";
 import { transaction } from "./transaction.ts";
+import { blockSetWriteThreshold } from "./write-threshold.ts";
 
 const LIST = [
   qmpCapabilities,
@@ -68,6 +70,9 @@ const LIST = [
   blockResize,
   queryNamedBlockNodes,
   queryBlock,
+  queryBlockstats,
+  changeBackingFileCommand,
+  blockSetWriteThreshold,
   objectAdd,
   objectDel,
   qomGet,
