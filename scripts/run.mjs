@@ -9,6 +9,7 @@
 
 import {
   ensureChromium,
+  ensureCli,
   ensureDependencies,
   ensureNode,
   ensureQemu,
@@ -44,6 +45,11 @@ const COMMANDS = {
   },
   bench: { needs: [ensureDependencies, ensureWasm, ensureChromium], module: "./bench.ts" },
   "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null, takes: "nothing" },
+  "build:cli": {
+    needs: [ensureDependencies, ensureWasm, ensureCli],
+    module: null,
+    takes: "nothing",
+  },
 };
 
 const [name = "", ...args] = process.argv.slice(2);

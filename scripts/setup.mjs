@@ -2,11 +2,24 @@
  * Makes a fresh clone ready to run: dependencies, the wasm kernels, and the programs that tests and
  * demo drive. Everything here looks first and is silent when there is nothing to do.
  *
- * Runs before there is a node_modules, so it imports nothing but Node's own modules.
+ * Runs before there is a node_modules, so it imports nothing but Node's own modules. What is built
+ * appears under its name only when it is whole, and of several starts at once one does the work: a
+ * test suite starts the daemon a hundred times side by side.
  */
 
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { hasPlaywrightChromium, systemChromium } from "./chromium.mjs";
@@ -15,7 +28,11 @@ import { onPath } from "./on-path.mjs";
 /** The checkout's top folder. */
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 
-const WASM = join(ROOT, "build", "kernel.wasm");
+const BUILD = join(ROOT, "build");
+const WASM = join(BUILD, "kernel.wasm");
+/** The command line in one file, with all that it imports. */
+const CLI = join(BUILD, "cli", "blocktab.mjs");
+const LOCK = join(BUILD, "setup.lock");
 
 /**
  * Of the Debian family's packages, the one that holds each program.
@@ -44,17 +61,20 @@ export function ensureNode() {
 
 /** Runs `npm ci` if node_modules is not what package-lock.json says. */
 export async function ensureDependencies() {
-  const reason = dependenciesReason(ROOT);
-  if (reason === null) return;
-  const npm = process.env.npm_execpath;
-  const [command, ...before] = npm?.endsWith(".js") ? [process.execPath, npm] : ["npm"];
-  await step(`Installing dependencies (${reason})`, () =>
-    run(command, [...before, "ci", "--include=dev", "--no-audit", "--no-fund"], {
-      // The browser is the system's; Playwright's own would be some hundred MiB more.
-      env: { ...process.env, PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD: "1" },
-      failure: "npm ci failed; its own words are above",
-    }),
-  );
+  if (dependenciesReason(ROOT) === null) return;
+  await alone(async () => {
+    const reason = dependenciesReason(ROOT);
+    if (reason === null) return;
+    const npm = process.env.npm_execpath;
+    const [command, ...before] = npm?.endsWith(".js") ? [process.execPath, npm] : ["npm"];
+    await step(`Installing dependencies (${reason})`, () =>
+      run(command, [...before, "ci", "--include=dev", "--no-audit", "--no-fund"], {
+        // The browser is the system's; Playwright's own would be some hundred MiB more.
+        env: { ...process.env, PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD: "1" },
+        failure: "npm ci failed; its own words are above",
+      }),
+    );
+  });
 }
 
 /**
@@ -86,20 +106,117 @@ export function dependenciesReason(root) {
 /** Compiles assembly/ if it is newer than what has been compiled. */
 export async function ensureWasm() {
   const sources = [join(ROOT, "assembly"), join(ROOT, "asconfig.json")];
-  if (modifiedMs(WASM) >= newestMs(sources)) return;
-  await step("Compiling the wasm kernels", () => buildWasm());
+  await ensureBuilt(WASM, sources, "Compiling the wasm kernels", async (folder) => {
+    const asc = join(ROOT, "node_modules", "assemblyscript", "bin", "asc.js");
+    const out = [
+      "--outFile",
+      join(folder, "kernel.wasm"),
+      "--textFile",
+      join(folder, "kernel.wat"),
+    ];
+    await run(process.execPath, [asc, "--target", "release", ...out], {
+      failure: "the AssemblyScript compiler failed; its own words are above",
+    });
+    return ["kernel.wat", "kernel.wasm"];
+  });
 }
 
-async function buildWasm() {
-  const startedAt = new Date();
-  // Half a file from a compiler that was stopped must not look newer than its sources.
-  rmSync(WASM, { force: true });
-  const asc = join(ROOT, "node_modules", "assemblyscript", "bin", "asc.js");
-  await run(process.execPath, [asc, "--target", "release"], {
-    failure: "the AssemblyScript compiler failed; its own words are above",
+/** Bundles src/cli/ and all below it into one file if a source is newer: `blocktab` starts fast. */
+export async function ensureCli() {
+  const sources = ["src", "package.json", "package-lock.json"].map((name) => join(ROOT, name));
+  await ensureBuilt(CLI, sources, "Bundling the command line", async (folder) => {
+    const { build } = await import("vite");
+    await build({
+      root: ROOT,
+      configFile: false,
+      logLevel: "error",
+      ssr: { noExternal: true },
+      build: {
+        ssr: join(ROOT, "src", "cli", "main.ts"),
+        outDir: folder,
+        target: "node20",
+        sourcemap: true,
+        rollupOptions: { output: { entryFileNames: "blocktab.mjs", codeSplitting: false } },
+      },
+    });
+    return ["blocktab.mjs.map", "blocktab.mjs"];
   });
-  // A source that changes while the compiler runs is newer than what comes out.
-  utimesSync(WASM, startedAt, startedAt);
+}
+
+/**
+ * Builds a file if it is not younger than its sources.
+ *
+ * @param {string} target
+ * @param {string[]} sources files and folders
+ * @param {string} title of the step
+ * @param {(folder: string) => Promise<string[]>} build into an empty folder; the names of what is to
+ *   be moved next to the target, the target itself last
+ */
+async function ensureBuilt(target, sources, title, build) {
+  const isFresh = () => modifiedMs(target) >= newestMs(sources);
+  if (isFresh()) return;
+  await alone(async () => {
+    if (isFresh()) return;
+    const startedAt = new Date();
+    const folder = join(BUILD, `new-${process.pid}`);
+    try {
+      mkdirSync(folder, { recursive: true });
+      const names = await step(title, () => build(folder));
+      mkdirSync(dirname(target), { recursive: true });
+      // A source that changes while the compiler runs is newer than what comes out.
+      for (const name of names) utimesSync(join(folder, name), startedAt, startedAt);
+      for (const name of names) renameSync(join(folder, name), join(dirname(target), name));
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+}
+
+/**
+ * Does the work while no other process of this checkout is at such work.
+ *
+ * @param {() => Promise<void>} work
+ */
+async function alone(work) {
+  mkdirSync(BUILD, { recursive: true });
+  while (!tryLock()) await new Promise((resolve) => setTimeout(resolve, 50));
+  try {
+    await work();
+  } finally {
+    rmSync(LOCK, { force: true });
+  }
+}
+
+/** The lock is a file with its holder's process number: one that died does not hold it. */
+function tryLock() {
+  const own = `${LOCK}-${process.pid}`;
+  writeFileSync(own, String(process.pid));
+  try {
+    // A link and not a write: the lock is never seen without its number.
+    linkSync(own, LOCK);
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw error;
+  } finally {
+    rmSync(own);
+  }
+  if (!isHeld()) rmSync(LOCK, { force: true });
+  return false;
+}
+
+function isHeld() {
+  try {
+    process.kill(Number(readFileSync(LOCK, "utf8")), 0);
+    return true;
+  } catch (error) {
+    // Another user's process is one, too.
+    return codeOf(error) === "EPERM";
+  }
+}
+
+/** @param {unknown} error */
+function codeOf(error) {
+  return /** @type {NodeJS.ErrnoException} */ (error).code;
 }
 
 /** @throws UserError if there is no Chromium and none can be installed */
@@ -150,14 +267,17 @@ async function aptInstall(packages) {
 /**
  * Tells what happens and how long it took, on stderr: stdout belongs to the command.
  *
+ * @template T
  * @param {string} title
- * @param {() => Promise<void>} work
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T>}
  */
 async function step(title, work) {
   const startMs = Date.now();
   note(`${title} …`);
-  await work();
+  const result = await work();
   note(`${title}: done in ${((Date.now() - startMs) / 1000).toFixed(1)} s`);
+  return result;
 }
 
 /** @param {string} text */

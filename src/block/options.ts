@@ -79,6 +79,24 @@ const NODE_NAME_CHARACTERS_MAX = 31;
 const ref = v.union([v.string(), v.looseObject({ driver: v.string() })]);
 
 /**
+ * Schema of what a node of this driver is opened with.
+ *
+ * @param child schema of what stands at a role
+ */
+export function openSchema(driver: BlockDriver, child: v.GenericSchema = ref) {
+  const entries: Record<string, v.GenericSchema> = {
+    driver: v.literal(driver.name),
+    ...COMMON_OPTIONS,
+    ...driver.openOptions,
+  };
+  for (const [role, required] of Object.entries(driver.roles)) {
+    const schema = role === "backing" ? v.nullable(child) : child;
+    entries[roleMember(driver, role as ChildRole)] = required ? schema : v.optional(schema);
+  }
+  return v.strictObject(entries);
+}
+
+/**
  * @param inherited what the node has from its parent where the options do not say
  * @param within dotted name of the parameter that the options are, if they are not all there is
  * @throws BlockError EINVAL that names the parameter
@@ -89,19 +107,13 @@ export function checkOptions(
   inherited: Partial<InheritedSettings> = {},
   within?: string,
 ): CheckedOptions {
-  const entries: Record<string, v.GenericSchema> = {
-    driver: v.literal(driver.name),
-    ...COMMON_OPTIONS,
-    ...driver.openOptions,
-  };
-  const roleOf = new Map<string, ChildRole>();
-  for (const [role, required] of Object.entries(driver.roles)) {
-    const member = roleMember(driver, role as ChildRole);
-    const schema = role === "backing" ? v.nullable(ref) : ref;
-    entries[member] = required ? schema : v.optional(schema);
-    roleOf.set(member, role as ChildRole);
-  }
-  const checked = check(v.strictObject(entries), options, within) as Record<string, unknown>;
+  const checked = check(openSchema(driver), options, within) as Record<string, unknown>;
+  const roleOf = new Map(
+    Object.keys(driver.roles).map((role) => [
+      roleMember(driver, role as ChildRole),
+      role as ChildRole,
+    ]),
+  );
 
   const roles = new Map<ChildRole, BlockdevRef | null>();
   const own: Record<string, unknown> = {};

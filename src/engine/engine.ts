@@ -24,7 +24,7 @@ import { loadKernel } from "../kernel/kernel.ts";
 import { COMMANDS } from "../qmp/commands/index.ts";
 import type { QmpServices } from "../qmp/context.ts";
 import { Monitor } from "../qmp/monitor.ts";
-import type { Command } from "../qmp/schema.ts";
+import { type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
 import { serveMonitor } from "./monitor-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
@@ -43,6 +43,8 @@ export interface EngineOptions {
   readonly commands?: Iterable<Command>;
   /** Where images live that clients may list, fetch and delete. */
   readonly files?: FileStore;
+  /** The engine has stopped after an internal error. */
+  readonly onStopped?: (why: BlockError) => void;
 }
 
 /** @throws BlockError ENOTSUP, ENOMEM if the kernel does not run on this machine */
@@ -60,6 +62,7 @@ export class Engine {
   readonly #services: QmpServices;
   readonly #blobs: Map<string, Blob>;
   readonly #files: FileStore | undefined;
+  readonly #onStopped: (why: BlockError) => void;
   readonly #monitors = new Set<Monitor>();
   readonly #dataPorts = new Set<DataPort>();
   readonly #closing = new AbortController();
@@ -74,6 +77,7 @@ export class Engine {
     this.clock = options.clock;
     this.#blobs = options.blobs ?? new Map();
     this.#files = options.files;
+    this.#onStopped = options.onStopped ?? (() => {});
     this.jobs = new JobList({
       onStatus: (data) => this.emit({ event: "JOB_STATUS_CHANGE", data }),
       onBug: (bug) => this.stop(bug),
@@ -105,6 +109,21 @@ export class Engine {
   emit({ event, data }: { readonly event: string; readonly data: object }): void {
     const message = { timestamp: this.clock.timestamp(), event, data };
     for (const monitor of this.#monitors) monitor.sendEvent(message);
+  }
+
+  /** @throws BlockError EINVAL (CommandNotFound) */
+  command(name: string): Command {
+    return findCommand(this.#services.commands, name);
+  }
+
+  /**
+   * Runs a command that no monitor has sent: what the host itself was asked for.
+   *
+   * @throws BlockError what the command throws
+   */
+  execute(name: string, args: object): Promise<unknown> {
+    const context = { ...this.#services, session: { negotiated: true } };
+    return invoke(this.command(name), context, args);
   }
 
   /**
@@ -176,6 +195,7 @@ export class Engine {
     for (const job of this.jobs.all()) job.pause();
     for (const monitor of this.#monitors) monitor.stop(why);
     for (const dataPort of this.#dataPorts) dataPort.stop(why);
+    this.#onStopped(why);
   }
 
   /**

@@ -2,6 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import { type Clock, SystemClock } from "../base/clock.ts";
+import type { BlockError } from "../base/errors.ts";
 import { type Random, systemRandom } from "../base/random.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { browserDrivers } from "../drivers/index.ts";
@@ -25,6 +26,8 @@ export interface NodeEngineOptions {
   readonly drivers?: Iterable<BlockDriver>;
   /** Besides those that every engine on Node has. */
   readonly commands?: Iterable<Command>;
+  /** See EngineOptions. */
+  readonly onStopped?: (why: BlockError) => void;
 }
 
 export async function createNodeEngine(options: NodeEngineOptions = {}): Promise<Engine> {
@@ -39,6 +42,7 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
     blobs,
     exportDrivers: [nbd],
     commands: [...nbdCommands(nbd, listen), ...(options.commands ?? [])],
+    ...(options.onStopped && { onStopped: options.onStopped }),
   });
   return engine;
 }

@@ -1,0 +1,41 @@
+/** The QMP commands that only this host has: about its process and its character devices. */
+
+import * as v from "valibot";
+import { type Command, command, nothing } from "../qmp/schema.ts";
+import type { Chardevs } from "./chardev/index.ts";
+
+/** @param quit begins the end of the process; the reply goes out first */
+export function hostCommands(chardevs: Chardevs, quit: () => void): Command[] {
+  return [
+    command({
+      name: "quit",
+      doc: "Ends the daemon in good order.",
+      args: {},
+      returns: nothing,
+      run() {
+        quit();
+        return {};
+      },
+    }),
+    command({
+      name: "query-chardev",
+      doc: "Lists the character devices.",
+      args: {},
+      returns: v.array(
+        v.strictObject({
+          "frontend-open": v.boolean(),
+          filename: v.string(),
+          label: v.string(),
+        }),
+      ),
+      run: () => chardevs.info(),
+    }),
+    command({
+      name: "query-chardev-backends",
+      doc: "Lists the kinds of character devices that --chardev takes.",
+      args: {},
+      returns: v.array(v.strictObject({ name: v.string() })),
+      run: () => chardevs.backends.map((name) => ({ name })),
+    }),
+  ] as const satisfies readonly unknown[] as unknown as Command[];
+}

@@ -1,0 +1,187 @@
+/**
+ * `blocktab daemon`: one engine, set up by options as qemu-storage-daemon is, until somebody ends it.
+ *
+ *   options ──▶ commands, monitors ──▶ pidfile ──▶ (serves) ──▶ quit, SIGTERM, SIGINT, SIGHUP
+ *                                                                     │
+ *      exit status ◀── pidfile, sockets go ◀── jobs cancelled, exports removed, nodes closed
+ *
+ * Each option is carried out as the QMP command that it stands for, so every check is there once.
+ */
+
+import * as v from "valibot";
+import { check } from "../base/check.ts";
+import { type Clock, SystemClock, sleep } from "../base/clock.ts";
+import { BlockError } from "../base/errors.ts";
+import type { Engine } from "../engine/engine.ts";
+import { createNodeEngine } from "../engine/node.ts";
+import { VERSION } from "../qmp/version.ts";
+import { parseArguments, schemaFor } from "./arguments.ts";
+import { Chardevs } from "./chardev/index.ts";
+import { hostCommands } from "./commands.ts";
+import { type Given, helpText, type OptionName, parseCommandLine } from "./options.ts";
+import { QmpStream } from "./qmp-stream.ts";
+
+/** MonitorOptions (QEMU: qapi/control.json). */
+const monitorOptions = v.strictObject({
+  chardev: v.string(),
+  mode: v.optional(v.picklist(["control"])),
+  pretty: v.optional(v.boolean()),
+});
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** @returns the exit status, when all has ended */
+export async function daemon(words: readonly string[]): Promise<number> {
+  try {
+    const given = parseCommandLine(words);
+    const last = given.at(-1)?.name;
+    if (last === "help") return print(helpText());
+    if (last === "version") return print(`${versionText()}\n`);
+    return await new Daemon().run(given);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    note(error.message);
+    return 1;
+  }
+}
+
+function print(text: string): Promise<number> {
+  return new Promise((resolve) => process.stdout.write(text, () => resolve(0)));
+}
+
+function versionText(): string {
+  const { major, minor } = VERSION.qemu;
+  return `${VERSION.package}, as qemu-storage-daemon ${major}.${minor}`;
+}
+
+function note(text: string): void {
+  process.stderr.write(`blocktab daemon: ${text}\n`);
+}
+
+class Daemon {
+  readonly #clock: Clock = new SystemClock();
+  readonly #ending = new AbortController();
+  readonly #streams = new Set<QmpStream>();
+  readonly #chardevs = new Chardevs({
+    daemonized: false,
+    note,
+    signal: this.#ending.signal,
+    sleep: (ms) => sleep(this.#clock, ms, this.#ending.signal),
+  });
+  #engine!: Engine;
+  #bug: BlockError | null = null;
+
+  async run(given: readonly Given[]): Promise<number> {
+    this.#engine = await createNodeEngine({
+      clock: this.#clock,
+      commands: hostCommands(this.#chardevs, () => void this.#endSoon()),
+      onStopped: (why) => this.#stopped(why),
+    });
+    for (const signal of SIGNALS) process.on(signal, () => this.#ending.abort());
+    process.on("uncaughtException", (error) => this.#engine.stop(error));
+    let isWell = true;
+    try {
+      await this.#setUp(given);
+      await this.#ended();
+    } catch (error) {
+      if (error instanceof BlockError) note(error.message);
+      else this.#engine.stop(error);
+      isWell = false;
+    }
+    if (!(await this.#shutDown())) isWell = false;
+    return isWell ? 0 : 1;
+  }
+
+  async #setUp(given: readonly Given[]): Promise<void> {
+    for (const { name, value, shown } of given) {
+      if (this.#ending.signal.aborted) return;
+      try {
+        await this.#carryOut(name, value);
+      } catch (error) {
+        if (this.#ending.signal.aborted) return;
+        throw error instanceof BlockError ? error.prepend(shown) : error;
+      }
+    }
+  }
+
+  async #carryOut(name: OptionName, value: string): Promise<void> {
+    switch (name) {
+      case "blockdev":
+        return this.#execute("blockdev-add", value, "driver");
+      case "object":
+        return this.#execute("object-add", value, "qom-type");
+      case "export":
+        return this.#execute("block-export-add", value, "type");
+      case "nbd-server":
+        return this.#execute("nbd-server-start", value, null);
+      case "chardev":
+        return this.#chardevs.add(value);
+      case "monitor":
+        return this.#addMonitor(value);
+      case "pidfile":
+      case "daemonize":
+        throw new BlockError("ENOTSUP", "Not here yet");
+    }
+  }
+
+  async #execute(command: string, value: string, implied: string | null): Promise<void> {
+    const engine = this.#engine;
+    const args = parseArguments(value, implied, (tree) => schemaFor(engine, command, tree));
+    await engine.execute(command, args);
+  }
+
+  #addMonitor(value: string): void {
+    const args = parseArguments(value, "chardev", () => monitorOptions);
+    const { chardev, pretty = false } = check(monitorOptions, args);
+    this.#chardevs.serve(chardev, async (client) => {
+      const stream = new QmpStream({ engine: this.#engine, client, clock: this.#clock, pretty });
+      this.#streams.add(stream);
+      await stream.gone;
+      this.#streams.delete(stream);
+    });
+  }
+
+  /** On behalf of a command, whose reply is its monitor's last one and goes out in this turn. */
+  async #endSoon(): Promise<void> {
+    for (const stream of this.#streams) stream.silence(1);
+    await this.#clock.yield();
+    this.#ending.abort();
+  }
+
+  #ended(): Promise<void> {
+    const { signal } = this.#ending;
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+
+  /** @returns whether all went well */
+  async #shutDown(): Promise<boolean> {
+    this.#ending.abort();
+    for (const stream of this.#streams) stream.silence(0);
+    const isWell = await this.#closeEngine();
+    await Promise.all([...this.#streams].map((stream) => stream.end()));
+    await this.#chardevs.close();
+    return isWell;
+  }
+
+  async #closeEngine(): Promise<boolean> {
+    try {
+      // Of an engine that has stopped, nobody knows whether what it holds is right.
+      if (!this.#bug) await this.#engine.close();
+    } catch (error) {
+      if (!(error instanceof BlockError)) this.#engine.stop(error);
+      else if (!this.#bug) note(error.message);
+      return false;
+    }
+    return !this.#bug;
+  }
+
+  #stopped(why: BlockError): void {
+    this.#bug = why;
+    note(why.message);
+    if (why.cause instanceof Error) process.stderr.write(`${why.cause.stack}\n`);
+    this.#ending.abort();
+  }
+}
