@@ -26,7 +26,7 @@ describe("a new monitor", () => {
       -> {"execute":"qmp_capabilities","arguments":{"enabel":[]}}
       <- {"error":{"class":"GenericError","desc":"Parameter 'enabel' is unexpected"}}
       -> {"execute":"qmp_capabilities","arguments":{"enable":["bogus"]}}
-      <- {"error":{"class":"GenericError","desc":"Parameter 'enable.0' does not accept value 'bogus'; it takes 'oob'"}}
+      <- {"error":{"class":"GenericError","desc":"Parameter 'enable[0]' does not accept value 'bogus'; it takes 'oob'"}}
       -> {"execute":"query-version"}
       <- {"error":{"class":"CommandNotFound","desc":"Expecting capabilities negotiation with 'qmp_capabilities'"}}
       -> {"execute":"qmp_capabilities","arguments":{"enable":[]}}
