@@ -25,8 +25,7 @@ export function check<Schema extends v.GenericSchema>(
 }
 
 function describe(issue: Issue, within: string | undefined): string {
-  const own = v.getDotPath(issue) ?? undefined;
-  const name = [within, own].filter((part) => part !== undefined).join(".") || "arguments";
+  const name = nameOf(issue, within);
   const inside = closestMember(issue);
   if (inside) return describe(inside, name);
   // valibot tells a key that must not be there by an expectation of "never".
@@ -37,13 +36,24 @@ function describe(issue: Issue, within: string | undefined): string {
     return `Parameter '${name}' is missing`;
   }
   if (issue.type === "picklist" || issue.type === "literal") return describeChoice(issue, name);
-  if (issue.type === "safe_integer" && Number.isInteger(issue.input)) {
-    return `Parameter '${name}' expects a whole number within 2^53; got ${issue.received}`;
+  const isBeyond = issue.type === "safe_integer" && Number.isInteger(issue.input);
+  if (isBeyond || (issue.type === "number" && typeof issue.input === "bigint")) {
+    return `Parameter '${name}' expects a whole number within 2^53; got ${issue.input}`;
   }
   if (issue.kind === "schema" || issue.type === "safe_integer") {
     return `Invalid parameter type for '${name}', expected: ${typeName(issue)}`;
   }
   return `Parameter '${name}' expects ${issue.expected ?? issue.message}; got ${issue.received}`;
+}
+
+/** a.b[0].c, as QEMU writes it. */
+function nameOf(issue: Issue, within = ""): string {
+  let name = within;
+  for (const { type, key } of issue.path ?? []) {
+    if (type === "array") name += `[${key}]`;
+    else name += name === "" ? key : `.${key}`;
+  }
+  return name || "arguments";
 }
 
 /** Of a choice of types: what is wrong inside the one that was meant, where that can be told. */

@@ -130,12 +130,14 @@ export class Engine {
    * A QMP connection.
    *
    * @param send takes greeting, replies and events, which it must not change
+   * @param onReady see MonitorInit: given by whoever can hold input back
    */
-  openMonitor(send: (message: object) => void): Monitor {
+  openMonitor(send: (message: object) => void, onReady?: () => void): Monitor {
     const monitor = new Monitor({
       services: this.#services,
       send,
       onBug: (bug) => this.stop(bug),
+      ...(onReady && { onReady }),
     });
     this.#monitors.add(monitor);
     if (this.#refusal) monitor.stop(this.#refusal);

@@ -19,6 +19,8 @@ export interface QmpServices extends BlockJobServices {
 export interface Session {
   /** qmp_capabilities has been through: commands are served, events are sent. */
   negotiated: boolean;
+  /** The client may send `exec-oob`. */
+  oob: boolean;
 }
 
 export interface QmpContext extends QmpServices {

@@ -60,8 +60,8 @@ Parameter 'file.driver' is missing
 Invalid parameter type for 'file.driver', expected: string
 Invalid parameter type for 'backing', expected: string or object
 Invalid parameter type for 'list', expected: array
-Invalid parameter type for 'list.1.id', expected: string
-Parameter 'list.0.more' is unexpected
+Invalid parameter type for 'list[1].id', expected: string
+Parameter 'list[0].more' is unexpected
 `);
 });
 

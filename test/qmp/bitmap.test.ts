@@ -156,7 +156,7 @@ describe("dirty bitmaps", () => {
       -> {"execute":"block-dirty-bitmap-add","arguments":{"node":"n","name":"b","granularity":"4096"}}
       <- {"error":{"class":"GenericError","desc":"Invalid parameter type for 'granularity', expected: integer"}}
       -> {"execute":"block-dirty-bitmap-merge","arguments":{"node":"n","target":"b","bitmaps":[1]}}
-      <- {"error":{"class":"GenericError","desc":"Invalid parameter type for 'bitmaps.0', expected: string or object"}}
+      <- {"error":{"class":"GenericError","desc":"Invalid parameter type for 'bitmaps[0]', expected: string or object"}}
       -> {"execute":"block-dirty-bitmap-add","arguments":{"node":"n"}}
       <- {"error":{"class":"GenericError","desc":"Parameter 'name' is missing"}}
       "

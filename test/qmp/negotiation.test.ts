@@ -11,22 +11,22 @@ describe("a new monitor", () => {
     await qmp.execute("query-version");
     await qmp.execute("no-such-command");
     await qmp.execute("qmp_capabilities", { enabel: [] });
-    await qmp.execute("qmp_capabilities", { enable: ["oob"] });
+    await qmp.execute("qmp_capabilities", { enable: ["bogus"] });
     await qmp.execute("query-version");
     await qmp.execute("qmp_capabilities", { enable: [] });
     await qmp.execute("query-version");
     await qmp.execute("qmp_capabilities");
     expect(qmp.transcript()).toMatchInlineSnapshot(`
       "
-      <- {"QMP":{"version":{"qemu":{"major":10,"minor":1,"micro":0},"package":"blocktab 0.1.0"},"capabilities":[]}}
+      <- {"QMP":{"version":{"qemu":{"major":10,"minor":1,"micro":0},"package":"blocktab 0.1.0"},"capabilities":["oob"]}}
       -> {"execute":"query-version"}
       <- {"error":{"class":"CommandNotFound","desc":"Expecting capabilities negotiation with 'qmp_capabilities'"}}
       -> {"execute":"no-such-command"}
       <- {"error":{"class":"CommandNotFound","desc":"Expecting capabilities negotiation with 'qmp_capabilities'"}}
       -> {"execute":"qmp_capabilities","arguments":{"enabel":[]}}
       <- {"error":{"class":"GenericError","desc":"Parameter 'enabel' is unexpected"}}
-      -> {"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}
-      <- {"error":{"class":"GenericError","desc":"Capability 'oob' is not available"}}
+      -> {"execute":"qmp_capabilities","arguments":{"enable":["bogus"]}}
+      <- {"error":{"class":"GenericError","desc":"Parameter 'enable[0]' does not accept value 'bogus'; it takes 'oob'"}}
       -> {"execute":"query-version"}
       <- {"error":{"class":"CommandNotFound","desc":"Expecting capabilities negotiation with 'qmp_capabilities'"}}
       -> {"execute":"qmp_capabilities","arguments":{"enable":[]}}

@@ -181,9 +181,9 @@ describe("transaction", () => {
   });
 
   it.each([
-    ["an unknown action", { type: "defragment", data: {} }, /'actions.0.type'.*defragment/],
-    ["wrong data", { type: "blockdev-snapshot", data: { node: 1 } }, /'actions.0.data.node'/],
-    ["missing data", { type: "abort" }, /'actions.0.data' is missing/],
+    ["an unknown action", { type: "defragment", data: {} }, /'actions\[0\].type'.*defragment/],
+    ["wrong data", { type: "blockdev-snapshot", data: { node: 1 } }, /'actions\[0\].data.node'/],
+    ["missing data", { type: "abort" }, /'actions\[0\].data' is missing/],
   ])("refuses %s by its name", async (_name, action, text) => {
     const qmp = await disks();
     const reply = await qmp.execute("transaction", { actions: [action] });

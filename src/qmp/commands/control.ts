@@ -4,12 +4,12 @@ import * as v from "valibot";
 import { BlockError } from "../../base/errors.ts";
 import { command, nothing } from "../schema.ts";
 import { versionInfo } from "../types.ts";
-import { VERSION } from "../version.ts";
+import { CAPABILITIES, VERSION } from "../version.ts";
 
 export const qmpCapabilities = command({
   name: "qmp_capabilities",
   doc: "Ends the negotiation: from now on commands are served and events are sent.",
-  args: { enable: v.optional(v.array(v.string())) },
+  args: { enable: v.optional(v.array(v.picklist(CAPABILITIES))) },
   returns: nothing,
   run({ session }, { enable = [] }) {
     if (session.negotiated) {
@@ -19,10 +19,8 @@ export const qmpCapabilities = command({
         { class: "CommandNotFound" },
       );
     }
-    if (enable.length > 0) {
-      throw new BlockError("EINVAL", `Capability '${enable[0]}' is not available`);
-    }
     session.negotiated = true;
+    session.oob = enable.includes("oob");
     return {};
   },
 });

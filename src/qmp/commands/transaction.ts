@@ -147,7 +147,7 @@ export const transaction = command({
           `Action '${type}' does not go with 'completion-mode': 'grouped'`,
         );
       }
-      const checked = check(v.strictObject(known.data), data, `actions.${i}.data`);
+      const checked = check(v.strictObject(known.data), data, `actions[${i}].data`);
       return known.make(context, checked as never, txn);
     });
     await runTransaction(made);
