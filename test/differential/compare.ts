@@ -11,6 +11,7 @@ import { unifiedDiff } from "./diff.ts";
 import { DIFFERENCES } from "./differences.ts";
 import { withTheirNames } from "./names.ts";
 import { NEWER } from "./newer.ts";
+import { renumbered } from "./normal.ts";
 import { applyRules, type Rule } from "./rules.ts";
 import type { ScriptOptions } from "./script.ts";
 import { type Entry, inline, show, type Transcript } from "./transcript.ts";
@@ -33,7 +34,8 @@ export function rulesFor(daemon: Pick<Daemon, "title" | "version">): Rule[] {
 }
 
 export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
-  const rules = rulesFor(theirs.daemon);
+  const own = options.differences ?? [];
+  const rules = [...rulesFor(theirs.daemon), ...own];
   const report = differ(theirs, ours, rules);
   const { since } = options;
   if (since !== undefined && isBefore(theirs.daemon as Daemon, since.version)) {
@@ -50,12 +52,18 @@ export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdi
         rules.filter((other) => other !== rule),
       ).length > 0,
   );
-  return { report: staleExcuses(theirs.transcript, ours.transcript), needed };
+  const stale = [
+    ...staleExcuses(theirs.transcript, ours.transcript),
+    ...own
+      .filter((rule) => !needed.includes(rule))
+      .map(({ why }) => `There is no difference: ${why}`),
+  ];
+  return { report: stale, needed };
 }
 
 function differ(theirs: Side, ours: Side, rules: readonly Rule[]): string[] {
-  const a = applyRules(theirs.transcript, rules);
-  const b = alike(applyRules(ours.transcript, rules), a);
+  const a = renumbered(applyRules(theirs.transcript, rules));
+  const b = alike(renumbered(applyRules(ours.transcript, rules)), a);
   return unifiedDiff(
     { title: theirs.daemon.title, lines: show(a.map(excused)) },
     { title: ours.daemon.title, lines: show(b.map(excused)) },

@@ -24,4 +24,24 @@ export const DIFFERENCES: readonly Rule[] = [
     about: "BLOCK_JOB_ERROR",
     members: ["reason", "errno"],
   },
+  {
+    why: "what a mirror has to copy is recorded by the disk's node, not by the job's filter",
+    kind: "reply",
+    members: ["dirty-bitmaps"],
+    itemsWithout: "name",
+  },
 ];
+
+/** To choose from, for scripts in which they show. */
+
+export const MOMENTARY_PAUSES: Rule = {
+  why: "QEMU drains all nodes where ours drains those that the command is about",
+  kind: "event",
+  pauses: true,
+};
+
+/** @param file the image whose map differs, and whose length may, too */
+export function zeroesAreSkipped(file: string): Rule[] {
+  const why = "a stream of a whole chain leaves out what reads as zeroes: nothing does so, too";
+  return [{ why, kind: "image", about: file, members: ["map"] }];
+}

@@ -12,7 +12,7 @@ import type { Normaliser } from "./normal.ts";
 import type { Entry, Json } from "./transcript.ts";
 
 /** Seconds for whatever is waited for. Nothing here takes one, but machines may be busy. */
-const PATIENCE = 30;
+const PATIENCE = 20;
 
 const NODE_MEMBERS = ["node-name", "drv", "ro", "file", "backing_file", "dirty-bitmaps"];
 
