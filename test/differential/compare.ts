@@ -28,17 +28,19 @@ export interface Verdict {
   readonly needed: readonly Rule[];
 }
 
-/** All rules that hold between ours and a QEMU of this version. */
-export function rulesFor(daemon: Pick<Daemon, "title" | "version">): Rule[] {
-  return [...DIFFERENCES, ...NEWER.filter(({ since }) => isBefore(daemon as Daemon, since))];
+/** All rules that hold between ours and this QEMU. */
+export function rulesFor(daemon: Side["daemon"], own: readonly Rule[] = []): Rule[] {
+  const newer = NEWER.filter(({ since }) => isBefore(daemon, since));
+  const all = [...DIFFERENCES, ...own, ...newer];
+  return all.filter(({ from }) => from === undefined || !isBefore(daemon, from));
 }
 
 export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
   const own = options.differences ?? [];
-  const rules = [...rulesFor(theirs.daemon), ...own];
+  const rules = rulesFor(theirs.daemon, own);
   const report = differ(theirs, ours, rules);
   const { since } = options;
-  if (since !== undefined && isBefore(theirs.daemon as Daemon, since.version)) {
+  if (since !== undefined && isBefore(theirs.daemon, since.version)) {
     if (report.length > 0) return { report: [], needed: [] };
     const stale = `${since.what} is said to be newer than ${theirs.daemon.title}, which does the same`;
     return { report: [stale], needed: [] };

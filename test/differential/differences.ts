@@ -40,8 +40,24 @@ export const MOMENTARY_PAUSES: Rule = {
   pauses: true,
 };
 
-/** @param file the image whose map differs, and whose length may, too */
+const SKIPPED = "a stream of a whole chain leaves out what reads as zeroes: nothing does so, too";
+
+/** @param file the image whose map and length differ */
 export function zeroesAreSkipped(file: string): Rule[] {
-  const why = "a stream of a whole chain leaves out what reads as zeroes: nothing does so, too";
-  return [{ why, kind: "image", about: file, members: ["map"] }];
+  return [
+    { why: SKIPPED, kind: "image", about: file, members: ["map"] },
+    {
+      why: SKIPPED,
+      kind: "reply",
+      about: "nodes",
+      members: ["virtual-size"],
+      within: { drv: "file", file },
+    },
+  ];
+}
+
+/** @param file the image that a stream reopened for writing */
+export function readOnlyAgain(file: string): Rule {
+  const why = "QEMU 10 leaves a read-only node writable after a stream into it";
+  return { why, from: "10.0.0", kind: "reply", about: "nodes", members: ["ro"], within: { file } };
 }

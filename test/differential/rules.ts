@@ -9,6 +9,8 @@ import type { Entry, Json, Transcript } from "./transcript.ts";
 export interface Rule {
   /** What differs, and why. */
   readonly why: string;
+  /** The first version of QEMU that differs, where older ones do not. */
+  readonly from?: string;
   /** In which entries: those of a kind, or of one command, event or tool only. */
   readonly kind: Entry["kind"];
   readonly about?: string;

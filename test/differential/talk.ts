@@ -100,6 +100,15 @@ export class Talk {
     await this.#ask(text, text, "text", asking);
   }
 
+  /** Several requests in one piece of text; as many replies are waited for. */
+  async rawMany(text: string, replies: number): Promise<void> {
+    const daemon = await this.daemon();
+    this.#takeEarlier();
+    this.entries.push({ kind: "request", about: "text", body: text });
+    daemon.send(text);
+    for (let i = 0; i < replies; i++) this.#add("reply", "text", await this.#next("a reply"));
+  }
+
   /** Waits for an event with these members in its data; what comes before it is kept, too. */
   async event(name: string, match: Args = {}): Promise<void> {
     const wanted = `event ${name} ${JSON.stringify(match)}`;
