@@ -16,6 +16,7 @@ import {
   type BlockdevRef,
   checkOptions,
   type InheritedSettings,
+  roleMember,
 } from "./options.ts";
 import { loadBitmaps, storeBitmaps } from "./persistent-bitmaps.ts";
 import type { ThrottleGroups } from "./throttle-group.ts";
@@ -81,7 +82,7 @@ export class Opener {
     });
     table.beginOpening(node);
     try {
-      const isFile = ([role]: readonly [ChildRole, unknown]) => role === "file";
+      const isFile = ([role]: readonly [ChildRole, unknown]) => roleMember(driver, role) === "file";
       const openAll = async (some: readonly [ChildRole, BlockdevRef | null][]) => {
         for (const [role, reference] of some) {
           if (reference !== null) await this.#openChild(node, role, reference, inherited, signal);

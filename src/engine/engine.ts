@@ -9,7 +9,7 @@
  * memory is written, since nobody knows whether it is right: a disk is worth more than an uptime.
  */
 
-import type { Clock } from "../base/clock.ts";
+import { type Clock, sleep } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import type { Random } from "../base/random.ts";
@@ -28,6 +28,9 @@ import { type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
 import { serveMonitor } from "./monitor-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
+
+/** How long jobs may take to come to rest before they are cancelled at the end. */
+const QUIET_MS = 1000;
 
 export interface EngineOptions {
   readonly clock: Clock;
@@ -217,6 +220,7 @@ export class Engine {
     this.#refusal = new BlockError("ECANCELED", "The engine is closing down");
     for (const monitor of this.#monitors) monitor.stop(this.#refusal);
     this.#closing.abort();
+    await this.#quieten();
     await this.jobs.cancelAll();
     for (const monitor of this.#monitors) await monitor.idle();
     // A last command may have started one.
@@ -245,6 +249,19 @@ export class Engine {
     for (const node of this.graph.nodes) if (!node.readOnly) await attempt(flush(node));
     for (const monitor of this.#monitors) monitor.close();
     if (failures[0]) throw failures[0];
+  }
+
+  /**
+   * A last drained section: jobs come to rest, and tell so, before they are cancelled, as those of
+   * QEMU's daemon do. A store that hangs does not put off the end.
+   */
+  async #quieten(): Promise<void> {
+    if (this.jobs.all().every((job) => job.completed)) return;
+    const enough = new AbortController();
+    const rest = this.graph.drain(this.graph.nodes).then((section) => section.end());
+    const patience = sleep(this.clock, QUIET_MS, enough.signal).catch(() => {});
+    await Promise.race([rest, patience]);
+    enough.abort();
   }
 
   #isFileOpen(filename: string): boolean {

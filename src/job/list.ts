@@ -79,14 +79,17 @@ export class JobList {
   }
 
   /**
-   * Shutdown: cancels all by force, all at once, waits for their ends, and dismisses what is left.
-   * Jobs that are just being finalized come to their own end. Resolves when the list is empty.
+   * Shutdown: cancels all by force, all at once, waits for their ends, and dismisses what is left, the
+   * newest first. Jobs that are just being finalized come to their own end. Resolves when the list is empty.
    */
   async cancelAll(): Promise<void> {
     while (this.#jobs.length > 0) {
       const jobs = this.all();
-      for (const job of jobs) job.cancel(true);
-      await Promise.all(jobs.map((job) => job.finished));
+      for (const job of jobs) if (job.status !== "concluded") job.cancel(true);
+      for (const job of jobs) {
+        if (job.status === "concluded") job.cancel(true);
+        await job.finished;
+      }
     }
   }
 }

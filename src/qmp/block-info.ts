@@ -4,12 +4,15 @@
  * full-backing-filename, since names inside images are never resolved here, and throttle groups.
  */
 
+import { alignUp } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { SnapshotInfo, StateInfo } from "../block/driver.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { roleMember } from "../block/options.ts";
 import type { BlockDeviceInfo, BlockDirtyInfo, ImageInfo, SnapshotJson } from "./types.ts";
+
+const SECTOR = 512;
 
 export interface NodeInfoOptions {
   /** Leave out the images behind the node. */
@@ -102,7 +105,8 @@ function imageInfo(node: BlockNode): ImageInfo {
   return {
     filename: filenameOf(node),
     format: node.driver.name,
-    "virtual-size": io.getLength(node),
+    // Guests see whole sectors, the last one filled up with zeroes.
+    "virtual-size": alignUp(io.getLength(node), SECTOR),
     ...(actualSize !== undefined && { "actual-size": actualSize }),
     "dirty-flag": manner["dirty-flag"] ?? false,
     ...(clusterSize !== undefined && { "cluster-size": clusterSize }),

@@ -11,6 +11,7 @@ import { unifiedDiff } from "./diff.ts";
 import { DIFFERENCES } from "./differences.ts";
 import { withTheirNames } from "./names.ts";
 import { NEWER } from "./newer.ts";
+import { renumbered } from "./normal.ts";
 import { applyRules, type Rule } from "./rules.ts";
 import type { ScriptOptions } from "./script.ts";
 import { type Entry, inline, show, type Transcript } from "./transcript.ts";
@@ -27,16 +28,19 @@ export interface Verdict {
   readonly needed: readonly Rule[];
 }
 
-/** All rules that hold between ours and a QEMU of this version. */
-export function rulesFor(daemon: Pick<Daemon, "title" | "version">): Rule[] {
-  return [...DIFFERENCES, ...NEWER.filter(({ since }) => isBefore(daemon as Daemon, since))];
+/** All rules that hold between ours and this QEMU. */
+export function rulesFor(daemon: Side["daemon"], own: readonly Rule[] = []): Rule[] {
+  const newer = NEWER.filter(({ since }) => isBefore(daemon, since));
+  const all = [...DIFFERENCES, ...own, ...newer];
+  return all.filter(({ from }) => from === undefined || !isBefore(daemon, from));
 }
 
 export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
-  const rules = rulesFor(theirs.daemon);
+  const own = options.differences ?? [];
+  const rules = rulesFor(theirs.daemon, own);
   const report = differ(theirs, ours, rules);
   const { since } = options;
-  if (since !== undefined && isBefore(theirs.daemon as Daemon, since.version)) {
+  if (since !== undefined && isBefore(theirs.daemon, since.version)) {
     if (report.length > 0) return { report: [], needed: [] };
     const stale = `${since.what} is said to be newer than ${theirs.daemon.title}, which does the same`;
     return { report: [stale], needed: [] };
@@ -50,12 +54,18 @@ export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdi
         rules.filter((other) => other !== rule),
       ).length > 0,
   );
-  return { report: staleExcuses(theirs.transcript, ours.transcript), needed };
+  const stale = [
+    ...staleExcuses(theirs.transcript, ours.transcript),
+    ...own
+      .filter((rule) => !needed.includes(rule))
+      .map(({ why }) => `There is no difference: ${why}`),
+  ];
+  return { report: stale, needed };
 }
 
 function differ(theirs: Side, ours: Side, rules: readonly Rule[]): string[] {
-  const a = applyRules(theirs.transcript, rules);
-  const b = alike(applyRules(ours.transcript, rules), a);
+  const a = renumbered(applyRules(theirs.transcript, rules));
+  const b = alike(renumbered(applyRules(ours.transcript, rules)), a);
   return unifiedDiff(
     { title: theirs.daemon.title, lines: show(a.map(excused)) },
     { title: ours.daemon.title, lines: show(b.map(excused)) },

@@ -51,7 +51,7 @@ export function realDaemons(): Daemon[] {
 }
 
 /** Whether `daemon` is a QEMU that is older than `version` ("8.1.0"). */
-export function isBefore({ version: own }: Daemon, version: string): boolean {
+export function isBefore({ version: own }: Pick<Daemon, "version">, version: string): boolean {
   return own !== null && isOlder(own, version);
 }
 

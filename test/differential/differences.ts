@@ -24,4 +24,40 @@ export const DIFFERENCES: readonly Rule[] = [
     about: "BLOCK_JOB_ERROR",
     members: ["reason", "errno"],
   },
+  {
+    why: "what a mirror has to copy is recorded by the disk's node, not by the job's filter",
+    kind: "reply",
+    members: ["dirty-bitmaps"],
+    itemsWithout: "name",
+  },
 ];
+
+/** To choose from, for scripts in which they show. */
+
+export const MOMENTARY_PAUSES: Rule = {
+  why: "QEMU drains all nodes where ours drains those that the command is about",
+  kind: "event",
+  pauses: true,
+};
+
+const SKIPPED = "a stream of a whole chain leaves out what reads as zeroes: nothing does so, too";
+
+/** @param file the image whose map and length differ */
+export function zeroesAreSkipped(file: string): Rule[] {
+  return [
+    { why: SKIPPED, kind: "image", about: file, members: ["map"] },
+    {
+      why: SKIPPED,
+      kind: "reply",
+      about: "nodes",
+      members: ["virtual-size"],
+      within: { drv: "file", file },
+    },
+  ];
+}
+
+/** @param file the image that a stream reopened for writing */
+export function readOnlyAgain(file: string): Rule {
+  const why = "QEMU 10 leaves a read-only node writable after a stream into it";
+  return { why, from: "10.0.0", kind: "reply", about: "nodes", members: ["ro"], within: { file } };
+}

@@ -6,7 +6,7 @@
  */
 
 import { mentioned } from "./names.ts";
-import type { Json } from "./transcript.ts";
+import type { Json, Transcript } from "./transcript.ts";
 
 /** Members that are left out wherever they stand. */
 const LEFT_OUT: Readonly<Record<string, string>> = {
@@ -26,13 +26,34 @@ const NUMBERS: Readonly<Record<string, string>> = {
   idle_time_ns: "how long it took",
 };
 
-/** Names that a daemon made up; each becomes `#block` and its place in the row of such names. */
-const GENERATED = /#block\d+/g;
+/**
+ * QEMU puts the options of a node that no file name can stand for into a name of its own:
+ * `json:{"driver": "blkdebug", "image": {…}}`. Ours tells the name of the file at the bottom, and that
+ * is what becomes of QEMU's.
+ */
+function bottomFile(options: unknown): string {
+  const { filename, file, image } = options as Record<string, unknown>;
+  if (typeof filename === "string") return filename;
+  return file === undefined && image === undefined ? "" : bottomFile(file ?? image);
+}
+
+/** Names that a daemon made up. */
+const GENERATED = /#block(\d+|<\d+>)/g;
+
+/** Such a name becomes `#block` and its place in the row of those in this transcript. */
+export function renumbered(transcript: Transcript): Transcript {
+  const known = new Map<string, string>();
+  const text = JSON.stringify(transcript).replace(GENERATED, (name) => {
+    const shown = known.get(name) ?? `#block<${known.size + 1}>`;
+    known.set(name, shown);
+    return shown;
+  });
+  return JSON.parse(text);
+}
 
 export class Normaliser {
   readonly #folder: string;
   readonly #isTheirs: boolean;
-  readonly #generated = new Map<string, string>();
 
   /**
    * @param folder of the run: it differs, and is cut off
@@ -62,10 +83,7 @@ export class Normaliser {
   }
 
   #text(text: string): string {
-    return text.replaceAll(`${this.#folder}/`, "").replace(GENERATED, (name) => {
-      const known = this.#generated.get(name) ?? `#block<${this.#generated.size + 1}>`;
-      this.#generated.set(name, known);
-      return known;
-    });
+    const file = text.startsWith("json:") ? bottomFile(JSON.parse(text.slice(5))) : text;
+    return file.replaceAll(`${this.#folder}/`, "");
   }
 }

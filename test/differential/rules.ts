@@ -9,6 +9,8 @@ import type { Entry, Json, Transcript } from "./transcript.ts";
 export interface Rule {
   /** What differs, and why. */
   readonly why: string;
+  /** The first version of QEMU that differs, where older ones do not. */
+  readonly from?: string;
   /** In which entries: those of a kind, or of one command, event or tool only. */
   readonly kind: Entry["kind"];
   readonly about?: string;
@@ -18,13 +20,18 @@ export interface Rule {
   readonly within?: Readonly<Record<string, Json>>;
   /** Strings that go from lists. */
   readonly items?: readonly string[];
+  /** From lists under `members`, only what has no such member goes; an empty list goes, too. */
+  readonly itemsWithout?: string;
+  /** Pairs of "paused", "running" or "standby", "ready" of one job, one right after the other, go. */
+  readonly pauses?: true;
   /** The whole entry goes, if its body has these members. */
   readonly whole?: Readonly<Record<string, Json>>;
 }
 
 export function applyRules(transcript: Transcript, rules: readonly Rule[]): Transcript {
   return rules.reduce<Transcript>(
-    (entries, rule) => entries.flatMap((e) => apply(e, rule)),
+    (entries, rule) =>
+      rule.pauses ? withoutPauses(entries) : entries.flatMap((entry) => apply(entry, rule)),
     transcript,
   );
 }
@@ -36,6 +43,24 @@ function apply(entry: Entry, rule: Rule): Entry[] {
   return [{ ...entry, body: strip(entry.body, rule) }];
 }
 
+function withoutPauses(entries: Transcript): Transcript {
+  const out: Entry[] = [];
+  for (const entry of entries) {
+    const last = out.at(-1);
+    if (last && isPause(last, entry)) out.pop();
+    else out.push(entry);
+  }
+  return out;
+}
+
+const RESUMED: Readonly<Record<string, string>> = { paused: "running", standby: "ready" };
+
+function isPause(before: Entry, after: Entry): boolean {
+  if (before.about !== "JOB_STATUS_CHANGE" || after.about !== "JOB_STATUS_CHANGE") return false;
+  const [first, second] = [before.body, after.body] as { id: string; status: string }[];
+  return first!.id === second!.id && RESUMED[first!.status] === second!.status;
+}
+
 function strip(value: Json, rule: Rule): Json {
   if (Array.isArray(value)) {
     return value
@@ -44,10 +69,17 @@ function strip(value: Json, rule: Rule): Json {
   }
   if (typeof value !== "object" || value === null) return value;
   const applies = rule.within === undefined || has(value, rule.within);
-  const members = Object.entries(value)
-    .filter(([name]) => !(applies && rule.members?.includes(name)))
-    .map(([name, inner]): [string, Json] => [name, strip(inner, rule)]);
+  const members = Object.entries(value).flatMap(([name, inner]): [string, Json][] => {
+    if (!(applies && rule.members?.includes(name))) return [[name, strip(inner, rule)]];
+    const kept = itemsWith(rule.itemsWithout, inner);
+    return kept.length > 0 ? [[name, kept]] : [];
+  });
   return Object.fromEntries(members);
+}
+
+function itemsWith(member: string | undefined, list: Json): readonly Json[] {
+  if (member === undefined || !Array.isArray(list)) return [];
+  return list.filter((item) => typeof item === "object" && item !== null && member in item);
 }
 
 function has(value: Json, wanted: Readonly<Record<string, Json>>): boolean {

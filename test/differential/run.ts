@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Daemon, DaemonProcess, type Message } from "./daemon.ts";
 import { describeImages, type ImageMaker } from "./images.ts";
-import { Normaliser } from "./normal.ts";
+import { Normaliser, renumbered } from "./normal.ts";
 import type { Script } from "./script.ts";
 import { ScriptEnded, Talk } from "./talk.ts";
 import type { Transcript } from "./transcript.ts";
@@ -45,10 +45,10 @@ export async function runScript(
     await script.run(talk);
     await talk.finish();
     await meddling.images?.(folder);
-    return [...talk.entries, ...(await describeImages(folder))];
+    return renumbered([...talk.entries, ...(await describeImages(folder))]);
   } catch (error) {
     if (!(error instanceof ScriptEnded)) throw error;
-    return talk.entries;
+    return renumbered(talk.entries);
   } finally {
     await (running as DaemonProcess | null)?.kill();
     await rm(folder, { recursive: true, force: true });

@@ -24,6 +24,7 @@
  * --repeat 10` shows whether a script says the same each time.
  */
 
+import type { Rule } from "./rules.ts";
 import type { Talk } from "./talk.ts";
 
 export interface Script {
@@ -38,6 +39,11 @@ export interface ScriptOptions {
   readonly args?: readonly string[];
   /** Leaves the negotiation to the script. */
   readonly raw?: true;
+  /**
+   * Differences on purpose beyond those of the tables (differences.ts has some to choose from). One
+   * that does not show is an error.
+   */
+  readonly differences?: readonly Rule[];
   /**
    * What the script is about came with this version of QEMU, or changed with it: older ones differ,
    * and must.

@@ -12,7 +12,7 @@ import type { Normaliser } from "./normal.ts";
 import type { Entry, Json } from "./transcript.ts";
 
 /** Seconds for whatever is waited for. Nothing here takes one, but machines may be busy. */
-const PATIENCE = 30;
+const PATIENCE = 20;
 
 const NODE_MEMBERS = ["node-name", "drv", "ro", "file", "backing_file", "dirty-bitmaps"];
 
@@ -98,6 +98,15 @@ export class Talk {
   /** Text as it is, which has to have one reply. */
   async raw(text: string, asking: Asking = {}): Promise<void> {
     await this.#ask(text, text, "text", asking);
+  }
+
+  /** Several requests in one piece of text; as many replies are waited for. */
+  async rawMany(text: string, replies: number): Promise<void> {
+    const daemon = await this.daemon();
+    this.#takeEarlier();
+    this.entries.push({ kind: "request", about: "text", body: text });
+    daemon.send(text);
+    for (let i = 0; i < replies; i++) this.#add("reply", "text", await this.#next("a reply"));
   }
 
   /** Waits for an event with these members in its data; what comes before it is kept, too. */

@@ -2,9 +2,28 @@
 
 import type { Area, Script } from "../script.ts";
 import { control } from "./control.ts";
+import { createArea } from "./create.ts";
+import { filters } from "./filters.ts";
+import { lifeCycle } from "./life-cycle.ts";
+import { nodes } from "./nodes.ts";
+import { queries } from "./queries.ts";
+import { reopenArea } from "./reopen.ts";
+import { resize } from "./resize.ts";
+import { snapshots } from "./snapshots.ts";
 import { stream } from "./stream.ts";
 
-export const AREAS: readonly Area[] = [control, stream];
+export const AREAS: readonly Area[] = [
+  control,
+  nodes,
+  createArea,
+  queries,
+  filters,
+  reopenArea,
+  resize,
+  lifeCycle,
+  stream,
+  snapshots,
+];
 
 /** With their full names: "stream: a whole chain". */
 export const SCRIPTS: readonly { readonly title: string; readonly script: Script }[] =
