@@ -70,7 +70,7 @@ export interface MoodyDriver extends BlockDriver<{ size: number }> {
   readonly bell: Bell;
 }
 
-function moodyDriver(): MoodyDriver {
+export function moodyDriver(): MoodyDriver {
   const driver: MoodyDriver = {
     mood: "fine",
     flushCount: 0,

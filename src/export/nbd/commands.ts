@@ -10,15 +10,19 @@ import { Command, CommandFlag } from "./protocol.ts";
 import type { Replies } from "./replies.ts";
 import type { Request } from "./request.ts";
 
-export interface CommandContext {
-  readonly exported: NbdExport;
-  readonly backend: BlockBackend;
-  readonly replies: Replies;
-  readonly clock: Clock;
+/** By which a request is called off. */
+export interface Signals {
   /** The client is gone: nobody wants to read any more. */
   readonly unwanted: AbortSignal;
   /** The export goes away: nothing more is done on it. */
   readonly cut: AbortSignal;
+}
+
+export interface CommandContext extends Signals {
+  readonly exported: NbdExport;
+  readonly backend: BlockBackend;
+  readonly replies: Replies;
+  readonly clock: Clock;
 }
 
 /** Answers the request, unless it throws. */

@@ -14,7 +14,7 @@ import type { ByteChannel } from "../../base/channel.ts";
 import type { Clock } from "../../base/clock.ts";
 import { BlockError } from "../../base/errors.ts";
 import type { ExportUser } from "../driver.ts";
-import { type CommandContext, run } from "./commands.ts";
+import { type CommandContext, run, type Signals } from "./commands.ts";
 import { type Agreement, type ExportNames, Negotiation } from "./negotiation.ts";
 import { Command } from "./protocol.ts";
 import { ByteReader, HangUp } from "./reader.ts";
@@ -36,14 +36,21 @@ export interface ConnectionInit {
   readonly handshakeSeconds: number;
 }
 
+/** A place for a request. Each has signals of its own: only so many may listen to one. */
+interface Slot {
+  readonly unwanted: AbortController;
+  readonly cut: AbortController;
+}
+
 export class Connection implements ExportUser {
   readonly #init: ConnectionInit;
   readonly #reader: ByteReader;
-  readonly #unwanted = new AbortController();
-  readonly #cut = new AbortController();
+  readonly #gone = new AbortController();
+  /** All that there have been, 16 at most, and those that nobody has. */
+  readonly #slots: Slot[] = [];
+  readonly #free: Slot[] = [];
   /** Rung when a request has ended. */
   readonly #ended = new Bell();
-  #requests = 0;
   #memory = 0;
   /** What came out of a request that is no BlockError. */
   #bug: unknown;
@@ -51,7 +58,7 @@ export class Connection implements ExportUser {
   constructor(init: ConnectionInit) {
     this.#init = init;
     this.#reader = new ByteReader(init.channel);
-    init.channel.closed.then(() => this.#unwanted.abort());
+    init.channel.closed.then(() => this.#giveUp());
   }
 
   /** Resolves when the client is gone and nothing is done for it any more. @throws only bugs */
@@ -71,9 +78,15 @@ export class Connection implements ExportUser {
 
   /** The export goes away, or the server. */
   disconnect(): void {
-    this.#cut.abort();
-    this.#unwanted.abort();
+    for (const { cut } of this.#slots) cut.abort();
+    this.#giveUp();
     this.#init.channel.destroy();
+  }
+
+  /** The client is gone: nobody wants answers any more. */
+  #giveUp(): void {
+    this.#gone.abort();
+    for (const { unwanted } of this.#slots) unwanted.abort();
   }
 
   async #negotiate(): Promise<Agreement | null> {
@@ -98,11 +111,11 @@ export class Connection implements ExportUser {
       await this.#serve(agreement);
     } catch (error) {
       // Whoever waits for room is not waited for.
-      this.#unwanted.abort();
+      this.#giveUp();
       this.#init.channel.destroy();
       throw error;
     } finally {
-      while (this.#requests > 0) await this.#ended.rung();
+      while (this.#free.length < this.#slots.length) await this.#ended.rung();
       exported.leave(this);
     }
   }
@@ -110,16 +123,16 @@ export class Connection implements ExportUser {
   async #serve(agreement: Agreement): Promise<void> {
     const { channel, clock } = this.#init;
     const { exported } = agreement;
-    const context: CommandContext = {
+    const context = {
       exported,
       backend: exported.backend,
       replies: new Replies(agreement.mode, (bytes) => channel.write(bytes)),
       clock,
-      unwanted: this.#unwanted.signal,
-      cut: this.#cut.signal,
     };
     for (;;) {
-      while (this.#requests >= REQUESTS_MAX) await this.#ended.rung(this.#unwanted.signal);
+      while (this.#slots.length === REQUESTS_MAX && this.#free.length === 0) {
+        await this.#ended.rung(this.#gone.signal);
+      }
       let held = 0;
       const request = await receive(this.#reader, agreement, async (bytes) => {
         await this.#takeMemory(bytes);
@@ -130,6 +143,8 @@ export class Connection implements ExportUser {
         held = answerBytes(request);
         await this.#takeMemory(held);
       }
+      // Nobody would call it off any more.
+      if (this.#gone.signal.aborted) throw new HangUp("The client has gone meanwhile");
       this.#start(request, context, held);
       if (request.isLast) return;
     }
@@ -138,20 +153,30 @@ export class Connection implements ExportUser {
   /** Waits for room. Whoever comes alone gets what it wants. */
   async #takeMemory(bytes: number): Promise<void> {
     while (this.#memory > 0 && this.#memory + bytes > MEMORY_BYTES) {
-      await this.#ended.rung(this.#unwanted.signal);
+      await this.#ended.rung(this.#gone.signal);
     }
     this.#memory += bytes;
   }
 
-  #start(request: Request, context: CommandContext, held: number): void {
-    this.#requests++;
-    this.#answer(request, context)
+  #start(request: Request, context: Omit<CommandContext, keyof Signals>, held: number): void {
+    const slot = this.#takeSlot();
+    const { unwanted, cut } = slot;
+    this.#answer(request, { ...context, unwanted: unwanted.signal, cut: cut.signal })
       .catch((error) => this.#fail(error))
       .finally(() => {
-        this.#requests--;
+        this.#free.push(slot);
         this.#memory -= held;
         this.#ended.ring();
       });
+  }
+
+  /** There is a free one, or room for one more. */
+  #takeSlot(): Slot {
+    const free = this.#free.pop();
+    if (free) return free;
+    const slot = { unwanted: new AbortController(), cut: new AbortController() };
+    this.#slots.push(slot);
+    return slot;
   }
 
   async #answer(request: Request, context: CommandContext): Promise<void> {
