@@ -45,6 +45,17 @@ const QEMU_PACKAGES = {
   "qemu-storage-daemon": "qemu-system-common",
 };
 
+/**
+ * The same for the NBD clients that only tests drive.
+ *
+ * @type {Record<string, string>}
+ */
+const NBD_PACKAGES = {
+  nbdinfo: "libnbd-bin",
+  nbdcopy: "libnbd-bin",
+  nbdsh: "python3-libnbd",
+};
+
 /** Something about the user's machine or arguments that only the user can change. */
 export class UserError extends Error {
   /** @override */
@@ -236,13 +247,27 @@ async function hasChromium() {
 
 /** @throws UserError if QEMU's tools are not there and cannot be installed */
 export async function ensureQemu() {
-  const missing = () => Object.keys(QEMU_PACKAGES).filter((tool) => onPath(tool) === undefined);
+  await ensureTools(QEMU_PACKAGES, "QEMU's tools", "the package qemu");
+}
+
+/** @throws UserError if libnbd's tools are not there and cannot be installed */
+export async function ensureNbdClients() {
+  await ensureTools(NBD_PACKAGES, "libnbd's tools", "the package libnbd");
+}
+
+/**
+ * @param {Record<string, string>} packages Debian's, by what is needed of them
+ * @param {string} what for people
+ * @param {string} elsewhere what to install on other systems
+ */
+async function ensureTools(packages, what, elsewhere) {
+  const missing = () => Object.keys(packages).filter((tool) => onPath(tool) === undefined);
   if (missing().length === 0) return;
-  await aptInstall([...new Set(missing().map((tool) => QEMU_PACKAGES[tool] ?? ""))]);
+  await aptInstall([...new Set(missing().map((tool) => packages[tool] ?? ""))]);
   if (missing().length === 0) return;
+  const all = [...new Set(Object.values(packages))].join(" ");
   throw new UserError(
-    `needs QEMU's tools: ${missing().join(", ")} ` +
-      "(Debian: apt install qemu-utils qemu-system-common; elsewhere: the package qemu)",
+    `needs ${what}: ${missing().join(", ")} (Debian: apt install ${all}; elsewhere: ${elsewhere})`,
   );
 }
 

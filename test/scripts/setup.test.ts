@@ -102,6 +102,14 @@ describe("the programs that tests drive", () => {
     expect(text).toMatch(/needs QEMU's tools: qemu-io, qemu-storage-daemon .*apt install/);
   });
 
+  it("include libnbd's, which only tests need", () => {
+    const { status, text } = ensure("ensureNbdClients");
+    expect(status).toBe(1);
+    expect(text).toMatch(/needs libnbd's tools: nbdinfo, .*apt install libnbd-bin python3-libnbd/);
+    for (const tool of ["nbdinfo", "nbdcopy", "nbdsh"]) program(tool, "exit 9");
+    expect(ensure("ensureNbdClients")).toEqual({ status: 0, text: "" });
+  });
+
   it("include a Chromium", () => {
     const { status, text } = ensure("ensureChromium");
     expect(status).toBe(1);
