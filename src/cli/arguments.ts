@@ -4,28 +4,30 @@
  */
 
 import * as v from "valibot";
+import { check } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
 import type { Graph } from "../block/graph.ts";
 import { openSchema } from "../block/options.ts";
 import { throttleLimits } from "../block/throttle-limits.ts";
 import type { Engine } from "../engine/engine.ts";
+import { inetSocketAddress, unixSocketAddress } from "../qmp/socket-address.ts";
 import { fromKeyval } from "./from-keyval.ts";
 import { type KeyvalTree, parseKeyval } from "./keyval.ts";
 
 /**
  * @param implied key of a first value that has none
- * @param schema of what comes out, once the tree is known
+ * @param schemaOf of what is to come out, told from the strings
  * @throws BlockError EINVAL
  */
 export function parseArguments(
   text: string,
   implied: string | null,
-  schema: (tree: KeyvalTree) => v.GenericSchema,
+  schemaOf: (tree: KeyvalTree) => v.GenericSchema,
 ): Record<string, unknown> {
   if (text.startsWith("{")) return parseJson(text);
   const { tree, help } = parseKeyval(text, implied);
   if (help) throw new BlockError("EINVAL", "There is no help for this option");
-  return fromKeyval(schema(tree), tree);
+  return fromKeyval(schemaOf(tree), tree);
 }
 
 function parseJson(text: string): Record<string, unknown> {
@@ -36,13 +38,31 @@ function parseJson(text: string): Record<string, unknown> {
   }
 }
 
-/** What the command takes that the option stands for. */
+/** What an option takes that stands for this command. */
 export function schemaFor(engine: Engine, name: string, tree: KeyvalTree): v.GenericSchema {
   if (name === "blockdev-add") return nodeSchema(engine.graph, tree);
-  const { args } = engine.command(name);
-  // What object-add makes is told by its type; there is one.
-  const own: v.ObjectEntries = name === "object-add" ? { limits: throttleLimits } : {};
-  return v.looseObject({ ...args, ...own });
+  return v.looseObject({ ...engine.command(name).args, ...ownMembers(engine, name, tree) });
+}
+
+/** Those of what is made, where that is told by a type. */
+function ownMembers(engine: Engine, name: string, tree: KeyvalTree): v.ObjectEntries {
+  if (name === "object-add") return { limits: throttleLimits };
+  if (name === "nbd-server-start") return { addr: socketAddress };
+  const found = engine.exports.types.find(({ type }) => type === tree["type"]);
+  return found?.options ?? {};
+}
+
+/** QEMU's SocketAddress, as command lines have it: flat. */
+const socketAddress = v.variant("type", [
+  v.strictObject({ type: v.literal("inet"), ...inetSocketAddress.entries }),
+  v.strictObject({ type: v.literal("unix"), ...unixSocketAddress.entries }),
+]);
+
+/** --nbd-server's arguments as nbd-server-start takes them, whose address is the older, nested one. */
+export function nestAddress(args: Record<string, unknown>): Record<string, unknown> {
+  if (!("addr" in args)) return args;
+  const { type, ...data } = check(socketAddress, args["addr"], "addr");
+  return { ...args, addr: { type, data } };
 }
 
 /** That of the driver, with those of the drivers of nested nodes in it. */

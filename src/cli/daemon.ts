@@ -15,10 +15,12 @@ import { BlockError } from "../base/errors.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createNodeEngine } from "../engine/node.ts";
 import { VERSION } from "../qmp/version.ts";
-import { parseArguments, schemaFor } from "./arguments.ts";
+import { nestAddress, parseArguments, schemaFor } from "./arguments.ts";
 import { Chardevs } from "./chardev/index.ts";
 import { hostCommands } from "./commands.ts";
+import { isInBackground, leaveParent, runInBackground, say } from "./daemonize.ts";
 import { type Given, helpText, type OptionName, parseCommandLine } from "./options.ts";
+import { Pidfile } from "./pidfile.ts";
 import { QmpStream } from "./qmp-stream.ts";
 
 /** MonitorOptions (QEMU: qapi/control.json). */
@@ -37,10 +39,12 @@ export async function daemon(words: readonly string[]): Promise<number> {
     const last = given.at(-1)?.name;
     if (last === "help") return print(helpText());
     if (last === "version") return print(`${versionText()}\n`);
-    return await new Daemon().run(given);
+    const isToLeave = given.some(({ name }) => name === "daemonize");
+    if (isToLeave && !isInBackground()) return await runInBackground();
+    return await new Daemon(isToLeave).run(given);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
-    note(error.message);
+    await note(error.message);
     return 1;
   }
 }
@@ -54,22 +58,34 @@ function versionText(): string {
   return `${VERSION.package}, as qemu-storage-daemon ${major}.${minor}`;
 }
 
-function note(text: string): void {
-  process.stderr.write(`blocktab daemon: ${text}\n`);
+/** One line for people. */
+function note(text: string): Promise<void> {
+  return say(`blocktab daemon: ${text}\n`);
 }
 
 class Daemon {
   readonly #clock: Clock = new SystemClock();
   readonly #ending = new AbortController();
   readonly #streams = new Set<QmpStream>();
-  readonly #chardevs = new Chardevs({
-    daemonized: false,
-    note,
-    signal: this.#ending.signal,
-    sleep: (ms) => sleep(this.#clock, ms, this.#ending.signal),
-  });
+  readonly #chardevs: Chardevs;
+  readonly #daemonized: boolean;
   #engine!: Engine;
   #bug: BlockError | null = null;
+  /** Settles when people have been told of it. */
+  #lastWords: Promise<void> = Promise.resolve();
+  #pidfilePath: string | null = null;
+  #pidfile: Pidfile | null = null;
+
+  /** @param daemonized this is the process in the background */
+  constructor(daemonized: boolean) {
+    this.#daemonized = daemonized;
+    this.#chardevs = new Chardevs({
+      daemonized,
+      note: (text) => void note(text),
+      signal: this.#ending.signal,
+      sleep: (ms) => sleep(this.#clock, ms, this.#ending.signal),
+    });
+  }
 
   async run(given: readonly Given[]): Promise<number> {
     this.#engine = await createNodeEngine({
@@ -79,12 +95,17 @@ class Daemon {
     });
     for (const signal of SIGNALS) process.on(signal, () => this.#ending.abort());
     process.on("uncaughtException", (error) => this.#engine.stop(error));
+    // Somebody has ended the parent, and with it what it has begun.
+    const orphaned = () => this.#ending.abort();
+    process.once("disconnect", orphaned);
     let isWell = true;
     try {
       await this.#setUp(given);
+      process.off("disconnect", orphaned);
+      if (this.#daemonized) await leaveParent();
       await this.#ended();
     } catch (error) {
-      if (error instanceof BlockError) note(error.message);
+      if (error instanceof BlockError) await note(error.message);
       else this.#engine.stop(error);
       isWell = false;
     }
@@ -102,6 +123,7 @@ class Daemon {
         throw error instanceof BlockError ? error.prepend(shown) : error;
       }
     }
+    if (this.#pidfilePath !== null) this.#pidfile = Pidfile.write(this.#pidfilePath);
   }
 
   async #carryOut(name: OptionName, value: string): Promise<void> {
@@ -119,15 +141,15 @@ class Daemon {
       case "monitor":
         return this.#addMonitor(value);
       case "pidfile":
-      case "daemonize":
-        throw new BlockError("ENOTSUP", "Not here yet");
+        this.#pidfilePath = value;
+        return;
     }
   }
 
   async #execute(command: string, value: string, implied: string | null): Promise<void> {
     const engine = this.#engine;
     const args = parseArguments(value, implied, (tree) => schemaFor(engine, command, tree));
-    await engine.execute(command, args);
+    await engine.execute(command, command === "nbd-server-start" ? nestAddress(args) : args);
   }
 
   #addMonitor(value: string): void {
@@ -163,6 +185,8 @@ class Daemon {
     const isWell = await this.#closeEngine();
     await Promise.all([...this.#streams].map((stream) => stream.end()));
     await this.#chardevs.close();
+    this.#pidfile?.remove();
+    await this.#lastWords;
     return isWell;
   }
 
@@ -172,7 +196,7 @@ class Daemon {
       if (!this.#bug) await this.#engine.close();
     } catch (error) {
       if (!(error instanceof BlockError)) this.#engine.stop(error);
-      else if (!this.#bug) note(error.message);
+      else if (!this.#bug) await note(error.message);
       return false;
     }
     return !this.#bug;
@@ -180,8 +204,8 @@ class Daemon {
 
   #stopped(why: BlockError): void {
     this.#bug = why;
-    note(why.message);
-    if (why.cause instanceof Error) process.stderr.write(`${why.cause.stack}\n`);
+    const { stack } = why.cause instanceof Error ? why.cause : why;
+    this.#lastWords = note(`${why.message}\n${stack}`);
     this.#ending.abort();
   }
 }
