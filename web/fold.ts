@@ -83,8 +83,7 @@ export function fold(snapshot: Snapshot, input: Input): Snapshot {
 /** The id of the job that an event tells of. */
 export function jobOf({ event, data }: QmpEvent): string | undefined {
   if (event !== "JOB_STATUS_CHANGE" && !event.startsWith("BLOCK_JOB_")) return undefined;
-  const { device, id } = data as { readonly device?: string; readonly id?: string };
-  return device ?? id;
+  return "device" in data ? data.device : data.id;
 }
 
 /** Moving: worth asking how far it is. */
