@@ -127,7 +127,7 @@ export class Engine {
    * @throws BlockError what the command throws
    */
   execute(name: string, args: object): Promise<unknown> {
-    const context = { ...this.#services, session: { negotiated: true } };
+    const context = { ...this.#services, session: { negotiated: true, oob: false } };
     return invoke(this.command(name), context, args);
   }
 

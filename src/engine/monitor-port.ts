@@ -5,16 +5,10 @@
  * just goes away is noticed, too, sooner or later (held-port.ts).
  */
 
+import { messageText } from "../qmp/json/writer.ts";
 import type { Monitor } from "../qmp/monitor.ts";
 import { HeldPort } from "./held-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
-
-const UNREPEATABLE = {
-  error: {
-    class: "GenericError",
-    desc: "The 'id' of a request cannot be repeated: it holds what is not data",
-  },
-};
 
 export interface MonitorPortInit {
   readonly port: Port;
@@ -58,21 +52,6 @@ export class MonitorPort {
   }
 
   #send(message: object): void {
-    try {
-      this.#post(message);
-    } catch (error) {
-      if (!isUncopiable(error)) throw error;
-      this.#post(UNREPEATABLE);
-    }
+    this.#port.post(this.#text ? messageText(message) : message);
   }
-
-  #post(message: object): void {
-    this.#port.post(this.#text ? `${JSON.stringify(message)}\r\n` : message);
-  }
-}
-
-/** What came by transfer, such as a port, cannot be copied back: DataCloneError; Node's own error. */
-function isUncopiable(error: unknown): boolean {
-  const { name, code } = error as { name?: string; code?: unknown };
-  return name === "DataCloneError" || code === "ERR_MISSING_TRANSFERABLE_IN_TRANSFER_LIST";
 }

@@ -172,7 +172,7 @@ function garbage(): [string, () => unknown][] {
     ["arguments that are a list", () => ({ execute: "query-jobs", arguments: [] })],
     ["arguments of no meaning", () => ({ execute: "query-jobs", arguments: { x: cycle } })],
     ["NaN for a size", () => add({ size: Number.NaN })],
-    ["a bigint for a size", () => add({ size: 512n })],
+    ["a bigint beyond all sizes", () => add({ size: 2n ** 70n })],
   ];
 }
 
