@@ -423,6 +423,6 @@ export class App {
 }
 
 /** The job has let go of its nodes. */
-function isEnd({ event, data }: QmpEvent): boolean {
-  return event === "JOB_STATUS_CHANGE" && (data as { status: string }).status === "concluded";
+function isEnd(event: QmpEvent): boolean {
+  return event.event === "JOB_STATUS_CHANGE" && event.data.status === "concluded";
 }

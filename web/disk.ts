@@ -88,7 +88,7 @@ async function makeOverlay(
   const entry: DiskEntry = { store, template: found.template };
   await writeEntry(entry);
   try {
-    await createImage(client, { driver: store, ...storeName(store), size: 0 });
+    await createImage(client, { ...storeFile(store), size: 0 });
     await client.execute("blockdev-add", fileOptions(store, false));
     try {
       const [top] = found.template.chain;
@@ -189,7 +189,7 @@ function nodesOver(nodes: readonly NodeInfo[], name: string): string[] {
 export async function removeDisk(client: Client, store: StoreDriver): Promise<void> {
   if (store === "opfs") await removeFile(client);
   // What is made anew is empty, and takes no room.
-  else await createImage(client, { driver: store, ...storeName(store), size: 0 });
+  else await createImage(client, { ...storeFile(store), size: 0 });
   await forgetEntry();
 }
 
@@ -307,11 +307,11 @@ export async function createImage(client: Client, options: CreateOptions): Promi
 }
 
 function fileOptions(store: StoreDriver, readOnly: boolean) {
-  return { driver: store, "node-name": FILE_NODE, "read-only": readOnly, ...storeName(store) };
+  return { ...storeFile(store), "node-name": FILE_NODE, "read-only": readOnly };
 }
 
-function storeName(store: StoreDriver) {
-  return store === "opfs" ? { filename: DISK } : { name: DISK };
+function storeFile(store: StoreDriver) {
+  return store === "opfs" ? { driver: store, filename: DISK } : { driver: store, name: DISK };
 }
 
 function labelOf(template: Template): string {

@@ -14,7 +14,7 @@ const URL_LIFE_MS = 60_000;
  * it, and there is no telling when that is.
  */
 export async function saveDisk(client: Client, store: StoreDriver): Promise<void> {
-  saveFile(store === "opfs" ? await fileOf(client) : await copyOut(client, store), DISK);
+  saveFile(store === "opfs" ? await fileOf(client) : await copyOut(client), DISK);
 }
 
 /** Starts a download. */
@@ -41,9 +41,9 @@ async function fileOf(client: Client): Promise<File> {
 }
 
 /** Reads the image's own bytes through an export of its store; browsers move large Blobs to disk. */
-async function copyOut(client: Client, store: StoreDriver): Promise<Blob> {
+async function copyOut(client: Client): Promise<Blob> {
   await client.execute("blockdev-add", {
-    driver: store,
+    driver: "indexeddb",
     "node-name": NODE,
     "read-only": true,
     name: DISK,

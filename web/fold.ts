@@ -82,9 +82,8 @@ export function fold(snapshot: Snapshot, input: Input): Snapshot {
 
 /** The id of the job that an event tells of. */
 export function jobOf({ event, data }: QmpEvent): string | undefined {
-  if (event !== "JOB_STATUS_CHANGE" && !event.startsWith("BLOCK_JOB_")) return undefined;
-  const { device, id } = data as { readonly device?: string; readonly id?: string };
-  return device ?? id;
+  if (event === "BLOCK_EXPORT_DELETED" || event === "BLOCK_WRITE_THRESHOLD") return undefined;
+  return "device" in data ? data.device : data.id;
 }
 
 /** Moving: worth asking how far it is. */

@@ -7,7 +7,7 @@
  */
 
 import type * as v from "valibot";
-import type { ChildRole, OptionEntries } from "./driver.ts";
+import type { BlockDriver, ChildRole, OptionEntries } from "./driver.ts";
 import type { COMMON_OPTIONS } from "./options.ts";
 
 /** What a driver declares of itself, in types as narrow as it can: the literals, not `string`. */
@@ -20,6 +20,13 @@ export interface DeclaredDriver {
   readonly createOptions?: OptionEntries;
   readonly amendOptions?: OptionEntries;
 }
+
+/** A driver that says in its type what it declares. */
+export type TypedDriver<
+  Types extends DeclaredDriver,
+  OpenOptions = never,
+  CreateOptions = never,
+> = Omit<BlockDriver<OpenOptions, CreateOptions>, keyof Types> & Types;
 
 /** blockdev-add: each driver's own members, its roles, and what every node has. */
 export type BlockdevOptions<Drivers extends DeclaredDriver> = {

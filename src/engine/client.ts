@@ -120,10 +120,6 @@ export class Client {
     this.#init = init;
     this.worker = init.worker;
     this.#qmp = new QmpClient(portTransport(init.qmp), init.log);
-    // A worker that is ended by its owner says nothing else.
-    init.data.addEventListener("close", () => {
-      this.#break(clientError("EIO", "The engine has closed the connection"));
-    });
     this.#data = new DataClient(init.data, (error) => this.#break(new QmpError(error)));
     this.#onCrash = (event) => {
       const { message } = event as Partial<ErrorEvent>;

@@ -8,6 +8,7 @@ import { assert, BlockError } from "../base/errors.ts";
 import type { BlockExport, ExportUser } from "../export/driver.ts";
 import type { ExportList } from "../export/list.ts";
 import { type DataMessage, type DataRequest, dataMessage } from "./data-request.ts";
+import { HeldPort } from "./held-port.ts";
 import {
   type ErrorData,
   type FromDataPort,
@@ -69,17 +70,22 @@ interface Answer {
 }
 
 export class DataPort {
-  readonly #init: DataPortInit;
+  readonly #init: Omit<DataPortInit, "port">;
+  readonly #port: HeldPort;
   readonly #devices = new Map<number, OpenExport>();
   /** Requests under way. */
   readonly #running = new Map<number, AbortController>();
   #deviceCount = 0;
   #stopped: BlockError | null = null;
+  #closesEngine = false;
 
-  constructor(init: DataPortInit) {
+  constructor({ port, ...init }: DataPortInit) {
     this.#init = init;
-    init.port.onmessage = ({ data }) => this.#receive(data);
-    init.port.addEventListener("close", () => this.#disconnect());
+    this.#port = new HeldPort(
+      port,
+      (data) => this.#receive(data),
+      () => this.#disconnect(),
+    );
   }
 
   /** Tells the client; nothing is done for it any more. */
@@ -89,12 +95,17 @@ export class DataPort {
     this.#post({ type: "engine-stopped", error: errorData(why) });
   }
 
+  /** As stop(), but for the client that closes it, which is waiting for the answer. */
+  engineClosed(why: BlockError): void {
+    if (!this.#closesEngine) this.stop(why);
+  }
+
   /** Closes what the client has open, and the port. */
   close(): void {
     for (const device of this.#devices.values()) device.disconnect();
     this.#devices.clear();
     for (const request of this.#running.values()) request.abort();
-    this.#init.port.close();
+    this.#port.close();
   }
 
   #disconnect(): void {
@@ -173,6 +184,7 @@ export class DataPort {
         this.#init.openMonitor(request.port, { text: request.text });
         return {};
       case "shutdown":
+        this.#closesEngine = true;
         await this.#init.shutdown();
         return {};
       case "cancel":
@@ -257,7 +269,7 @@ export class DataPort {
   }
 
   #post(message: FromDataPort, transfer: Transferable[] = []): void {
-    this.#init.port.postMessage(message, transfer);
+    this.#port.post(message, transfer);
   }
 }
 

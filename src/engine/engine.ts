@@ -26,7 +26,7 @@ import type { QmpServices } from "../qmp/context.ts";
 import { Monitor } from "../qmp/monitor.ts";
 import { type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
-import { serveMonitor } from "./monitor-port.ts";
+import { MonitorPort } from "./monitor-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
 
 /** How long jobs may take to come to rest before they are cancelled at the end. */
@@ -67,6 +67,8 @@ export class Engine {
   readonly #files: FileStore | undefined;
   readonly #onStopped: (why: BlockError) => void;
   readonly #monitors = new Set<Monitor>();
+  /** Those of no client. */
+  readonly #monitorPorts = new Set<MonitorPort>();
   readonly #dataPorts = new Set<DataPort>();
   readonly #closing = new AbortController();
   #closed: Promise<void> | null = null;
@@ -153,20 +155,29 @@ export class Engine {
     monitor.idle().then(() => this.#monitors.delete(monitor));
   }
 
-  /** A QMP connection on a port; it ends when the other end of the port is closed. */
+  /** A QMP connection on a port; it ends with the other end of the port. */
   serveMonitor(port: Port, options: MonitorOptions = {}): void {
-    serveMonitor(
+    const served = this.#openMonitorPort(port, options, () => this.#monitorPorts.delete(served));
+    this.#monitorPorts.add(served);
+  }
+
+  #openMonitorPort(port: Port, options: MonitorOptions, onClose: () => void): MonitorPort {
+    const served: MonitorPort = new MonitorPort({
       port,
       options,
-      (send) => this.openMonitor(send),
-      (monitor) => this.closeMonitor(monitor),
-    );
+      open: (send) => this.openMonitor(send),
+      onClose: () => {
+        this.closeMonitor(served.monitor);
+        onClose();
+      },
+    });
+    return served;
   }
 
   /** A client on two ports: QMP, and the data that QMP cannot carry (protocol.ts). */
   connect(ports: { readonly qmp: Port; readonly data: Port }): void {
     const { qmp, data } = ports;
-    this.serveMonitor(qmp);
+    const monitorPort = this.#openMonitorPort(qmp, {}, () => {});
     const dataPort: DataPort = new DataPort({
       port: data,
       exports: this.exports,
@@ -178,6 +189,8 @@ export class Engine {
       onBug: (bug) => this.stop(bug),
       onDisconnect: () => {
         this.#dataPorts.delete(dataPort);
+        monitorPort.close();
+        this.closeMonitor(monitorPort.monitor);
       },
     });
     this.#dataPorts.add(dataPort);
@@ -248,6 +261,10 @@ export class Engine {
     // What could not be closed keeps open what is below it: that must be written all the same.
     for (const node of this.graph.nodes) if (!node.readOnly) await attempt(flush(node));
     for (const monitor of this.#monitors) monitor.close();
+    for (const port of this.#monitorPorts) port.hangUp();
+    this.#monitorPorts.clear();
+    const closed = new BlockError("ENOMEDIUM", "The engine has been closed");
+    for (const port of this.#dataPorts) port.engineClosed(closed);
     if (failures[0]) throw failures[0];
   }
 

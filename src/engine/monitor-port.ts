@@ -1,50 +1,57 @@
 /**
- * A QMP monitor for whoever has the other end of a port. It trusts nothing that comes, and lives for
- * as long as the other end does: when that is closed, or goes away with its page, the monitor goes.
+ * A QMP monitor for whoever has the other end of a port. It trusts nothing that comes.
+ *
+ * Where a socket has its end of file, a port has the message `null`, in either direction; a port that
+ * just goes away is noticed, too, sooner or later (held-port.ts).
  */
 
+import { messageText } from "../qmp/json/writer.ts";
 import type { Monitor } from "../qmp/monitor.ts";
+import { HeldPort } from "./held-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
 
-const UNREPEATABLE = {
-  error: {
-    class: "GenericError",
-    desc: "The 'id' of a request cannot be repeated: it holds what is not data",
-  },
-};
+export interface MonitorPortInit {
+  readonly port: Port;
+  readonly options: MonitorOptions;
+  /** Makes the monitor, which greets at once. */
+  readonly open: (send: (message: object) => void) => Monitor;
+  /** The other end has hung up. */
+  readonly onClose: () => void;
+}
 
-/**
- * @param open makes the monitor, which greets at once
- * @param close told once, when the other end is gone
- */
-export function serveMonitor(
-  port: Port,
-  { text = false }: MonitorOptions,
-  open: (send: (message: object) => void) => Monitor,
-  close: (monitor: Monitor) => void,
-): void {
-  const send = (message: object) => {
-    port.postMessage(text ? `${JSON.stringify(message)}\r\n` : message, []);
-  };
-  const monitor = open((message) => {
-    try {
-      send(message);
-    } catch (error) {
-      // What came by transfer, such as a port, cannot be copied back.
-      if (!(error instanceof DOMException && error.name === "DataCloneError")) throw error;
-      send(UNREPEATABLE);
-    }
-  });
-  // In the wrong kind of message there is no request.
-  const nothing = () => monitor.receive(undefined);
-  port.addEventListener("messageerror", nothing);
-  port.addEventListener("close", () => {
-    port.onmessage = null;
-    close(monitor);
-  });
-  port.onmessage = ({ data }) => {
-    if (!text) monitor.receive(data);
-    else if (typeof data === "string") monitor.receiveText(data);
-    else nothing();
-  };
+export class MonitorPort {
+  readonly monitor: Monitor;
+  readonly #port: HeldPort;
+  readonly #text: boolean;
+
+  constructor({ port, options, open, onClose }: MonitorPortInit) {
+    this.#text = options.text ?? false;
+    this.#port = new HeldPort(port, (data) => this.#receive(data, onClose), onClose);
+    this.monitor = open((message) => this.#send(message));
+  }
+
+  /** There will be nothing more: the engine goes. */
+  hangUp(): void {
+    this.#port.post(null);
+    this.close();
+  }
+
+  /** Nothing is sent or received any more. */
+  close(): void {
+    this.#port.close();
+  }
+
+  #receive(data: unknown, onClose: () => void): void {
+    if (data === null) {
+      this.close();
+      onClose();
+    } else if (!this.#text) this.monitor.receive(data);
+    else if (typeof data === "string") this.monitor.receiveText(data);
+    // In the wrong kind of message there is no request.
+    else this.monitor.receive(undefined);
+  }
+
+  #send(message: object): void {
+    this.#port.post(this.#text ? messageText(message) : message);
+  }
 }

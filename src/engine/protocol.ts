@@ -30,7 +30,10 @@ export const REQUESTS_MAX = 64;
 export interface Port {
   postMessage(message: unknown, transfer: Transferable[]): void;
   onmessage: ((event: MessageEvent) => void) | null;
-  /** close: the other end is gone. messageerror: something came that cannot be read. */
+  /**
+   * close: the other end is gone; not every browser tells. messageerror: something came that cannot be
+   * read.
+   */
   addEventListener(type: "close" | "messageerror", listener: () => void): void;
   /** Nothing is sent or received any more; the other end is told. */
   close(): void;
@@ -46,7 +49,7 @@ export interface ConnectMessage {
 export interface MonitorOptions {
   /**
    * As on a socket: text both ways, in pieces of any size to the monitor, one message a piece from it.
-   * Otherwise each message is an object.
+   * Otherwise each message is an object. Either way null is the end.
    */
   readonly text?: boolean;
 }

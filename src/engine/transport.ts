@@ -23,17 +23,22 @@ export interface Transport {
   close(): void;
 }
 
-/** QMP over a port, a message an object. */
+/** QMP over a port, a message an object, and null for the end: see monitor-port.ts. */
 export function portTransport(port: Port): Transport {
   return {
     start(receiver) {
-      const lost = () => receiver.lost(clientError("EIO", "The engine has closed the connection"));
-      port.addEventListener("close", lost);
-      port.onmessage = ({ data }) => receiver.receive(data);
+      const lost = clientError("EIO", "The connection to the engine is lost");
+      const closed = clientError("ENOMEDIUM", "The engine has been closed");
+      port.addEventListener("close", () => receiver.lost(lost));
+      port.onmessage = ({ data }) => {
+        if (data === null) receiver.lost(closed);
+        else receiver.receive(data);
+      };
     },
     send: (message) => port.postMessage(message, []),
     close() {
       port.onmessage = null;
+      port.postMessage(null, []);
       port.close();
     },
   };

@@ -32,7 +32,7 @@ addEventListener("message", ({ data }: MessageEvent<ConnectMessage | MonitorMess
       (started) => started.connect(data),
       (error) => refuse(data, error),
     );
-  } else if (data?.type === "monitor") {
+  } else if (data?.type === "monitor" && data.port instanceof MessagePort) {
     const { port, text } = data;
     starting.then(
       (started) => started.serveMonitor(port, { text: text === true }),

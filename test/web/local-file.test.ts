@@ -18,7 +18,7 @@ test("the engine is told the name only, the page remembers the file", async () =
     file: { driver: "blob", name: "a.qcow2", "read-only": true },
     backing: null,
   });
-  expect(Object.keys(templateOptions(template.chain)["file"] as object)).not.toContain("size");
+  expect(templateOptions(template.chain)).not.toHaveProperty("file.size");
 
   const [source] = blobSources(template);
   expect(() => checkSameFile(source!, file("a.qcow2", QCOW2))).not.toThrow();

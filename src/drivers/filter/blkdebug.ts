@@ -15,7 +15,8 @@ import { size } from "../../base/check.ts";
 import { assert, BlockError, type Errno } from "../../base/errors.ts";
 import type { BlockChild } from "../../block/child.ts";
 import { DEBUG_EVENTS, type DebugEvent } from "../../block/debug.ts";
-import type { BlockDriver, BlockState, RequestOptions } from "../../block/driver.ts";
+import type { BlockState, RequestOptions } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { defaultChildPermissions, Perm } from "../../block/permissions.ts";
 import { BlkdebugRules, IO_TYPES } from "./blkdebug-rules.ts";
 
@@ -94,7 +95,7 @@ interface Types {
   readonly openOptions: typeof openOptions;
 }
 
-export const blkdebug: BlockDriver<OpenOptions> & Types = {
+export const blkdebug: TypedDriver<Types, OpenOptions> = {
   name: "blkdebug",
   kind: "filter",
   roles: { file: true },

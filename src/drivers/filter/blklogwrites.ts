@@ -21,7 +21,8 @@ import { size } from "../../base/check.ts";
 import { assert, BlockError } from "../../base/errors.ts";
 import { Mutex } from "../../base/mutex.ts";
 import type { BlockChild } from "../../block/child.ts";
-import type { BlockDriver, BlockState } from "../../block/driver.ts";
+import type { BlockState } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { defaultChildPermissions, Perm } from "../../block/permissions.ts";
 
 const MAGIC = 0x6a_7366_7773_6872n;
@@ -52,7 +53,7 @@ interface Types {
   readonly openOptions: typeof openOptions;
 }
 
-export const blklogwrites: BlockDriver<OpenOptions> & Types = {
+export const blklogwrites: TypedDriver<Types, OpenOptions> = {
   name: "blklogwrites",
   kind: "filter",
   roles: { file: true, log: true },

@@ -20,7 +20,6 @@ import { BlockCopy, checkMinClusterSize, copyClusterSize } from "../../block/blo
 import type { BlockChild } from "../../block/child.ts";
 import { DirtyBitmap } from "../../block/dirty-bitmap.ts";
 import type {
-  BlockDriver,
   BlockLimits,
   BlockState,
   OpenContext,
@@ -28,6 +27,7 @@ import type {
   SnapshotAccess,
 } from "../../block/driver.ts";
 import type { BlockNode } from "../../block/node.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { Perm } from "../../block/permissions.ts";
 import { RangeLock } from "../../block/range-lock.ts";
 import { CopiedDisk } from "./copied-disk.ts";
@@ -73,7 +73,7 @@ export interface FilterOwner {
 
 export function copyBeforeWriteDriver(
   owner?: FilterOwner,
-): BlockDriver<CopyBeforeWriteOptions> & Types {
+): TypedDriver<Types, CopyBeforeWriteOptions> {
   return {
     name: "copy-before-write",
     kind: "filter",

@@ -11,8 +11,8 @@
 
 import * as v from "valibot";
 import { assert, BlockError } from "../../base/errors.ts";
-import type { BlockDriver } from "../../block/driver.ts";
 import type { BlockNode } from "../../block/node.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { Perm } from "../../block/permissions.ts";
 import { backingOf, chainOf, chainStatus, skipFilters } from "../../block/status.ts";
 
@@ -33,7 +33,7 @@ interface Types {
   readonly openOptions: typeof openOptions;
 }
 
-export const copyOnRead: BlockDriver<CopyOnReadOptions> & Types = {
+export const copyOnRead: TypedDriver<Types, CopyOnReadOptions> = {
   name: "copy-on-read",
   kind: "filter",
   roles: { file: true },

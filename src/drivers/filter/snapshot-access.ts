@@ -7,8 +7,9 @@
  */
 
 import { assert, BlockError } from "../../base/errors.ts";
-import type { BlockDriver, SnapshotAccess } from "../../block/driver.ts";
+import type { SnapshotAccess } from "../../block/driver.ts";
 import type { BlockNode } from "../../block/node.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { Perm } from "../../block/permissions.ts";
 
 /** What types are made of: see src/block/option-types.ts. */
@@ -19,7 +20,7 @@ interface Types {
   readonly openOptions: Record<never, never>;
 }
 
-export const snapshotAccess: BlockDriver & Types = {
+export const snapshotAccess: TypedDriver<Types> = {
   name: "snapshot-access",
   kind: "format",
   roles: { file: true },

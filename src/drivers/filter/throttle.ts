@@ -8,8 +8,8 @@
 
 import * as v from "valibot";
 import { assert, BlockError } from "../../base/errors.ts";
-import type { BlockDriver } from "../../block/driver.ts";
 import { canWriteCompressed } from "../../block/io.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 
 const openOptions = {
   /** Name of a group that is there. */
@@ -25,7 +25,7 @@ interface Types {
   readonly openOptions: typeof openOptions;
 }
 
-export const throttle: BlockDriver<OpenOptions> & Types = {
+export const throttle: TypedDriver<Types, OpenOptions> = {
   name: "throttle",
   kind: "filter",
   roles: { file: true },

@@ -9,7 +9,8 @@ import * as v from "valibot";
 import { size as bytesSchema } from "../../base/check.ts";
 import { assert, BlockError } from "../../base/errors.ts";
 import type { BlockChild } from "../../block/child.ts";
-import type { BlockDriver, BlockState, OpenContext } from "../../block/driver.ts";
+import type { BlockState, OpenContext } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { Perm } from "../../block/permissions.ts";
 
 const openOptions = { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) };
@@ -33,7 +34,7 @@ interface Types {
   readonly createOptions: typeof createOptions;
 }
 
-export function rawDriver(): BlockDriver<RawOptions, RawCreateOptions> & Types {
+export function rawDriver(): TypedDriver<Types, RawOptions, RawCreateOptions> {
   return {
     name: "raw",
     kind: "format",

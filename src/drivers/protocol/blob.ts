@@ -8,7 +8,8 @@
 import * as v from "valibot";
 import { MiB } from "../../base/bytes.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
-import type { BlockDriver, BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { storeError } from "./errors.ts";
 
 /** Most that one slice brings into memory next to the caller's buffer. */
@@ -26,7 +27,7 @@ interface Types {
 }
 
 /** @param blobs what the page handed over, by name; may grow while the driver is in use */
-export function blobDriver(blobs: ReadonlyMap<string, Blob>): BlockDriver<OpenOptions> & Types {
+export function blobDriver(blobs: ReadonlyMap<string, Blob>): TypedDriver<Types, OpenOptions> {
   return {
     name: "blob",
     kind: "protocol",

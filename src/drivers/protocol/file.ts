@@ -10,7 +10,8 @@ import { type FileHandle, open } from "node:fs/promises";
 import * as v from "valibot";
 import { size } from "../../base/check.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
-import type { BlockDriver, BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { RangeLock } from "../../block/range-lock.ts";
 import { storeError } from "./errors.ts";
 
@@ -29,7 +30,7 @@ interface Types {
   readonly createOptions: typeof createOptions;
 }
 
-export function fileDriver(): BlockDriver<OpenOptions, CreateOptions> & Types {
+export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
   return {
     name: "file",
     kind: "protocol",

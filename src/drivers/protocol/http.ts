@@ -9,7 +9,8 @@ import * as v from "valibot";
 import { MiB } from "../../base/bytes.ts";
 import { size } from "../../base/check.ts";
 import { BlockError } from "../../base/errors.ts";
-import type { BlockDriver, BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { BlockCache } from "./http-cache.ts";
 import {
   compareIdentity,
@@ -67,7 +68,7 @@ interface Types {
 /** @param fetch what to ask the server with, if not the platform's own */
 export function httpDriver(
   fetch: Fetch = (url, init) => globalThis.fetch(url, init),
-): BlockDriver<OpenOptions> & Types {
+): TypedDriver<Types, OpenOptions> {
   return {
     name: "http",
     kind: "protocol",

@@ -14,13 +14,8 @@ import * as v from "valibot";
 import { size } from "../../base/check.ts";
 import type { Clock } from "../../base/clock.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
-import type {
-  BlockDriver,
-  BlockState,
-  RequestOptions,
-  StateInfo,
-  StoreStatus,
-} from "../../block/driver.ts";
+import type { BlockState, RequestOptions, StateInfo, StoreStatus } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { ChunkCache } from "./indexeddb-cache.ts";
 import { NameLock } from "./indexeddb-lock.ts";
 import { CHUNK, ChunkTable, databaseNames, deleteDatabase } from "./indexeddb-table.ts";
@@ -46,7 +41,7 @@ interface Types {
   readonly createOptions: typeof createOptions;
 }
 
-export function indexeddbDriver(): BlockDriver<OpenOptions, CreateOptions> & Types {
+export function indexeddbDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
   return {
     name: "indexeddb",
     kind: "protocol",

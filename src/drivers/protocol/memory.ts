@@ -12,13 +12,8 @@ import * as v from "valibot";
 import { alignDown, alignUp, KiB } from "../../base/bytes.ts";
 import { size } from "../../base/check.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
-import type {
-  BlockDriver,
-  BlockState,
-  OpenContext,
-  RequestOptions,
-  StoreStatus,
-} from "../../block/driver.ts";
+import type { BlockState, OpenContext, RequestOptions, StoreStatus } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 
 const PAGE = 64 * KiB;
 
@@ -57,7 +52,7 @@ interface Types {
 /** @param stores the named stores, which blockdev-create fills: one map per engine */
 export function memoryDriver(
   stores: Map<string, MemoryStore> = new Map(),
-): BlockDriver<OpenOptions, CreateOptions> & Types {
+): TypedDriver<Types, OpenOptions, CreateOptions> {
   return {
     name: "memory",
     kind: "protocol",

@@ -16,7 +16,8 @@
 import * as v from "valibot";
 import { size } from "../../base/check.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
-import type { BlockDriver, BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 import { storeError } from "./errors.ts";
 import { retryWhileBusy } from "./retry-busy.ts";
 
@@ -67,7 +68,7 @@ interface Types {
 }
 
 /** @param directory the directory in the root of OPFS; made when the first file is */
-export function opfsDriver(directory = DIRECTORY): BlockDriver<OpenOptions, CreateOptions> & Types {
+export function opfsDriver(directory = DIRECTORY): TypedDriver<Types, OpenOptions, CreateOptions> {
   return {
     name: "opfs",
     kind: "protocol",

@@ -125,6 +125,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map(
 /** Arguments that depend on the driver. */
 interface DriverArguments {
   readonly "blockdev-add": AnyBlockdevOptions;
+  readonly "blockdev-reopen": WithOptions<"blockdev-reopen", AnyBlockdevOptions[]>;
   readonly "blockdev-create": WithOptions<"blockdev-create", AnyCreateOptions>;
   readonly "x-blockdev-amend": WithOptions<"x-blockdev-amend", AnyAmendOptions>;
 }

@@ -202,7 +202,7 @@ describe("create", () => {
       { compat: "1.1", "extended-l2": true },
     ],
     [{ version: "v3", "lazy-refcounts": true, "refcount-bits": 64 }, { "refcount-bits": 64 }],
-  ])("makes an image with %j that guests can use", async (options, data) => {
+  ] as const)("makes an image with %j that guests can use", async (options, data) => {
     chain = await Chain.start();
     await chain.image("disk", options);
     const guest = await chain.guest("disk");

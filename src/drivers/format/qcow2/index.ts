@@ -2,7 +2,7 @@
  * The qcow2 driver: QEMU's own image format, versions 2 and 3. See image.ts for its parts.
  */
 
-import type { BlockDriver } from "../../../block/driver.ts";
+import type { TypedDriver } from "../../../block/option-types.ts";
 import { amendOptions } from "./amend.ts";
 import { type CreateOptions, create, createOptions } from "./create.ts";
 import { looksLikeQcow2 } from "./header.ts";
@@ -19,7 +19,7 @@ interface Types {
   readonly amendOptions: typeof amendOptions;
 }
 
-export function qcow2Driver(): BlockDriver<OpenOptions, CreateOptions> & Types {
+export function qcow2Driver(): TypedDriver<Types, OpenOptions, CreateOptions> {
   return {
     name: "qcow2",
     kind: "format",
