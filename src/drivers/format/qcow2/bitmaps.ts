@@ -134,7 +134,7 @@ async function store(image: Image, bitmaps: readonly DirtyBitmap[]): Promise<voi
   const kept = new Set<DirectoryEntry>();
   try {
     const rows: Uint8Array[] = [];
-    for (const bitmap of bitmaps) {
+    for (const bitmap of inOrder(bitmaps, entries)) {
       const entry = byName.get(bitmap.name ?? "");
       if (bitmap.inconsistent && entry) {
         kept.add(entry);
@@ -156,6 +156,16 @@ async function store(image: Image, bitmaps: readonly DirtyBitmap[]): Promise<voi
   await epoch.finish();
   // Whatever comes next is not in these bitmaps: it marks them in use again.
   image.endChange();
+}
+
+/** Those that the image has already stay where they are; then come the others, the newest first. */
+function inOrder(
+  bitmaps: readonly DirtyBitmap[],
+  entries: readonly DirectoryEntry[],
+): readonly DirtyBitmap[] {
+  const places = new Map(entries.map(({ name }, i) => [name, i]));
+  const place = ({ name }: DirtyBitmap) => places.get(name ?? "") ?? entries.length;
+  return [...bitmaps].reverse().sort((a, b) => place(a) - place(b));
 }
 
 /** Told once; then the image can be closed. */
