@@ -147,6 +147,8 @@ export class Talk {
     const short = nodes.map(({ image, ...node }) => {
       const shown = NODE_MEMBERS.filter((member) => node[member] !== undefined);
       const members = shown.map((member): [string, Json] => [member, node[member]!]);
+      // How long a file is depends on the order in which clusters were asked for.
+      if (node["drv"] === "file") return Object.fromEntries(members) as Json;
       const size = (image as Record<string, Json>)["virtual-size"]!;
       return Object.fromEntries([...members, ["virtual-size", size]]) as Json;
     });

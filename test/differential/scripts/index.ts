@@ -1,6 +1,7 @@
 /** All scripts, by area. */
 
 import type { Area, Script } from "../script.ts";
+import { bitmaps } from "./bitmaps.ts";
 import { control } from "./control.ts";
 import { createArea } from "./create.ts";
 import { filters } from "./filters.ts";
@@ -23,6 +24,7 @@ export const AREAS: readonly Area[] = [
   lifeCycle,
   stream,
   snapshots,
+  bitmaps,
 ];
 
 /** With their full names: "stream: a whole chain". */
