@@ -43,7 +43,12 @@ const STEPS: readonly Step[] = [
   (jobs) =>
     jobs.together(
       (one) => one.backup(),
-      (other) => other.commit(),
+      (other) => other.backup(),
+    ),
+  (jobs) =>
+    jobs.together(
+      (one) => one.mirrorAndStay("background"),
+      (other) => other.streamBelow(),
     ),
 ];
 

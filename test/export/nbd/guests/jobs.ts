@@ -96,6 +96,21 @@ export class Jobs {
     this.#count(below ? "block-stream to a base" : "block-stream of all");
   }
 
+  /** Pulls everything into a layer in the middle. */
+  async streamBelow(): Promise<void> {
+    await this.#atLeast(4);
+    const id = this.#id("stream");
+    await this.#run(id, () =>
+      this.client.execute("block-stream", {
+        "job-id": id,
+        device: this.#chain[2]!.node,
+        speed: this.#speed(),
+      }),
+    );
+    await this.#drop(this.#chain.splice(3));
+    this.#count("block-stream below the active layer");
+  }
+
   /** A layer below the active one goes into the one below it. */
   async commit(): Promise<void> {
     await this.#atLeast(3);
@@ -175,6 +190,7 @@ export class Jobs {
 
   /** Two at the same time. */
   async together(one: Step, other: Step): Promise<void> {
+    await this.#atLeast(4);
     const results = await Promise.allSettled([one(this), other(this)]);
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
