@@ -10,6 +10,7 @@ import type { Graph } from "../block/graph.ts";
 import { openSchema } from "../block/options.ts";
 import { throttleLimits } from "../block/throttle-limits.ts";
 import type { Engine } from "../engine/engine.ts";
+import { type JsonItem, JsonReader } from "../qmp/json/reader.ts";
 import { inetSocketAddress, unixSocketAddress } from "../qmp/socket-address.ts";
 import { fromKeyval } from "./from-keyval.ts";
 import { type KeyvalTree, parseKeyval } from "./keyval.ts";
@@ -30,12 +31,20 @@ export function parseArguments(
   return fromKeyval(schemaOf(tree), tree);
 }
 
+/** Follows the text, and comes out by itself if that was one whole value. */
+const SENTINEL = 0;
+
 function parseJson(text: string): Record<string, unknown> {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new BlockError("EINVAL", `Not valid JSON: ${(error as Error).message}`);
-  }
+  const reader = new JsonReader();
+  reader.take(new TextEncoder().encode(`${text}\n${SENTINEL}\n`));
+  const items: JsonItem[] = [];
+  for (let item = reader.next(); item; item = reader.next()) items.push(item);
+  const [first, second] = items;
+  if (!first) throw new BlockError("EINVAL", "JSON parse error, premature end");
+  if ("error" in first) throw first.error;
+  const isAlone = items.length === 2 && second && "value" in second && second.value === SENTINEL;
+  if (!isAlone) throw new BlockError("EINVAL", "JSON parse error, expected one value");
+  return first.value as Record<string, unknown>;
 }
 
 /** What an option takes that stands for this command. */

@@ -163,9 +163,9 @@ class Daemon {
     });
   }
 
-  /** On behalf of a command, whose reply is its monitor's last one and goes out in this turn. */
+  /** On behalf of a command, which is answered in this turn. */
   async #endSoon(): Promise<void> {
-    for (const stream of this.#streams) stream.silence(1);
+    for (const stream of this.#streams) stream.leave();
     await this.#clock.yield();
     this.#ending.abort();
   }
@@ -181,7 +181,7 @@ class Daemon {
   /** @returns whether all went well */
   async #shutDown(): Promise<boolean> {
     this.#ending.abort();
-    for (const stream of this.#streams) stream.silence(0);
+    for (const stream of this.#streams) stream.leave();
     const isWell = await this.#closeEngine();
     await Promise.all([...this.#streams].map((stream) => stream.end()));
     await this.#chardevs.close();

@@ -2,7 +2,7 @@
  * A monitor for one client on a stream of bytes: what comes in is told to the engine's monitor, what
  * that says goes out, one message a line.
  *
- *   input ──▶ receiveText() ──▶ Monitor ──▶ line ──▶ output
+ *   input ──▶ receiveBytes() ──▶ Monitor ──▶ line ──▶ output
  *     ▲                                                │
  *     └──── nothing is read while replies wait to be read
  */
@@ -10,6 +10,7 @@
 import type { Clock } from "../base/clock.ts";
 import { sleep } from "../base/clock.ts";
 import type { Engine } from "../engine/engine.ts";
+import { messageText } from "../qmp/json/writer.ts";
 import type { Monitor } from "../qmp/monitor.ts";
 import type { ChardevClient } from "./chardev/chardev.ts";
 
@@ -28,9 +29,16 @@ export interface QmpStreamInit {
 export class QmpStream {
   readonly #init: QmpStreamInit;
   readonly #monitor: Monitor;
-  readonly #decoder = new TextDecoder();
-  /** How many replies still go out; events always do. */
-  #repliesLeft = Number.POSITIVE_INFINITY;
+  /** The client does not read what it is sent. */
+  #isUnread = false;
+  /** More requests wait than are taken in. */
+  #isFull = false;
+  /** end() has been called. */
+  #isOver = false;
+  /** Nothing is asked any more; events go out as before. */
+  #isLeaving = false;
+  /** The reply that goes out last. */
+  #lastReply: object | null = null;
   #gone!: () => void;
   /** Resolves when this is over: the client has left, or end() has been called. */
   readonly gone = new Promise<void>((resolve) => {
@@ -43,32 +51,42 @@ export class QmpStream {
     // Both are followed by a close.
     input.on("error", () => {});
     output.on("error", () => {});
-    this.#monitor = init.engine.openMonitor((message) => this.#send(message));
-    input.on("data", (piece: Uint8Array) => this.#receive(piece));
-    input.once("end", () => void this.end());
-    input.once("close", () => void this.end());
+    this.#monitor = init.engine.openMonitor(
+      (message) => this.#send(message),
+      () => this.#hold({ isFull: false }),
+    );
+    input.on("data", (piece: Uint8Array) => {
+      if (!this.#monitor.receiveBytes(piece)) this.#hold({ isFull: true });
+    });
+    const inputIsOver = () => {
+      if (!this.#isLeaving) void this.end();
+    };
+    input.once("end", inputIsOver);
+    input.once("close", inputIsOver);
     output.once("close", () => void this.end());
-    output.on("drain", () => input.resume());
-    input.resume();
+    output.on("drain", () => this.#hold({ isUnread: false }));
+    this.#hold({});
   }
 
   /**
-   * The daemon is about to end.
-   *
-   * @param replies how many more may go out before there is nothing but events
+   * The daemon is about to end: reads no more. Of the replies from now on the first, that to `quit`,
+   * goes out behind all events, as QEMU's does; the others do not.
    */
-  silence(replies: number): void {
-    this.#repliesLeft = Math.min(this.#repliesLeft, replies);
+  leave(): void {
+    this.#isLeaving = true;
+    this.#hold({});
   }
 
   /**
    * Answers what has been asked, as far as that goes within a second, and lets go of the client's
-   * input. A second call does nothing.
+   * input. A second call waits for the first.
    */
   async end(): Promise<void> {
-    const { engine, client, clock } = this.#init;
-    client.input.removeAllListeners("data");
-    client.input.pause();
+    const { engine, clock } = this.#init;
+    if (this.#isOver) return this.gone;
+    this.#isOver = true;
+    this.#hold({});
+    if (this.#lastReply) this.#write(this.#lastReply);
     const done = new AbortController();
     const over = sleep(clock, FAREWELL_MS, done.signal).catch(() => {});
     await Promise.race([this.#monitor.idle().then(() => this.#written()), over]);
@@ -88,17 +106,25 @@ export class QmpStream {
     });
   }
 
-  #receive(piece: Uint8Array): void {
-    this.#monitor.receiveText(this.#decoder.decode(piece, { stream: true }));
+  /** Reads on, unless there is a reason not to. */
+  #hold({ isFull = this.#isFull, isUnread = this.#isUnread }): void {
+    this.#isFull = isFull;
+    this.#isUnread = isUnread;
+    const { input } = this.#init.client;
+    if (isFull || isUnread || this.#isLeaving || this.#isOver) input.pause();
+    else input.resume();
   }
 
   #send(message: object): void {
+    if (!this.#isLeaving || "event" in message) this.#write(message);
+    else this.#lastReply ??= message;
+  }
+
+  #write(message: object): void {
     const { client, pretty } = this.#init;
-    const { input, output } = client;
-    if (!("event" in message) && this.#repliesLeft-- <= 0) return;
+    const { output } = client;
     if (output.destroyed) return;
-    const text = JSON.stringify(message, null, pretty ? 4 : 0);
-    if (!output.write(`${text}\r\n`)) input.pause();
+    if (!output.write(messageText(message, pretty))) this.#hold({ isUnread: true });
     if (output.writableLength > UNREAD_BYTES_MAX) client.destroy();
   }
 }

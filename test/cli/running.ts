@@ -66,7 +66,12 @@ export class Talk {
         return JSON.parse(line);
       }
       if (this.#hasEnded) return null;
-      await Promise.race(["data", "end", "close"].map((event) => once(this.#input, event)));
+      const done = new AbortController();
+      const { signal } = done;
+      const events = ["data", "end", "close"].map((event) => once(this.#input, event, { signal }));
+      for (const event of events) event.catch(() => {});
+      await Promise.race(events);
+      done.abort();
     }
   }
 
