@@ -44,6 +44,7 @@ import {
   queryBlockJobs,
   queryJobs,
 } from "./job.ts";
+import type { nbdCommands } from "./nbd.ts";
 import { objectAdd, objectDel, qomGet, qomSet } from "./object.ts";
 import { blockResize } from "./resize.ts";
 import {
@@ -133,8 +134,8 @@ type WithOptions<Name extends CommandName, Options> = Omit<Commands[Name]["args"
   readonly options: Options;
 };
 
-/** Arguments and answers of every command, by its name. */
-export type Commands = CommandTypes<typeof LIST>;
+/** Arguments and answers of every command, by its name; those of NBD are there on Node only. */
+export type Commands = CommandTypes<[...typeof LIST, ...ReturnType<typeof nbdCommands>]>;
 export type CommandName = keyof Commands;
 export type ArgumentsOf<Name extends CommandName> = Name extends keyof DriverArguments
   ? DriverArguments[Name]

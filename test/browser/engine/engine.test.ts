@@ -32,7 +32,7 @@ describe("the worker", () => {
     expect(globalThis.crossOriginIsolated).toBe(false);
     const log: object[] = [];
     const client = await connected({ log: ({ message }) => log.push(message) });
-    expect(log[0]).toMatchObject({ QMP: { version: { qemu: {} }, capabilities: [] } });
+    expect(log[0]).toMatchObject({ QMP: { version: { qemu: {} }, capabilities: ["oob"] } });
     const { package: name } = await client.execute("query-version");
     expect(name).toMatch(/^blocktab \d/);
   });
