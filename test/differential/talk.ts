@@ -14,6 +14,9 @@ import type { Entry, Json } from "./transcript.ts";
 /** Seconds for whatever is waited for. Nothing here takes one, but machines may be busy. */
 const PATIENCE = 20;
 
+/** What an NBD server says of an error is a sentence of its own. */
+const SERVER_SAYS = /^server reported: (?<error>.*)/;
+
 const NODE_MEMBERS = ["node-name", "drv", "ro", "file", "backing_file", "dirty-bitmaps"];
 
 export type Args = Readonly<Record<string, unknown>>;
@@ -217,7 +220,10 @@ export class Talk {
     const args = ["-f", "raw", ...commands.flatMap((command) => ["-c", command]), url];
     const output = await this.#tool("qemu-io", args);
     // "64 KiB, 1 ops; 00.00 sec (1 GiB/sec …": how long it took
-    const lines = output.split("\n").filter((line) => line !== "" && !/ ops; /.test(line));
+    const lines = output
+      .split("\n")
+      .filter((line) => line !== "" && !/ ops; /.test(line))
+      .map((line) => SERVER_SAYS.exec(line)?.groups ?? line);
     this.#add("tool", `qemu-io ${exportName} ${JSON.stringify(commands)}`, lines);
   }
 
@@ -242,7 +248,7 @@ export class Talk {
       if (message === null) break;
       this.#addEvent(message);
     }
-    this.#add("tool", "end of the daemon", await this.#daemon!.end(PATIENCE));
+    this.#add("tool", "end of the daemon", { how: await this.#daemon!.end(PATIENCE) });
   }
 
   async #ask(text: string, shown: Json | object, about: string, asking: Asking): Promise<Message> {
