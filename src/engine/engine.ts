@@ -233,11 +233,6 @@ export class Engine {
     this.#refusal = new BlockError("ECANCELED", "The engine is closing down");
     for (const monitor of this.#monitors) monitor.stop(this.#refusal);
     this.#closing.abort();
-    await this.#quieten();
-    await this.jobs.cancelAll();
-    for (const monitor of this.#monitors) await monitor.idle();
-    // A last command may have started one.
-    await this.jobs.cancelAll();
     const failures: BlockError[] = [];
     const attempt = async (step: Promise<void>) => {
       try {
@@ -247,7 +242,13 @@ export class Engine {
         failures.push(error);
       }
     };
-    await attempt(this.exports.close());
+    const exportsGone = attempt(this.exports.close());
+    await this.#quieten(exportsGone);
+    await this.jobs.cancelAll();
+    for (const monitor of this.#monitors) await monitor.idle();
+    // A last command may have started one.
+    await this.jobs.cancelAll();
+    await exportsGone;
     // From the top down: closing a node may leave those below it without users.
     const tried = new Set<string>();
     const next = () =>
@@ -269,13 +270,16 @@ export class Engine {
   }
 
   /**
-   * A last drained section: jobs come to rest, and tell so, before they are cancelled, as those of
-   * QEMU's daemon do. A store that hangs does not put off the end.
+   * Exports go first; then in a last drained section jobs come to rest, and tell so, before they are
+   * cancelled, as with QEMU's daemon. A store that hangs does not put off the end: it may be a job's
+   * target for which a guest's write waits.
    */
-  async #quieten(): Promise<void> {
+  async #quieten(exportsGone: Promise<void>): Promise<void> {
     if (this.jobs.all().every((job) => job.completed)) return;
     const enough = new AbortController();
-    const rest = this.graph.drain(this.graph.nodes).then((section) => section.end());
+    const rest = exportsGone
+      .then(() => this.graph.drain(this.graph.nodes))
+      .then((section) => section.end());
     const patience = sleep(this.clock, QUIET_MS, enough.signal).catch(() => {});
     await Promise.race([rest, patience]);
     enough.abort();

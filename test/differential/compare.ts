@@ -36,6 +36,22 @@ export function rulesFor(daemon: Side["daemon"], own: readonly Rule[] = []): Rul
 }
 
 export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
+  const parting = theirs.transcript.findIndex(({ kind }) => kind === "parting");
+  if (parting < 0) return compareAll(theirs, ours, options);
+  const [a, b] = [theirs, ours].map(({ daemon, transcript }) => {
+    const end = transcript.findIndex(({ kind }) => kind === "parting");
+    return { daemon, transcript: transcript.slice(0, end < 0 ? undefined : end) };
+  });
+  const verdict = compareAll(a!, b!, options);
+  if (verdict.report.length > 0 || compareAll(theirs, ours, {}).report.length > 0) return verdict;
+  const { about } = theirs.transcript[parting]!;
+  return {
+    ...verdict,
+    report: [`From some point on all is said to differ (${about}), and is the same`],
+  };
+}
+
+function compareAll(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
   const own = options.differences ?? [];
   const rules = rulesFor(theirs.daemon, own);
   const report = differ(theirs, ours, rules);
@@ -57,7 +73,7 @@ export function compare(theirs: Side, ours: Side, options: ScriptOptions): Verdi
   const stale = [
     ...staleExcuses(theirs.transcript, ours.transcript),
     ...own
-      .filter((rule) => !needed.includes(rule))
+      .filter((rule) => rules.includes(rule) && !needed.includes(rule))
       .map(({ why }) => `There is no difference: ${why}`),
   ];
   return { report: stale, needed };

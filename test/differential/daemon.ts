@@ -62,7 +62,7 @@ export class DaemonProcess {
 
   /** @param hear takes each message: greeting, reply or event, and null once the daemon is gone */
   constructor(
-    { command }: Daemon,
+    { command, version }: Daemon,
     options: {
       readonly folder: string;
       readonly args: readonly string[];
@@ -80,7 +80,12 @@ export class DaemonProcess {
     // Writing to a daemon that has just ended is no failure of its own: its end is seen.
     this.#child.stdin.on("error", () => {});
     const lines = createInterface(this.#child.stdout);
-    lines.on("line", (text) => options.hear(JSON.parse(text)));
+    lines.on("line", (text) => {
+      // QEMU tells of images that it makes on standard output, among its replies.
+      if (text.startsWith("{")) options.hear(JSON.parse(text));
+      else if (version !== null) this.#complaints += `${text}\n`;
+      else options.hear({ "not a message": text });
+    });
     const close = once(lines, "close");
     this.#end = once(this.#child, "exit").then(async ([status, signal]) => {
       await close;

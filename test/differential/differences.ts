@@ -40,6 +40,29 @@ export const MOMENTARY_PAUSES: Rule = {
   pauses: true,
 };
 
+export const EXIT_STATUS: Rule = {
+  why: "a disk that could not be written at the end is told by the exit status",
+  kind: "tool",
+  about: "end of the daemon",
+  members: ["how"],
+};
+
+export const TRUE_FIGURES: Rule = {
+  why: "nodes count their requests, too, not only devices",
+  kind: "reply",
+  about: "query-blockstats",
+  members: ["rd", "wr", "flush", "unmap"].flatMap((what) => [
+    `${what}_bytes`,
+    `${what}_operations`,
+  ]),
+};
+
+/** @param file the image whose discarded clusters differ */
+export function discardsArePassedOn(file: string): Rule {
+  const why = "a discard is passed on unless 'discard' is 'ignore'";
+  return { why, kind: "image", about: file, members: ["map", "sha256"] };
+}
+
 const SKIPPED = "a stream of a whole chain leaves out what reads as zeroes: nothing does so, too";
 
 /** @param file the image whose map and length differ */

@@ -30,4 +30,18 @@ export const NEWER: readonly NewerRule[] = [
     within: { format: "file" },
     members: ["format-specific"],
   },
+  {
+    since: "10.0.0",
+    why: "at the end exports are taken away the newest first",
+    kind: "event",
+    about: "BLOCK_EXPORT_DELETED",
+    anyOrder: true,
+  },
 ];
+
+/** For scripts that are about it: `since`. */
+
+export const DRAINED_SPEED = {
+  version: "8.1.0",
+  what: "that a drain does not let a job copy more than its speed allows",
+};

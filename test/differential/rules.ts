@@ -24,6 +24,8 @@ export interface Rule {
   readonly itemsWithout?: string;
   /** Pairs of "paused", "running" or "standby", "ready" of one job, one right after the other, go. */
   readonly pauses?: true;
+  /** Such entries, one right after the other, may come in any order. */
+  readonly anyOrder?: true;
   /** The whole entry goes, if its body has these members. */
   readonly whole?: Readonly<Record<string, Json>>;
 }
@@ -31,7 +33,11 @@ export interface Rule {
 export function applyRules(transcript: Transcript, rules: readonly Rule[]): Transcript {
   return rules.reduce<Transcript>(
     (entries, rule) =>
-      rule.pauses ? withoutPauses(entries) : entries.flatMap((entry) => apply(entry, rule)),
+      rule.pauses
+        ? withoutPauses(entries)
+        : rule.anyOrder
+          ? inOrder(entries, rule)
+          : entries.flatMap((entry) => apply(entry, rule)),
     transcript,
   );
 }
@@ -49,6 +55,21 @@ function withoutPauses(entries: Transcript): Transcript {
     const last = out.at(-1);
     if (last && isPause(last, entry)) out.pop();
     else out.push(entry);
+  }
+  return out;
+}
+
+/** Runs of entries that the rule is about, in the order of their text. */
+function inOrder(entries: Transcript, { kind, about }: Rule): Transcript {
+  const isMeant = (entry: Entry) => entry.kind === kind && entry.about === about;
+  const out: Entry[] = [];
+  for (const entry of entries) {
+    let at = out.length;
+    if (isMeant(entry)) {
+      const text = JSON.stringify(entry.body);
+      while (at > 0 && isMeant(out[at - 1]!) && JSON.stringify(out[at - 1]!.body) > text) at--;
+    }
+    out.splice(at, 0, entry);
   }
   return out;
 }

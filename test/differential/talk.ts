@@ -14,6 +14,9 @@ import type { Entry, Json } from "./transcript.ts";
 /** Seconds for whatever is waited for. Nothing here takes one, but machines may be busy. */
 const PATIENCE = 20;
 
+/** What an NBD server says of an error is a sentence of its own. */
+const SERVER_SAYS = /^server reported: (?<error>.*)/;
+
 const NODE_MEMBERS = ["node-name", "drv", "ro", "file", "backing_file", "dirty-bitmaps"];
 
 export type Args = Readonly<Record<string, unknown>>;
@@ -25,7 +28,7 @@ export class ScriptEnded extends Error {
 
 /** About one command only. */
 interface Asking {
-  /** QEMU's reply differs on purpose: why. If it does not, the comparison fails. */
+  /** The reply differs on purpose: why. If it does not, the comparison fails. */
   readonly differs?: string;
 }
 
@@ -115,15 +118,34 @@ export class Talk {
     for (;;) {
       if (this.#fresh.length === 0) this.#addEvent(await this.#next(wanted));
       const message = this.#fresh.shift()!;
-      const data = (message["data"] ?? {}) as Args;
-      const fits = Object.entries(match).every(([member, value]) => data[member] === value);
-      if (message["event"] === name && fits) return;
+      if (fits(message, name, match)) return;
     }
   }
 
   /** Waits until a job has come to a status. */
   async job(id: string, status: string): Promise<void> {
     await this.event("JOB_STATUS_CHANGE", { id, status });
+  }
+
+  /** Waits until each of these jobs has come to its status: in any order, as what comes before. */
+  async jobs(...wanted: readonly (readonly [id: string, status: string])[]): Promise<void> {
+    await this.events(
+      ...wanted.map(([id, status]) => ["JOB_STATUS_CHANGE", { id, status }] as const),
+    );
+  }
+
+  /** Waits until each of these events has come: in any order, as what comes before. */
+  async events(...wanted: readonly (readonly [name: string, match: Args])[]): Promise<void> {
+    const left = new Set(wanted);
+    await this.anyOrder(async () => {
+      while (left.size > 0) {
+        if (this.#fresh.length === 0) {
+          this.#addEvent(await this.#next(`events ${JSON.stringify([...left])}`));
+        }
+        const message = this.#fresh.shift()!;
+        for (const one of left) if (fits(message, ...one)) left.delete(one);
+      }
+    });
   }
 
   /**
@@ -157,7 +179,9 @@ export class Talk {
 
   /** What comes in here may come in any order in QEMU. */
   async anyOrder(waits: () => Promise<void>): Promise<void> {
-    const start = this.entries.length;
+    // Events that nobody has waited for yet came in here, too, if they came after the reply.
+    const reply = this.entries.findLastIndex(({ kind }) => kind === "reply");
+    const start = Math.max(reply + 1, this.entries.length - this.#fresh.length);
     await waits();
     const group = this.entries.splice(start);
     const text = (entry: Entry) => `${entry.about} ${JSON.stringify(entry.body)}`;
@@ -196,8 +220,16 @@ export class Talk {
     const args = ["-f", "raw", ...commands.flatMap((command) => ["-c", command]), url];
     const output = await this.#tool("qemu-io", args);
     // "64 KiB, 1 ops; 00.00 sec (1 GiB/sec …": how long it took
-    const lines = output.split("\n").filter((line) => line !== "" && !/ ops; /.test(line));
+    const lines = output
+      .split("\n")
+      .filter((line) => line !== "" && !/ ops; /.test(line))
+      .map((line) => SERVER_SAYS.exec(line)?.groups ?? line);
     this.#add("tool", `qemu-io ${exportName} ${JSON.stringify(commands)}`, lines);
+  }
+
+  /** From here on the two differ on purpose; nothing is compared but that they do. */
+  parting(why: string): void {
+    this.entries.push({ kind: "parting", about: why, body: null });
   }
 
   /** Ends the run from the harness's side: what is left, the end, the exit status. */
@@ -216,7 +248,7 @@ export class Talk {
       if (message === null) break;
       this.#addEvent(message);
     }
-    this.#add("tool", "end of the daemon", await this.#daemon!.end(PATIENCE));
+    this.#add("tool", "end of the daemon", { how: await this.#daemon!.end(PATIENCE) });
   }
 
   async #ask(text: string, shown: Json | object, about: string, asking: Asking): Promise<Message> {
@@ -304,6 +336,12 @@ export class Talk {
       execFile(program, args, options, (_error, stdout, stderr) => resolve(stdout + stderr));
     });
   }
+}
+
+function fits(message: Message, name: string, match: Args): boolean {
+  const data = (message["data"] ?? {}) as Args;
+  if (message["event"] !== name) return false;
+  return Object.entries(match).every(([member, value]) => data[member] === value);
 }
 
 function isCreated({ event, data }: Message): boolean {

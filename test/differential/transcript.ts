@@ -6,7 +6,7 @@
  *   <- JOB_STATUS_CHANGE {"id": …}          an event, under the request after which it came
  *   == qemu-io e "read 0 64k"  …            what a tool said
  *   == top.qcow2 {…}                        an image as it was left behind
- *   !! no event … within 30 seconds         something that ended the script
+ *   !! no event … within 20 seconds         something that ended the script
  *
  * A reply stands right below its request, whatever came first: whether an event that waits for
  * nothing is told just before or just after the reply is open in QEMU, too. One order is sure and is
@@ -22,7 +22,7 @@ export type Json =
   | { readonly [k: string]: Json };
 
 export interface Entry {
-  readonly kind: "request" | "reply" | "event" | "tool" | "image" | "trouble";
+  readonly kind: "request" | "reply" | "event" | "tool" | "image" | "trouble" | "parting";
   /** The command of a request and of its reply; the event; the tool's command; the file. */
   readonly about: string;
   readonly body: Json;
@@ -40,7 +40,7 @@ export function show(entries: Transcript): string[] {
     if (kind === "request") return [`-> ${typeof body === "string" ? body : inline(body)}`];
     if (kind === "reply") return paragraph("<- ", body);
     if (kind === "event") return paragraph(`<- ${about} `, body);
-    if (kind === "trouble") return [`!! ${about}`];
+    if (kind === "trouble" || kind === "parting") return [`!! ${about}`];
     return paragraph(`== ${about} `, body);
   });
 }

@@ -4,6 +4,7 @@ import type { Area, Script } from "../script.ts";
 import { bitmaps } from "./bitmaps.ts";
 import { control } from "./control.ts";
 import { createArea } from "./create.ts";
+import { exportsArea } from "./exports.ts";
 import { filters } from "./filters.ts";
 import { lifeCycle } from "./life-cycle.ts";
 import { nodes } from "./nodes.ts";
@@ -19,6 +20,7 @@ export const AREAS: readonly Area[] = [
   createArea,
   queries,
   filters,
+  exportsArea,
   reopenArea,
   resize,
   lifeCycle,

@@ -200,7 +200,6 @@ export const nodes = area("nodes", [
     await t.qmp("blockdev-add", { driver: "null-co", "node-name": "n", size: 1048576 });
     await t.qmp("blockdev-add", { driver: "null-aio", "node-name": "z", "read-zeroes": true });
     await t.qmp("query-named-block-nodes", { flat: true });
-    await t.qmp("blockdev-add", { driver: "null-co", "node-name": "m", size: -1 });
     await t.qmp("blockdev-add", { driver: "raw", "node-name": "r", file: "n" });
   }),
 ]);

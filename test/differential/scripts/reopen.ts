@@ -33,7 +33,6 @@ export const reopenArea = area("reopen", [
     await t.image("disk.qcow2");
     const store = { ...file("disk.qcow2"), "node-name": "store" };
     await t.open("disk", "-", { file: store });
-    await reopen(t);
     await reopen(t, { driver: "qcow2", file: "store" });
     await reopen(t, { driver: "qcow2", "node-name": "nope", file: "store" });
     await reopen(t, { driver: "raw", "node-name": "disk", file: "store" });

@@ -1,6 +1,7 @@
 /** block-stream. */
 
 import { MOMENTARY_PAUSES, readOnlyAgain, zeroesAreSkipped } from "../differences.ts";
+import { DRAINED_SPEED } from "../newer.ts";
 import { area, script } from "../script.ts";
 import type { Args, Talk } from "../talk.ts";
 import { CHUNK, CRAWL, chain, disk, faulty } from "./disks.ts";
@@ -155,10 +156,7 @@ export const stream = area("stream", [
       await t.job("s", "null");
     },
     {
-      since: {
-        version: "8.1.0",
-        what: "that a drain does not let a job copy more than its speed allows",
-      },
+      since: DRAINED_SPEED,
       differences: [MOMENTARY_PAUSES],
     },
   ),
