@@ -48,6 +48,8 @@ export class Jobs {
   readonly #clock = new SystemClock();
   readonly #chain: Layer[] = [];
   #names = 0;
+  /** A job has begun. */
+  #onBegun: () => void = () => {};
 
   constructor(client: Client, folder: string, model: DiskModel, dice: Dice) {
     this.client = client;
@@ -188,10 +190,15 @@ export class Jobs {
     this.#count("blockdev-backup");
   }
 
-  /** Two at the same time. */
+  /** Two at the same time; the other one's job begins when the one's has begun. */
   async together(one: Step, other: Step): Promise<void> {
     await this.#atLeast(4);
-    const results = await Promise.allSettled([one(this), other(this)]);
+    const begun = new Promise<void>((resolve) => {
+      this.#onBegun = resolve;
+    });
+    const first = one(this);
+    await Promise.race([begun, first]);
+    const results = await Promise.allSettled([first, other(this)]);
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
@@ -234,6 +241,7 @@ export class Jobs {
     ended.catch(() => {});
     try {
       await started;
+      this.#onBegun();
       await underway();
       const { error } = await ended;
       if (error !== undefined) throw new Error(`Job ${id} has failed: ${error}`);
