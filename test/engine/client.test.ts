@@ -65,6 +65,17 @@ describe("events", () => {
     expect(await events.next()).toEqual({ value: undefined, done: true });
   });
 
+  it("of other names than those asked for are left out", async () => {
+    const { client } = await connected();
+    const [named, all] = [client.events("BLOCK_EXPORT_DELETED"), client.events()];
+    await create(client, "a");
+    await client.waitForJob("a", "concluded");
+    await device(client);
+    await client.execute("block-export-del", { id: "d", mode: "hard" });
+    expect((await named.next()).value?.data).toEqual({ id: "d" });
+    expect([named.unreadCount, all.unreadCount]).toEqual([0, 6]);
+  });
+
   it("reach every reader, also one that waits already", async () => {
     const { client } = await connected();
     const [one, two] = [client.events(), client.events()];
