@@ -133,7 +133,7 @@ export function checkBrowser(source: Source): Problem[] {
 
 /** Node is reached by its one protocol driver and by the engine's Node end. */
 const NODE = /(?<![.\w$#])(?:process|Buffer|require|__dirname|__filename)\b(?!\s*[?]?:(?!:))/;
-const NODE_PLACES = /^src\/(?:drivers\/protocol\/file\.ts$|engine\/node[\w-]*\.ts$|cli\/)/;
+const NODE_PLACES = /^src\/(?:drivers\/protocol\/file(?:-io)?\.ts$|engine\/node[\w-]*\.ts$|cli\/)/;
 
 /** Stands with the page and runs in its build. */
 const BUILD_PLACES = /^web\/[\w-]+-plugin\.ts$/;

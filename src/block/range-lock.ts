@@ -42,6 +42,14 @@ export class RangeLock {
     return range;
   }
 
+  /** The same where there is nothing to wait for, as there mostly is not; else null. */
+  tryAcquire(offset: number, bytes: number, exclusive: boolean): HeldRange | null {
+    const range: HeldRange = { offset, end: offset + bytes, exclusive };
+    if (this.#isBlocked(range)) return null;
+    this.#ranges.push(range);
+    return range;
+  }
+
   release(range: HeldRange): void {
     this.#ranges.splice(this.#ranges.indexOf(range), 1);
     for (const waiter of this.#ranges) {

@@ -176,7 +176,9 @@ export async function tracked<T>(
   const end = granule === 1 ? offset + bytes : alignUp(offset + bytes, granule);
   node.enter();
   try {
-    const range = await node.ranges.acquire(start, end - start, alone, options.signal);
+    const range =
+      node.ranges.tryAcquire(start, end - start, alone) ??
+      (await node.ranges.acquire(start, end - start, alone, options.signal));
     let result: T;
     try {
       result = await work();

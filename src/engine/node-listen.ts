@@ -83,6 +83,7 @@ export class SocketChannel implements ByteChannel {
   /** Nothing more will come in. */
   #hasEnded = false;
   #isFinishing = false;
+  #isGathering = false;
   /** Wakes a read(). */
   #onRead: (() => void) | null = null;
   /** Wake write()s. */
@@ -122,11 +123,23 @@ export class SocketChannel implements ByteChannel {
 
   async write(bytes: Uint8Array): Promise<void> {
     if (!this.#socket.writable) throw gone();
+    this.#gather();
     if (this.#socket.write(bytes)) return;
     await new Promise<void>((resolve) => {
       this.#onDrain.push(resolve);
     });
     if (this.#socket.destroyed) throw gone();
+  }
+
+  /** What is written before anybody else gets a turn goes out in one piece. */
+  #gather(): void {
+    if (this.#isGathering) return;
+    this.#isGathering = true;
+    this.#socket.cork();
+    process.nextTick(() => {
+      this.#isGathering = false;
+      this.#socket.uncork();
+    });
   }
 
   finish(): void {

@@ -14,6 +14,7 @@ import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.t
 import type { TypedDriver } from "../../block/option-types.ts";
 import { RangeLock } from "../../block/range-lock.ts";
 import { storeError } from "./errors.ts";
+import { FileIo } from "./file-io.ts";
 
 const openOptions = { filename: v.string() };
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
@@ -39,10 +40,11 @@ export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
     createOptions,
     reopenOptions: [],
 
-    async open({ options: { filename }, readOnly }) {
+    async open({ world, options: { filename }, readOnly }) {
       const handle = await openFile(filename, flagsFor(readOnly));
       try {
-        return new FileState(handle, filename, await lengthOf(handle, filename), readOnly);
+        const length = await lengthOf(handle, filename);
+        return new FileState(handle, filename, length, readOnly, new FileIo(world.clock));
       } catch (error) {
         await handle.close();
         throw storeError(error, `Opening '${filename}'`);
@@ -95,12 +97,14 @@ class FileState implements BlockState {
   #length: number;
   /** Writers share it; who makes the file longer has it alone, or he would cut off their ends. */
   readonly #end = new RangeLock();
+  readonly #io: FileIo;
 
-  constructor(handle: FileHandle, filename: string, length: number, readOnly: boolean) {
+  constructor(handle: FileHandle, filename: string, length: number, readOnly: boolean, io: FileIo) {
     this.#handle = handle;
     this.#filename = filename;
     this.#length = length;
     this.#readOnly = readOnly;
+    this.#io = io;
   }
 
   getLength(): number {
@@ -108,16 +112,14 @@ class FileState implements BlockState {
   }
 
   async pread(buf: Uint8Array, offset: number, { signal }: RequestOptions = {}): Promise<void> {
-    const attempted = `Reading ${buf.length} bytes at ${offset} of '${this.#filename}'`;
     for (let done = 0; done < buf.length; ) {
       throwIfAborted(signal);
-      const { bytesRead } = await this.#try(attempted, () =>
-        this.#handle.read(buf, done, buf.length - done, offset + done),
-      );
-      if (bytesRead === 0) {
+      const bytes = await this.#transfer("Reading", "read", buf, done, offset);
+      if (bytes === 0) {
+        const attempted = this.#attempted("Reading", buf, offset);
         throw new BlockError("EIO", `${attempted} failed: the file has become shorter`);
       }
-      done += bytesRead;
+      done += bytes;
     }
   }
 
@@ -132,18 +134,37 @@ class FileState implements BlockState {
   }
 
   async #write(buf: Uint8Array, offset: number, signal: AbortSignal | undefined): Promise<void> {
-    const attempted = `Writing ${buf.length} bytes at ${offset} of '${this.#filename}'`;
     for (let done = 0; done < buf.length; ) {
       throwIfAborted(signal);
-      const { bytesWritten } = await this.#try(attempted, () =>
-        this.#handle.write(buf, done, buf.length - done, offset + done),
-      );
-      if (bytesWritten === 0)
+      const bytes = await this.#transfer("Writing", "write", buf, done, offset);
+      if (bytes === 0) {
+        const attempted = this.#attempted("Writing", buf, offset);
         throw new BlockError("ENOSPC", `${attempted} failed: nothing written`);
-      done += bytesWritten;
+      }
+      done += bytes;
       // After each piece: a request that fails half way has made the file longer all the same.
       this.#length = Math.max(this.#length, offset + done);
     }
+  }
+
+  /** The rest of a buffer. @returns how much of it was done */
+  async #transfer(
+    what: string,
+    call: "read" | "write",
+    buf: Uint8Array,
+    done: number,
+    offset: number,
+  ): Promise<number> {
+    const rest = done === 0 ? buf : buf.subarray(done);
+    try {
+      return await this.#io[call](this.#handle, rest, offset + done);
+    } catch (error) {
+      throw storeError(error, this.#attempted(what, buf, offset));
+    }
+  }
+
+  #attempted(what: string, buf: Uint8Array, offset: number): string {
+    return `${what} ${buf.length} bytes at ${offset} of '${this.#filename}'`;
   }
 
   /** Past the end by a hole; Node has no call that punches one in the middle. */

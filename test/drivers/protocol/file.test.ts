@@ -1,8 +1,10 @@
-import { mkdtemp, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { mkdtemp, open, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Clock } from "../../../src/base/clock.ts";
 import { fileDriver } from "../../../src/drivers/protocol/file.ts";
+import { FileIo } from "../../../src/drivers/protocol/file-io.ts";
 import {
   describeProtocol,
   failure,
@@ -106,5 +108,42 @@ describe("fileDriver", () => {
     const error = await failure(state.pread!(new Uint8Array(2000), 500, {}), "EIO");
     expect(error.message).toContain("shrunk");
     await state.close?.();
+  });
+});
+
+describe("FileIo", () => {
+  /** A clock of which each look at it takes so long. */
+  const slowness = (ms: number) => {
+    let now = 0;
+    return { ...world.clock, now: () => (now += ms) } as Clock;
+  };
+
+  it("reads and writes in this thread what is small, and in the pool what is long", async () => {
+    const file = await open(join(directory, "here"), "w+");
+    const io = new FileIo(slowness(0));
+    expect(io.write(file, noise(65536), 0)).toBe(65536);
+    expect(await io.write(file, noise(65537), 65536)).toBe(65537);
+    const [short, long] = [new Uint8Array(65536), new Uint8Array(65537)];
+    expect(io.read(file, short, 0)).toBe(65536);
+    const pending = io.read(file, long, 65536);
+    expect(pending).toBeInstanceOf(Promise);
+    expect(await pending).toBe(65537);
+    expect([short, long]).toEqual([noise(65536), noise(65537)]);
+    expect(io.read(file, short, 2 ** 40)).toBe(0);
+    await file.close();
+  });
+
+  it("leaves the next calls to the pool after a slow one, and tries again", async () => {
+    const file = await open(join(directory, "slow"), "w+");
+    const io = new FileIo(slowness(5));
+    const isHere = async () => {
+      const bytes = io.write(file, noise(512), 0);
+      await bytes;
+      return typeof bytes === "number";
+    };
+    const seen: boolean[] = [];
+    for (let i = 0; i < 70; i++) seen.push(await isHere());
+    expect(seen.flatMap((here, i) => (here ? [i] : []))).toEqual([0, 33, 66]);
+    await file.close();
   });
 });
