@@ -7,6 +7,7 @@ import * as v from "valibot";
 import { size } from "../base/check.ts";
 import { STATUSES } from "../job/status.ts";
 import { int } from "./schema.ts";
+import { union } from "./union.ts";
 
 export const versionInfo = v.strictObject({
   qemu: v.strictObject({ major: int, minor: int, micro: int }),
@@ -84,6 +85,27 @@ export interface ImageInfo {
   "backing-image"?: ImageInfo;
 }
 
+/** ImageInfoSpecific: what only images of one format have. */
+const imageInfoSpecific = union(
+  "type",
+  {},
+  {
+    file: { data: v.strictObject({}) },
+    qcow2: {
+      data: v.strictObject({
+        compat: v.string(),
+        "data-file": v.exactOptional(v.string()),
+        "data-file-raw": v.exactOptional(v.boolean()),
+        "extended-l2": v.exactOptional(v.boolean()),
+        "lazy-refcounts": v.exactOptional(v.boolean()),
+        corrupt: v.exactOptional(v.boolean()),
+        "refcount-bits": int,
+        "compression-type": v.picklist(["zlib", "zstd"]),
+      }),
+    },
+  },
+) as v.GenericSchema<unknown> as v.GenericSchema<{ type: string; data: object }>;
+
 export const imageInfo: v.GenericSchema<ImageInfo> = v.strictObject({
   filename: v.string(),
   format: v.string(),
@@ -96,7 +118,7 @@ export const imageInfo: v.GenericSchema<ImageInfo> = v.strictObject({
   "backing-filename": v.exactOptional(v.string()),
   "backing-filename-format": v.exactOptional(v.string()),
   snapshots: v.exactOptional(v.array(snapshotInfo)),
-  "format-specific": v.exactOptional(v.strictObject({ type: v.string(), data: v.looseObject({}) })),
+  "format-specific": v.exactOptional(imageInfoSpecific),
   "backing-image": v.exactOptional(v.lazy(() => imageInfo)),
 });
 
@@ -235,3 +257,62 @@ export const blockExportInfo = v.strictObject({
   "node-name": v.string(),
   "shutting-down": v.boolean(),
 });
+
+const features = v.exactOptional(v.array(v.string()));
+const schemaInfoMember = v.strictObject({
+  name: v.string(),
+  type: v.string(),
+  /** Only there if the member may be left out; what it is then, nobody promises. */
+  default: v.exactOptional(v.null()),
+  features,
+});
+const schemaInfoCases = {
+  builtin: {
+    "json-type": v.picklist([
+      "string",
+      "number",
+      "int",
+      "boolean",
+      "null",
+      "object",
+      "array",
+      "value",
+    ]),
+  },
+  enum: {
+    members: v.array(v.strictObject({ name: v.string(), features })),
+    /** As it was told before there were `members`. */
+    values: v.array(v.string()),
+  },
+  array: { "element-type": v.string() },
+  object: {
+    members: v.array(schemaInfoMember),
+    tag: v.exactOptional(v.string()),
+    variants: v.exactOptional(v.array(v.strictObject({ case: v.string(), type: v.string() }))),
+  },
+  alternate: { members: v.array(v.strictObject({ type: v.string() })) },
+  command: { "arg-type": v.string(), "ret-type": v.string() },
+  event: { "arg-type": v.string() },
+};
+type SchemaInfoCases = typeof schemaInfoCases;
+
+type MembersOf<Entries> = Entries extends v.ObjectEntries
+  ? v.InferOutput<v.StrictObjectSchema<Entries, undefined>>
+  : never;
+type SchemaInfoOf<Meta extends keyof SchemaInfoCases> = {
+  name: string;
+  "meta-type": Meta;
+  features?: string[];
+} & MembersOf<SchemaInfoCases[Meta]>;
+
+export type SchemaInfoObject = SchemaInfoOf<"object">;
+/** SchemaInfo: an entry of query-qmp-schema. */
+export type SchemaInfo = {
+  [Meta in keyof SchemaInfoCases]: SchemaInfoOf<Meta>;
+}[keyof SchemaInfoCases];
+
+export const schemaInfo = union(
+  "meta-type",
+  { name: v.string(), features },
+  schemaInfoCases,
+) as v.GenericSchema<unknown> as v.GenericSchema<SchemaInfo>;
