@@ -102,6 +102,8 @@ class Introspection {
       case "array":
         return this.#array(schema.item!);
       case "picklist":
+        // A choice of numbers is an int in QAPI, which checks it later.
+        if (typeof schema.options![0] === "number") return this.#builtin(BUILTINS.number);
         return this.#enum(schema.options as readonly string[]);
       case "literal":
         return this.#enum([schema.literal as string]);

@@ -16,10 +16,25 @@ export const versionInfo = v.strictObject({
 
 export const jobStatus = v.picklist(STATUSES);
 
+/** JobType. */
+const JOB_TYPES = [
+  "commit",
+  "stream",
+  "mirror",
+  "backup",
+  "create",
+  "amend",
+  "snapshot-load",
+  "snapshot-save",
+  "snapshot-delete",
+] as const;
+
+export const jobType = v.picklist(JOB_TYPES) as v.GenericSchema<string>;
+
 /** JobInfo: an entry of query-jobs. */
 export const jobInfo = v.strictObject({
   id: v.string(),
-  type: v.string(),
+  type: jobType,
   status: jobStatus,
   "current-progress": int,
   "total-progress": int,
@@ -28,9 +43,7 @@ export const jobInfo = v.strictObject({
 
 export const ioStatus = v.picklist(["ok", "failed", "nospace"]);
 
-/** BlockJobInfo: an entry of query-block-jobs. `len` and `offset` have no unit: see the job. */
-export const blockJobInfo = v.strictObject({
-  type: v.string(),
+const blockJobBase = {
   /** The job's id. */
   device: v.string(),
   len: int,
@@ -45,9 +58,20 @@ export const blockJobInfo = v.strictObject({
   "auto-finalize": v.boolean(),
   "auto-dismiss": v.boolean(),
   error: v.exactOptional(v.string()),
-  /** Of a mirror: both disks are the same, and each write goes to both before it is done. */
-  "actively-synced": v.exactOptional(v.boolean()),
-});
+};
+const mirrorInfo = {
+  /** Both disks are the same, and each write goes to both before it is done. */
+  "actively-synced": v.boolean(),
+};
+type BlockJobInfo = { type: string; "actively-synced"?: boolean } & v.InferOutput<
+  v.StrictObjectSchema<typeof blockJobBase, undefined>
+>;
+
+/** BlockJobInfo: an entry of query-block-jobs. `len` and `offset` have no unit: see the job. */
+export const blockJobInfo = union("type", blockJobBase, {
+  ...Object.fromEntries(JOB_TYPES.map((type) => [type, {}])),
+  mirror: mirrorInfo,
+}) as v.GenericSchema<unknown> as v.GenericSchema<BlockJobInfo>;
 
 /** SnapshotInfo: a state of the disk kept inside an image. */
 export const snapshotInfo = v.strictObject({
@@ -225,18 +249,18 @@ export interface BlockStats {
   backing?: BlockStats;
 }
 
+/** BlockStatsSpecific: what only nodes of one driver count. */
+const blockStatsSpecific = union(
+  "driver",
+  {},
+  { file: { "discard-nb-ok": size, "discard-nb-failed": size, "discard-bytes-ok": size } },
+) as v.GenericSchema<unknown> as v.GenericSchema<NonNullable<BlockStats["driver-specific"]>>;
+
 export const blockStats: v.GenericSchema<BlockStats> = v.strictObject({
   device: v.exactOptional(v.string()),
   "node-name": v.exactOptional(v.string()),
   stats: blockDeviceStats,
-  "driver-specific": v.exactOptional(
-    v.strictObject({
-      driver: v.literal("file"),
-      "discard-nb-ok": size,
-      "discard-nb-failed": size,
-      "discard-bytes-ok": size,
-    }),
-  ),
+  "driver-specific": v.exactOptional(blockStatsSpecific),
   parent: v.exactOptional(v.lazy(() => blockStats)),
   backing: v.exactOptional(v.lazy(() => blockStats)),
 });
@@ -263,7 +287,7 @@ const schemaInfoMember = v.strictObject({
   name: v.string(),
   type: v.string(),
   /** Only there if the member may be left out; what it is then, nobody promises. */
-  default: v.exactOptional(v.null()),
+  default: v.exactOptional(v.unknown()),
   features,
 });
 const schemaInfoCases = {
@@ -291,7 +315,12 @@ const schemaInfoCases = {
     variants: v.exactOptional(v.array(v.strictObject({ case: v.string(), type: v.string() }))),
   },
   alternate: { members: v.array(v.strictObject({ type: v.string() })) },
-  command: { "arg-type": v.string(), "ret-type": v.string() },
+  command: {
+    "arg-type": v.string(),
+    "ret-type": v.string(),
+    /** Only there where it is true, which it is of no command here. */
+    "allow-oob": v.exactOptional(v.boolean()),
+  },
   event: { "arg-type": v.string() },
 };
 type SchemaInfoCases = typeof schemaInfoCases;
