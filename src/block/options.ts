@@ -6,7 +6,7 @@
 import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
-import type { BlockDriver, ChildRole } from "./driver.ts";
+import type { BlockDriver, ChildRole, OptionEntries } from "./driver.ts";
 
 /** A child: the name of a node that is there, or the options of one to open with its parent. */
 export type BlockdevRef = string | BlockdevOptions;
@@ -84,16 +84,11 @@ const ref = v.union([v.string(), v.looseObject({ driver: v.string() })]);
  * @param child schema of what stands at a role
  */
 export function openSchema(driver: BlockDriver, child: v.GenericSchema = ref) {
-  const entries: Record<string, v.GenericSchema> = {
+  return v.strictObject({
     driver: v.literal(driver.name),
     ...COMMON_OPTIONS,
-    ...driver.openOptions,
-  };
-  for (const [role, required] of Object.entries(driver.roles)) {
-    const schema = role === "backing" ? v.nullable(child) : child;
-    entries[roleMember(driver, role as ChildRole)] = required ? schema : v.optional(schema);
-  }
-  return v.strictObject(entries);
+    ...openEntries(driver, child),
+  });
 }
 
 /**
@@ -124,6 +119,20 @@ export function checkOptions(
     else own[member] = value;
   }
   return { ...checkCommon(checked as CommonOptions, inherited), roles, own };
+}
+
+/**
+ * What a driver takes besides the common options: its own members, and its children.
+ *
+ * @param ref schema of a child
+ */
+export function openEntries(driver: BlockDriver, ref: v.GenericSchema): OptionEntries {
+  const entries: Record<string, v.GenericSchema> = { ...driver.openOptions };
+  for (const [role, required] of Object.entries(driver.roles)) {
+    const schema = role === "backing" ? v.nullable(ref) : ref;
+    entries[roleMember(driver, role as ChildRole)] = required ? schema : v.optional(schema);
+  }
+  return entries;
 }
 
 /** What blockdev-add calls a child of this role. */

@@ -8,7 +8,7 @@
 import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { assert, BlockError } from "../base/errors.ts";
-import type { BlockDriver } from "../block/driver.ts";
+import type { BlockDriver, OptionEntries } from "../block/driver.ts";
 import { Perm } from "../block/permissions.ts";
 import { Job } from "../job/job.ts";
 import type { BlockJobServices } from "./block-job.ts";
@@ -82,16 +82,17 @@ function checkCreateOptions(
   driver: BlockDriver,
   options: CreateOptions["options"],
 ): { file: string | undefined; own: Record<string, unknown> } {
-  const entries: Record<string, v.GenericSchema> = {
-    driver: v.literal(driver.name),
-    ...(driver.kind === "format" && { file: v.string() }),
-    ...driver.createOptions,
-  };
-  const checked = check(v.strictObject(entries), options, "options") as Record<string, unknown>;
+  const schema = v.strictObject({ driver: v.literal(driver.name), ...createEntries(driver) });
+  const checked = check(schema, options, "options") as Record<string, unknown>;
   if (driver.kind !== "format") {
     const { driver: _name, ...own } = checked;
     return { file: undefined, own };
   }
   const { driver: _name, file, ...own } = checked;
   return { file: file as string, own };
+}
+
+/** What a driver takes to make an image, besides `driver`; nothing if it makes none. */
+export function createEntries({ kind, createOptions }: BlockDriver): OptionEntries {
+  return { ...(createOptions && kind === "format" && { file: v.string() }), ...createOptions };
 }

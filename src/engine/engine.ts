@@ -23,6 +23,7 @@ import { JobList } from "../job/list.ts";
 import { loadKernel } from "../kernel/kernel.ts";
 import { COMMANDS } from "../qmp/commands/index.ts";
 import type { QmpServices } from "../qmp/context.ts";
+import { hostTypes } from "../qmp/host-types.ts";
 import { Monitor } from "../qmp/monitor.ts";
 import { type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
@@ -99,6 +100,7 @@ export class Engine {
       exports: this.exports,
       clock: this.clock,
       commands: withMore(COMMANDS, options.commands ?? []),
+      types: hostTypes(graph.drivers.values(), this.exports),
       turns: new Mutex(),
       signal: this.#closing.signal,
       emit: (event) => this.emit(event),

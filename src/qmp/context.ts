@@ -3,12 +3,15 @@
 import type { Mutex } from "../base/mutex.ts";
 import type { BlockJobServices } from "../blockjob/block-job.ts";
 import type { ExportList } from "../export/list.ts";
+import type { HostTypes } from "./host-types.ts";
 import type { Command } from "./schema.ts";
 
 /** One of these per engine. */
 export interface QmpServices extends BlockJobServices {
   readonly exports: ExportList;
   readonly commands: ReadonlyMap<string, Command>;
+  /** What the arguments are that depend on this engine's drivers. */
+  readonly types: HostTypes;
   /** Of commands that run alone (see Command). */
   readonly turns: Mutex;
   /** Raised when the engine closes down: nothing that is still waited for will be wanted. */

@@ -6,11 +6,11 @@
 import * as v from "valibot";
 import { size } from "../base/check.ts";
 import { int, type nothing } from "./schema.ts";
-import { jobStatus } from "./types.ts";
+import { jobStatus, jobType } from "./types.ts";
 
 /** Bytes of len, offset and speed as in query-block-jobs. */
 const blockJob = {
-  type: v.string(),
+  type: jobType,
   /** The job's id. */
   device: v.string(),
   len: int,
@@ -23,7 +23,7 @@ export const EVENTS = {
   JOB_STATUS_CHANGE: v.strictObject({ id: v.string(), status: jobStatus }),
   BLOCK_JOB_READY: v.strictObject(blockJob),
   /** It waits for job-finalize. */
-  BLOCK_JOB_PENDING: v.strictObject({ type: v.string(), id: v.string() }),
+  BLOCK_JOB_PENDING: v.strictObject({ type: jobType, id: v.string() }),
   /** It has come to its own end; with `error`, to a bad one. */
   BLOCK_JOB_COMPLETED: v.strictObject({ ...blockJob, error: v.exactOptional(v.string()) }),
   BLOCK_JOB_CANCELLED: v.strictObject(blockJob),

@@ -8,6 +8,7 @@ import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
 import type { QmpContext } from "./context.ts";
+import type { HostTypes } from "./host-types.ts";
 
 type Entries = v.ObjectEntries;
 type OutputOf<Args extends Entries> = v.InferOutput<v.StrictObjectSchema<Args, undefined>>;
@@ -25,8 +26,10 @@ export interface Command<
   readonly doc: string;
   /** valibot schema of each argument; those that may be left out are v.optional(). */
   readonly args: Args;
-  /** Further arguments are let through: what runs the command knows them (blockdev-add). */
+  /** There are further arguments, by a tag among these: exactArgs tells which. */
   readonly open?: Open;
+  /** Where `args` cannot tell it all, since it depends on what the engine is made of: that. */
+  exactArgs?(types: HostTypes): v.GenericSchema;
   /** What `run` answers. */
   readonly returns: Returns;
   /**
@@ -34,6 +37,8 @@ export interface Command<
    * at a time, so that what it has looked at is still true when it is done.
    */
   readonly alone?: boolean;
+  /** QEMU advises against the command (true), or against these arguments. */
+  readonly deprecated?: true | readonly string[];
   /**
    * @param args checked
    * @throws BlockError whose class and text become the reply's `error`
@@ -71,6 +76,11 @@ export type CommandTypes<List extends readonly Command[]> = {
 };
 type Loose<C extends Command> = InputOf<C["args"]> & { readonly [member: string]: unknown };
 
+/** What `arguments` must be. */
+export function argumentSchema(command: Command, types: HostTypes): v.GenericSchema {
+  return command.exactArgs?.(types) ?? v.strictObject(command.args);
+}
+
 /**
  * Checks the arguments and runs the command.
  *
@@ -82,8 +92,7 @@ export async function invoke(
   context: QmpContext,
   args: object,
 ): Promise<unknown> {
-  const schema = command.open ? v.looseObject(command.args) : v.strictObject(command.args);
-  const checked = check(schema, args);
+  const checked = check(argumentSchema(command, context.types), args) as never;
   if (!command.alone) return command.run(context, checked);
   return context.turns.run(async () => command.run(context, checked), context.signal);
 }

@@ -7,6 +7,7 @@ import * as v from "valibot";
 import { size } from "../base/check.ts";
 import { STATUSES } from "../job/status.ts";
 import { int } from "./schema.ts";
+import { union } from "./union.ts";
 
 export const versionInfo = v.strictObject({
   qemu: v.strictObject({ major: int, minor: int, micro: int }),
@@ -15,10 +16,25 @@ export const versionInfo = v.strictObject({
 
 export const jobStatus = v.picklist(STATUSES);
 
+/** JobType. */
+const JOB_TYPES = [
+  "commit",
+  "stream",
+  "mirror",
+  "backup",
+  "create",
+  "amend",
+  "snapshot-load",
+  "snapshot-save",
+  "snapshot-delete",
+] as const;
+
+export const jobType = v.picklist(JOB_TYPES) as v.GenericSchema<string>;
+
 /** JobInfo: an entry of query-jobs. */
 export const jobInfo = v.strictObject({
   id: v.string(),
-  type: v.string(),
+  type: jobType,
   status: jobStatus,
   "current-progress": int,
   "total-progress": int,
@@ -27,9 +43,7 @@ export const jobInfo = v.strictObject({
 
 export const ioStatus = v.picklist(["ok", "failed", "nospace"]);
 
-/** BlockJobInfo: an entry of query-block-jobs. `len` and `offset` have no unit: see the job. */
-export const blockJobInfo = v.strictObject({
-  type: v.string(),
+const blockJobBase = {
   /** The job's id. */
   device: v.string(),
   len: int,
@@ -44,9 +58,20 @@ export const blockJobInfo = v.strictObject({
   "auto-finalize": v.boolean(),
   "auto-dismiss": v.boolean(),
   error: v.exactOptional(v.string()),
-  /** Of a mirror: both disks are the same, and each write goes to both before it is done. */
-  "actively-synced": v.exactOptional(v.boolean()),
-});
+};
+const mirrorInfo = {
+  /** Both disks are the same, and each write goes to both before it is done. */
+  "actively-synced": v.boolean(),
+};
+type BlockJobInfo = { type: string; "actively-synced"?: boolean } & v.InferOutput<
+  v.StrictObjectSchema<typeof blockJobBase, undefined>
+>;
+
+/** BlockJobInfo: an entry of query-block-jobs. `len` and `offset` have no unit: see the job. */
+export const blockJobInfo = union("type", blockJobBase, {
+  ...Object.fromEntries(JOB_TYPES.map((type) => [type, {}])),
+  mirror: mirrorInfo,
+}) as v.GenericSchema<unknown> as v.GenericSchema<BlockJobInfo>;
 
 /** SnapshotInfo: a state of the disk kept inside an image. */
 export const snapshotInfo = v.strictObject({
@@ -84,6 +109,27 @@ export interface ImageInfo {
   "backing-image"?: ImageInfo;
 }
 
+/** ImageInfoSpecific: what only images of one format have. */
+const imageInfoSpecific = union(
+  "type",
+  {},
+  {
+    file: { data: v.strictObject({}) },
+    qcow2: {
+      data: v.strictObject({
+        compat: v.string(),
+        "data-file": v.exactOptional(v.string()),
+        "data-file-raw": v.exactOptional(v.boolean()),
+        "extended-l2": v.exactOptional(v.boolean()),
+        "lazy-refcounts": v.exactOptional(v.boolean()),
+        corrupt: v.exactOptional(v.boolean()),
+        "refcount-bits": int,
+        "compression-type": v.picklist(["zlib", "zstd"]),
+      }),
+    },
+  },
+) as v.GenericSchema<unknown> as v.GenericSchema<{ type: string; data: object }>;
+
 export const imageInfo: v.GenericSchema<ImageInfo> = v.strictObject({
   filename: v.string(),
   format: v.string(),
@@ -96,7 +142,7 @@ export const imageInfo: v.GenericSchema<ImageInfo> = v.strictObject({
   "backing-filename": v.exactOptional(v.string()),
   "backing-filename-format": v.exactOptional(v.string()),
   snapshots: v.exactOptional(v.array(snapshotInfo)),
-  "format-specific": v.exactOptional(v.strictObject({ type: v.string(), data: v.looseObject({}) })),
+  "format-specific": v.exactOptional(imageInfoSpecific),
   "backing-image": v.exactOptional(v.lazy(() => imageInfo)),
 });
 
@@ -203,18 +249,18 @@ export interface BlockStats {
   backing?: BlockStats;
 }
 
+/** BlockStatsSpecific: what only nodes of one driver count. */
+const blockStatsSpecific = union(
+  "driver",
+  {},
+  { file: { "discard-nb-ok": size, "discard-nb-failed": size, "discard-bytes-ok": size } },
+) as v.GenericSchema<unknown> as v.GenericSchema<NonNullable<BlockStats["driver-specific"]>>;
+
 export const blockStats: v.GenericSchema<BlockStats> = v.strictObject({
   device: v.exactOptional(v.string()),
   "node-name": v.exactOptional(v.string()),
   stats: blockDeviceStats,
-  "driver-specific": v.exactOptional(
-    v.strictObject({
-      driver: v.literal("file"),
-      "discard-nb-ok": size,
-      "discard-nb-failed": size,
-      "discard-bytes-ok": size,
-    }),
-  ),
+  "driver-specific": v.exactOptional(blockStatsSpecific),
   parent: v.exactOptional(v.lazy(() => blockStats)),
   backing: v.exactOptional(v.lazy(() => blockStats)),
 });
@@ -235,3 +281,67 @@ export const blockExportInfo = v.strictObject({
   "node-name": v.string(),
   "shutting-down": v.boolean(),
 });
+
+const features = v.exactOptional(v.array(v.string()));
+const schemaInfoMember = v.strictObject({
+  name: v.string(),
+  type: v.string(),
+  /** Only there if the member may be left out; what it is then, nobody promises. */
+  default: v.exactOptional(v.unknown()),
+  features,
+});
+const schemaInfoCases = {
+  builtin: {
+    "json-type": v.picklist([
+      "string",
+      "number",
+      "int",
+      "boolean",
+      "null",
+      "object",
+      "array",
+      "value",
+    ]),
+  },
+  enum: {
+    members: v.array(v.strictObject({ name: v.string(), features })),
+    /** As it was told before there were `members`. */
+    values: v.array(v.string()),
+  },
+  array: { "element-type": v.string() },
+  object: {
+    members: v.array(schemaInfoMember),
+    tag: v.exactOptional(v.string()),
+    variants: v.exactOptional(v.array(v.strictObject({ case: v.string(), type: v.string() }))),
+  },
+  alternate: { members: v.array(v.strictObject({ type: v.string() })) },
+  command: {
+    "arg-type": v.string(),
+    "ret-type": v.string(),
+    /** Only there where it is true, which it is of no command here. */
+    "allow-oob": v.exactOptional(v.boolean()),
+  },
+  event: { "arg-type": v.string() },
+};
+type SchemaInfoCases = typeof schemaInfoCases;
+
+type MembersOf<Entries> = Entries extends v.ObjectEntries
+  ? v.InferOutput<v.StrictObjectSchema<Entries, undefined>>
+  : never;
+type SchemaInfoOf<Meta extends keyof SchemaInfoCases> = {
+  name: string;
+  "meta-type": Meta;
+  features?: string[];
+} & MembersOf<SchemaInfoCases[Meta]>;
+
+export type SchemaInfoObject = SchemaInfoOf<"object">;
+/** SchemaInfo: an entry of query-qmp-schema. */
+export type SchemaInfo = {
+  [Meta in keyof SchemaInfoCases]: SchemaInfoOf<Meta>;
+}[keyof SchemaInfoCases];
+
+export const schemaInfo = union(
+  "meta-type",
+  { name: v.string(), features },
+  schemaInfoCases,
+) as v.GenericSchema<unknown> as v.GenericSchema<SchemaInfo>;

@@ -123,7 +123,7 @@ describe("pause and resume", () => {
       <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"waiting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"pending"}}
-      <- {"event":"BLOCK_JOB_PENDING","data":{"type":"mirror","id":"j"}}
+      <- {"event":"BLOCK_JOB_PENDING","data":{"type":"stream","id":"j"}}
       -> {"execute":"job-resume","arguments":{"id":"j"}}
       <- {"error":{"class":"GenericError","desc":"'resume' does not apply to job 'j' as it is not paused; it is pending"}}
       -> {"execute":"block-job-pause","arguments":{"device":"j"}}
@@ -158,7 +158,7 @@ describe("cancel", () => {
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"running"}}
       <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"aborting"}}
-      <- {"event":"BLOCK_JOB_CANCELLED","data":{"type":"mirror","device":"j","len":1,"offset":0,"speed":0}}
+      <- {"event":"BLOCK_JOB_CANCELLED","data":{"type":"stream","device":"j","len":1,"offset":0,"speed":0}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"concluded"}}
       -> {"execute":"block-job-cancel","arguments":{"device":"j","force":true}}
       <- {"error":{"class":"GenericError","desc":"'cancel' does not apply to job 'j' while it is concluded"}}
@@ -246,7 +246,7 @@ describe("the end", () => {
       -> {"execute":"block-job-complete","arguments":{"device":"j"}}
       <- {"error":{"class":"GenericError","desc":"'complete' does not apply to job 'j' while it is running"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"ready"}}
-      <- {"event":"BLOCK_JOB_READY","data":{"type":"mirror","device":"j","len":0,"offset":0,"speed":0}}
+      <- {"event":"BLOCK_JOB_READY","data":{"type":"stream","device":"j","len":0,"offset":0,"speed":0}}
       -> {"execute":"block-job-pause","arguments":{"device":"j"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"standby"}}
       <- {"return":{}}
@@ -259,7 +259,7 @@ describe("the end", () => {
       <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"waiting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"pending"}}
-      <- {"event":"BLOCK_JOB_COMPLETED","data":{"type":"mirror","device":"j","len":0,"offset":0,"speed":0}}
+      <- {"event":"BLOCK_JOB_COMPLETED","data":{"type":"stream","device":"j","len":0,"offset":0,"speed":0}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"concluded"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"null"}}
       "
@@ -288,15 +288,15 @@ describe("the end", () => {
       -> {"execute":"block-job-dismiss","arguments":{"id":"j"}}
       <- {"error":{"class":"GenericError","desc":"'dismiss' does not apply to job 'j' while it is paused"}}
       -> {"execute":"query-block-jobs"}
-      <- {"return":[{"type":"mirror","device":"j","len":0,"offset":0,"busy":false,"paused":true,"speed":0,"io-status":"nospace","ready":false,"status":"paused","auto-finalize":false,"auto-dismiss":false}]}
+      <- {"return":[{"type":"stream","device":"j","len":0,"offset":0,"busy":false,"paused":true,"speed":0,"io-status":"nospace","ready":false,"status":"paused","auto-finalize":false,"auto-dismiss":false}]}
       -> {"execute":"block-job-resume","arguments":{"device":"j"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"running"}}
       <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"waiting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"pending"}}
-      <- {"event":"BLOCK_JOB_PENDING","data":{"type":"mirror","id":"j"}}
+      <- {"event":"BLOCK_JOB_PENDING","data":{"type":"stream","id":"j"}}
       -> {"execute":"query-block-jobs"}
-      <- {"return":[{"type":"mirror","device":"j","len":0,"offset":0,"busy":false,"paused":false,"speed":0,"io-status":"ok","ready":false,"status":"pending","auto-finalize":false,"auto-dismiss":false}]}
+      <- {"return":[{"type":"stream","device":"j","len":0,"offset":0,"busy":false,"paused":false,"speed":0,"io-status":"ok","ready":false,"status":"pending","auto-finalize":false,"auto-dismiss":false}]}
       "
     `);
   });
@@ -326,7 +326,7 @@ function make(
 ): BlockJob {
   const { graph, jobs } = engine;
   const services = { graph, jobs, clock, emit: engine.emit.bind(engine) };
-  const full = { type: "mirror", run: async () => {}, ...driver };
+  const full = { type: "stream", run: async () => {}, ...driver };
   return new BlockJob(services, { id, driver: full, onError: "stop", ...manner });
 }
 

@@ -93,7 +93,7 @@ describe("a request", () => {
       -> {"execute":"blockdev-add","arguments":{"node-name":"x"}}
       <- {"error":{"class":"GenericError","desc":"Parameter 'driver' is missing"}}
       -> {"execute":"blockdev-add","arguments":{"driver":"no-such-driver","node-name":"x"}}
-      <- {"error":{"class":"GenericError","desc":"Unknown driver 'no-such-driver'; there are: copy-on-read, memory, tiny"}}
+      <- {"error":{"class":"GenericError","desc":"Parameter 'driver' does not accept value 'no-such-driver'; it takes 'memory', 'copy-on-read', 'tiny'"}}
       -> {"execute":"blockdev-add","arguments":{"driver":"memory","node-name":"x","bogus":1}}
       <- {"error":{"class":"GenericError","desc":"Parameter 'bogus' is unexpected"}}
       -> {"execute":"blockdev-add","arguments":{"driver":"memory","node-name":"x","size":-1}}

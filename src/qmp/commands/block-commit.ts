@@ -7,6 +7,7 @@ import { command, int, nothing } from "../schema.ts";
 
 export const blockCommit = command({
   name: "block-commit",
+  deprecated: ["base", "top"],
   doc: "Starts a job that merges layers of a chain into the image below them.",
   args: {
     "job-id": v.optional(v.string()),

@@ -3,23 +3,26 @@
 import * as v from "valibot";
 import { command, nothing } from "../schema.ts";
 import { blockExportInfo } from "../types.ts";
+import { union } from "../union.ts";
+
+const base = {
+  id: v.string(),
+  "node-name": v.string(),
+  writable: v.optional(v.boolean()),
+  writethrough: v.optional(v.boolean()),
+  iothread: v.optional(v.string()),
+  /** Without an iothread it means nothing. */
+  "fixed-iothread": v.optional(v.boolean()),
+  /** All nodes are active here. */
+  "allow-inactive": v.optional(v.boolean()),
+};
 
 export const blockExportAdd = command({
   name: "block-export-add",
   doc: "Lets clients read, and with `writable` write, a node; each `type` takes members of its own.",
-  args: {
-    type: v.string(),
-    id: v.string(),
-    "node-name": v.string(),
-    writable: v.optional(v.boolean()),
-    writethrough: v.optional(v.boolean()),
-    iothread: v.optional(v.string()),
-    /** Without an iothread it means nothing. */
-    "fixed-iothread": v.optional(v.boolean()),
-    /** All nodes are active here. */
-    "allow-inactive": v.optional(v.boolean()),
-  },
+  args: { type: v.string(), ...base },
   open: true,
+  exactArgs: ({ exportOptions }) => union("type", base, exportOptions),
   returns: nothing,
   async run({ exports }, args) {
     const {

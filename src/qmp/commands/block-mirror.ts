@@ -5,6 +5,7 @@ import { type MirrorOptions, startMirror } from "../../blockjob/mirror.ts";
 import { COPY_MODES, MIRROR_SYNCS } from "../../blockjob/mirror-options.ts";
 import { ON_ERROR_POLICIES } from "../../blockjob/on-error.ts";
 import { command, int, nothing } from "../schema.ts";
+import { union } from "../union.ts";
 import { getBlockJob } from "./job.ts";
 
 /** What blockdev-mirror and drive-mirror have in common. */
@@ -74,6 +75,12 @@ export const blockdevMirror = command({
   },
 });
 
+const jobChangeOptions = union(
+  "type",
+  { id: v.string() },
+  { mirror: { "copy-mode": v.picklist(COPY_MODES) } },
+);
+
 export const blockJobChange = command({
   name: "block-job-change",
   doc: "Changes a running job: a mirror's copy mode, from background to write-blocking.",
@@ -83,6 +90,7 @@ export const blockJobChange = command({
     type: v.literal("mirror"),
     "copy-mode": v.picklist(COPY_MODES),
   },
+  exactArgs: () => jobChangeOptions,
   returns: nothing,
   run({ jobs }, { id, type, "copy-mode": copyMode }) {
     getBlockJob(jobs, id).change({ type, copyMode });

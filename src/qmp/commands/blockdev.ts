@@ -13,6 +13,8 @@ export const blockdevCreate = command({
     /** `driver`, and what that driver takes to make an image. */
     options: v.looseObject({ driver: v.string() }),
   },
+  exactArgs: ({ createOptions }) =>
+    v.strictObject({ "job-id": v.string(), options: createOptions }),
   returns: nothing,
   async run(context, args) {
     await startCreate(context, { jobId: args["job-id"], options: args.options });
@@ -28,6 +30,7 @@ export const blockdevAdd = command({
     "node-name": v.optional(v.string()),
   },
   open: true,
+  exactArgs: ({ blockdevOptions }) => blockdevOptions,
   returns: nothing,
   async run({ graph, signal }, args) {
     const { "node-name": nodeName, ...options } = args;
@@ -58,6 +61,7 @@ export const blockdevReopen = command({
     /** As blockdev-add takes them, complete. */
     options: v.array(v.looseObject({ driver: v.string() })),
   },
+  exactArgs: ({ blockdevOptions }) => v.strictObject({ options: v.array(blockdevOptions) }),
   returns: nothing,
   alone: true,
   async run({ graph }, args) {
@@ -66,17 +70,20 @@ export const blockdevReopen = command({
   },
 });
 
+const amendArgs = {
+  "job-id": v.string(),
+  "node-name": v.string(),
+  /** `driver`, which must be the node's, and what that driver takes to be changed. */
+  options: v.looseObject({ driver: v.string() }),
+  /** Also what could make the image unreadable. */
+  force: v.optional(v.boolean()),
+};
+
 export const xBlockdevAmend = command({
   name: "x-blockdev-amend",
   doc: "Starts a job that changes an image's own properties. The job stays until job-dismiss.",
-  args: {
-    "job-id": v.string(),
-    "node-name": v.string(),
-    /** `driver`, which must be the node's, and what that driver takes to be changed. */
-    options: v.looseObject({ driver: v.string() }),
-    /** Also what could make the image unreadable. */
-    force: v.optional(v.boolean()),
-  },
+  args: amendArgs,
+  exactArgs: ({ amendOptions }) => v.strictObject({ ...amendArgs, options: amendOptions }),
   returns: nothing,
   run(context, args) {
     startAmend(context, {

@@ -2,8 +2,10 @@
 
 import * as v from "valibot";
 import { BlockError } from "../../base/errors.ts";
+import { EVENTS } from "../events.ts";
+import { introspect } from "../introspect.ts";
 import { command, nothing } from "../schema.ts";
-import { versionInfo } from "../types.ts";
+import { schemaInfo, versionInfo } from "../types.ts";
 import { CAPABILITIES, VERSION } from "../version.ts";
 
 export const qmpCapabilities = command({
@@ -39,4 +41,12 @@ export const queryCommands = command({
   args: {},
   returns: v.array(v.strictObject({ name: v.string() })),
   run: ({ commands }) => [...commands.keys()].map((name) => ({ name })),
+});
+
+export const queryQmpSchema = command({
+  name: "query-qmp-schema",
+  doc: "Tells what there is on the wire here: commands, events, and the types of all their members.",
+  args: {},
+  returns: v.array(schemaInfo),
+  run: ({ commands, types }) => introspect(commands.values(), EVENTS, types),
 });

@@ -33,6 +33,7 @@ export function driveTarget({ target, format, mode }: DriveArgs): Omit<DriveTarg
 export const driveBackup = command({
   name: "drive-backup",
   doc: "Starts a job that copies a disk as it is now to an image file, while it is written to.",
+  deprecated: true,
   args: { ...backupCommon, ...driveArgs },
   returns: nothing,
   alone: true,

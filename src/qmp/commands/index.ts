@@ -25,7 +25,7 @@ import {
   blockdevReopen,
   xBlockdevAmend,
 } from "./blockdev.ts";
-import { qmpCapabilities, queryCommands, queryVersion } from "./control.ts";
+import { qmpCapabilities, queryCommands, queryQmpSchema, queryVersion } from "./control.ts";
 import { driveBackup, driveMirror } from "./drive.ts";
 import {
   blockJobCancel,
@@ -62,6 +62,7 @@ const LIST = [
   qmpCapabilities,
   queryCommands,
   queryVersion,
+  queryQmpSchema,
   blockdevCreate,
   blockdevAdd,
   blockdevDel,

@@ -59,6 +59,7 @@ export function nbdCommands(server: NbdServer, listen: Listen) {
     }),
     command({
       name: "nbd-server-add",
+      deprecated: true,
       doc: "Exports a node under its own name; block-export-add is the newer way.",
       args: {
         device: v.string(),
@@ -82,6 +83,7 @@ export function nbdCommands(server: NbdServer, listen: Listen) {
     }),
     command({
       name: "nbd-server-remove",
+      deprecated: true,
       doc: "Takes an NBD export away by its id; block-export-del is the newer way.",
       args: { name: v.string(), mode: v.optional(v.picklist(["safe", "hard"])) },
       returns: nothing,

@@ -10,9 +10,17 @@ import type { Graph } from "../../block/graph.ts";
 import type { ThrottleGroup } from "../../block/throttle-group.ts";
 import { throttleLimits, withDefaults } from "../../block/throttle-limits.ts";
 import { command, nothing } from "../schema.ts";
+import { union } from "../union.ts";
 
 /** As QEMU's id_wellformed(). */
 const ID = /^[A-Za-z][A-Za-z0-9\-._]*$/;
+
+/** Properties by type. */
+const objectOptions = union(
+  "qom-type",
+  { id: v.string() },
+  { "throttle-group": { limits: v.optional(throttleLimits) } },
+);
 
 export const objectAdd = command({
   name: "object-add",
@@ -22,21 +30,16 @@ export const objectAdd = command({
     id: v.string(),
   },
   open: true,
+  exactArgs: () => objectOptions,
   returns: nothing,
-  run({ graph }, { "qom-type": type, id, ...properties }) {
-    if (type !== "throttle-group") {
-      throw new BlockError("EINVAL", `There is no object type '${type}', only 'throttle-group'`);
-    }
+  run({ graph }, { id, ...properties }) {
     if (!ID.test(id)) {
       throw new BlockError(
         "EINVAL",
         `Invalid object ID '${id}': letters, digits, '-', '.' and '_', starting with a letter`,
       );
     }
-    const { limits = {} } = check(
-      v.strictObject({ limits: v.exactOptional(throttleLimits) }),
-      properties,
-    );
+    const { limits = {} } = properties as { limits?: v.InferOutput<typeof throttleLimits> };
     graph.throttleGroups.add(id, limits);
     return {};
   },

@@ -4,7 +4,6 @@
  */
 
 import * as v from "valibot";
-import { check } from "../../base/check.ts";
 import { BlockError } from "../../base/errors.ts";
 import { settleAll } from "../../base/settle.ts";
 import {
@@ -27,6 +26,7 @@ import { runTransaction, type TransactionAction } from "../../blockjob/transacti
 import { JobTxn } from "../../job/txn.ts";
 import type { QmpContext } from "../context.ts";
 import { command, nothing } from "../schema.ts";
+import { union } from "../union.ts";
 import { bitmapAddArgs, bitmapMergeArgs, bitmapName } from "./bitmap.ts";
 import { backupOptions, blockdevBackup } from "./block-backup.ts";
 import { driveBackup, driveTarget } from "./drive.ts";
@@ -111,6 +111,16 @@ const ACTIONS: Readonly<Record<string, ActionType>> = {
   }),
 };
 
+function actionSchema(): v.GenericSchema<{ type: string; data: object }> {
+  const cases = Object.entries(ACTIONS).map(([type, { data }]) => [
+    type,
+    { data: v.strictObject(data) },
+  ]);
+  return union("type", {}, Object.fromEntries(cases)) as v.GenericSchema<unknown> as ReturnType<
+    typeof actionSchema
+  >;
+}
+
 const ABORT: TransactionAction = {
   async prepare() {
     throw new BlockError("ECANCELED", "Transaction aborted by its 'abort' action");
@@ -121,12 +131,7 @@ export const transaction = command({
   name: "transaction",
   doc: "Runs several actions of which all have an effect, or none.",
   args: {
-    actions: v.array(
-      v.strictObject({
-        type: v.picklist(Object.keys(ACTIONS)),
-        data: v.looseObject({}),
-      }),
-    ),
+    actions: v.array(actionSchema()),
     properties: v.optional(
       v.strictObject({
         /** grouped: the jobs that it starts end together, well or not. */
@@ -139,7 +144,7 @@ export const transaction = command({
   async run(context, { actions, properties }) {
     const isGrouped = properties?.["completion-mode"] === "grouped";
     const txn = isGrouped ? new JobTxn() : undefined;
-    const made = actions.map(({ type, data }, i) => {
+    const made = actions.map(({ type, data }) => {
       const known = ACTIONS[type]!;
       if (isGrouped && !known.isGroupable) {
         throw new BlockError(
@@ -147,8 +152,7 @@ export const transaction = command({
           `Action '${type}' does not go with 'completion-mode': 'grouped'`,
         );
       }
-      const checked = check(v.strictObject(known.data), data, `actions[${i}].data`);
-      return known.make(context, checked as never, txn);
+      return known.make(context, data as never, txn);
     });
     await runTransaction(made);
     return {};

@@ -38,7 +38,7 @@ export const amendOptions = {
   version: v.optional(v.picklist(["v2", "v3"])),
   "lazy-refcounts": v.optional(v.boolean()),
   /** QEMU's only one: always refused. */
-  encrypt: v.optional(v.looseObject({ format: v.string() })),
+  encrypt: v.optional(v.strictObject({ format: v.picklist(["luks"]) })),
 };
 
 export type AmendOptions = v.InferOutput<v.StrictObjectSchema<typeof amendOptions, undefined>>;
