@@ -377,7 +377,6 @@ withQemu("what clients pass as a matter of course is taken, or refused, alike", 
     ...file({ aio: "native", cache, locking: "off", "drop-cache": true }),
     ...file({ "x-check-cache-dropped": true, "aio-max-batch": 8 }),
     ...file({ aio: "bogus" }),
-    ...file({ "pr-manager": "nope" }),
     ...file({ "read-only": true, "force-share": true }),
     ...file({ "force-share": true }),
     ...qcow2(three, {

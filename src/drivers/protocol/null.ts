@@ -54,7 +54,7 @@ export function nullDriver(name: "null-co" | "null-aio"): BlockDriver<OpenOption
         storeStatus: async (_offset, bytes) => ({ bytes, zero }),
         flush: () => wait({}),
         reopen: async () => {},
-        info: () => ({ "actual-size": 0 }),
+        info: () => ({ "actual-size": 0, "dirty-flag": null }),
       };
     },
   };
