@@ -125,7 +125,8 @@ export interface StateInfo {
   readonly filename?: string;
   readonly "cluster-size"?: number;
   readonly "actual-size"?: number;
-  readonly "dirty-flag"?: boolean;
+  /** null: there is none to tell of. */
+  readonly "dirty-flag"?: boolean | null;
   readonly encrypted?: boolean;
   readonly compressed?: boolean;
   readonly "backing-filename"?: string;

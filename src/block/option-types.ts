@@ -37,13 +37,18 @@ export type BlockdevOptions<Drivers extends DeclaredDriver> = {
   >;
 }[Drivers["name"]];
 
-/** blockdev-create: of those that make images; formats make theirs in a node. */
-export type CreateOptions<Drivers extends DeclaredDriver> = Drivers extends {
+/** blockdev-create: of those that make images; formats make theirs in a node, there already or not. */
+export type CreateOptions<
+  Drivers extends DeclaredDriver,
+  All extends DeclaredDriver = Drivers,
+> = Drivers extends {
   readonly createOptions: infer Own extends OptionEntries;
 }
   ? Simplified<
       { readonly driver: Drivers["name"] } & Input<Own> &
-        (Drivers["kind"] extends "format" ? { readonly file: string } : unknown)
+        (Drivers["kind"] extends "format"
+          ? { readonly file: string | BlockdevOptions<All> }
+          : unknown)
     >
   : never;
 

@@ -76,14 +76,15 @@ type CommonOptions = v.InferOutput<v.ObjectSchema<typeof COMMON_OPTIONS, undefin
 const NODE_NAME = /^[A-Za-z][A-Za-z0-9\-._]*$/;
 const NODE_NAME_CHARACTERS_MAX = 31;
 
-const ref = v.union([v.string(), v.looseObject({ driver: v.string() })]);
+/** A child in options. */
+export const blockdevRef = v.union([v.string(), v.looseObject({ driver: v.string() })]);
 
 /**
  * Schema of what a node of this driver is opened with.
  *
  * @param child schema of what stands at a role
  */
-export function openSchema(driver: BlockDriver, child: v.GenericSchema = ref) {
+export function openSchema(driver: BlockDriver, child: v.GenericSchema = blockdevRef) {
   return v.strictObject({
     driver: v.literal(driver.name),
     ...COMMON_OPTIONS,

@@ -8,7 +8,11 @@
 import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { assert, BlockError } from "../base/errors.ts";
+import type { BackendInit, BlockBackend } from "../block/backend.ts";
 import type { BlockDriver, OptionEntries } from "../block/driver.ts";
+import type { Graph } from "../block/graph.ts";
+import type { BlockNode } from "../block/node.ts";
+import { type BlockdevRef, blockdevRef } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import { Job } from "../job/job.ts";
 import type { BlockJobServices } from "./block-job.ts";
@@ -16,7 +20,7 @@ import { checkFileUnused } from "./image-name.ts";
 
 export interface CreateOptions {
   readonly jobId: string;
-  /** "driver", for formats "file" (a node name), and the driver's own members. */
+  /** "driver", for formats "file" (a node's name or its options), and the driver's own members. */
   readonly options: { readonly driver: string; readonly [member: string]: unknown };
 }
 
@@ -50,14 +54,16 @@ export function startCreate(services: BlockJobServices, { jobId, options }: Crea
         } else await createInto(file, running);
         running.progress.workDone(1);
 
-        async function createInto(name: string, current: Job): Promise<void> {
-          const backend = graph.openBackend(graph.get(name), {
+        async function createInto(into: BlockdevRef, current: Job): Promise<void> {
+          const node = await fileNode(graph, into, current.signal);
+          const permissions = {
+            take: Perm.consistentRead | Perm.write | Perm.resize,
+            share: Perm.consistentRead,
+          };
+          const backend = await openOrClose(graph, node, {
             name: "",
             description: `job '${current.id}'`,
-            permissions: {
-              take: Perm.consistentRead | Perm.write | Perm.resize,
-              share: Perm.consistentRead,
-            },
+            permissions,
             onDrain: {
               begin: () => current.pause(),
               isQuiet: () => !current.busy || current.completed,
@@ -78,10 +84,30 @@ export function startCreate(services: BlockJobServices, { jobId, options }: Crea
   return job;
 }
 
+/** Opened here, it is closed when its last user goes. */
+async function fileNode(graph: Graph, file: BlockdevRef, signal: AbortSignal): Promise<BlockNode> {
+  if (typeof file === "string") return graph.get(file);
+  checkFileUnused(graph, graph.driver(file.driver), file);
+  return graph.addForUsers(file, signal);
+}
+
+async function openOrClose(
+  graph: Graph,
+  node: BlockNode,
+  init: BackendInit,
+): Promise<BlockBackend> {
+  try {
+    return graph.openBackend(node, init);
+  } catch (error) {
+    await graph.closeUnused(node);
+    throw error;
+  }
+}
+
 function checkCreateOptions(
   driver: BlockDriver,
   options: CreateOptions["options"],
-): { file: string | undefined; own: Record<string, unknown> } {
+): { file: BlockdevRef | undefined; own: Record<string, unknown> } {
   const schema = v.strictObject({ driver: v.literal(driver.name), ...createEntries(driver) });
   const checked = check(schema, options, "options") as Record<string, unknown>;
   if (driver.kind !== "format") {
@@ -89,10 +115,17 @@ function checkCreateOptions(
     return { file: undefined, own };
   }
   const { driver: _name, file, ...own } = checked;
-  return { file: file as string, own };
+  return { file: file as BlockdevRef, own };
 }
 
-/** What a driver takes to make an image, besides `driver`; nothing if it makes none. */
-export function createEntries({ kind, createOptions }: BlockDriver): OptionEntries {
-  return { ...(createOptions && kind === "format" && { file: v.string() }), ...createOptions };
+/**
+ * What a driver takes to make an image, besides `driver`; nothing if it makes none.
+ *
+ * @param ref schema of the node that a format makes its image in
+ */
+export function createEntries(
+  { kind, createOptions }: BlockDriver,
+  ref: v.GenericSchema = blockdevRef,
+): OptionEntries {
+  return { ...(createOptions && kind === "format" && { file: ref }), ...createOptions };
 }

@@ -18,6 +18,7 @@ import type { fileDriver } from "./protocol/file.ts";
 import { httpDriver } from "./protocol/http.ts";
 import { indexeddbDriver } from "./protocol/indexeddb.ts";
 import { memoryDriver } from "./protocol/memory.ts";
+import { nullDriver } from "./protocol/null.ts";
 import { opfsDriver } from "./protocol/opfs.ts";
 
 /** A list for one engine. @param blobs where the blob driver finds what clients hand over */
@@ -28,6 +29,8 @@ export function browserDrivers(blobs: ReadonlyMap<string, Blob>) {
     indexeddbDriver(),
     blobDriver(blobs),
     httpDriver(),
+    nullDriver("null-co"),
+    nullDriver("null-aio"),
     rawDriver(),
     qcow2Driver(),
     copyOnRead,

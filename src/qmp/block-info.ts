@@ -97,6 +97,7 @@ function imageInfo(node: BlockNode): ImageInfo {
   const manner: StateInfo =
     node.driver.kind === "filter" ? (innermost(node).state.info?.() ?? {}) : info;
   const actualSize = actualSizeOf(node);
+  const { "dirty-flag": dirty = false } = manner;
   const clusterSize = manner["cluster-size"];
   const specific = info["format-specific"];
   const label = info["backing-filename"];
@@ -108,7 +109,7 @@ function imageInfo(node: BlockNode): ImageInfo {
     // Guests see whole sectors, the last one filled up with zeroes.
     "virtual-size": alignUp(io.getLength(node), SECTOR),
     ...(actualSize !== undefined && { "actual-size": actualSize }),
-    "dirty-flag": manner["dirty-flag"] ?? false,
+    ...(dirty !== null && { "dirty-flag": dirty }),
     ...(clusterSize !== undefined && { "cluster-size": clusterSize }),
     ...(info.encrypted && { encrypted: true }),
     ...(info.compressed && { compressed: true }),

@@ -44,7 +44,11 @@ export function hostTypes(
   const ref: v.GenericSchema = v.union([v.string(), options]);
   return {
     blockdevOptions: options,
-    createOptions: union("driver", {}, byDriver(createEntries)),
+    createOptions: union(
+      "driver",
+      {},
+      byDriver((driver) => createEntries(driver, ref)),
+    ),
     amendOptions: union(
       "driver",
       {},

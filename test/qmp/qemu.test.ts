@@ -347,6 +347,80 @@ withQemu("figures, thresholds and names in headers are told and changed alike", 
   ]);
 });
 
+withQemu("what clients pass as a matter of course is taken, or refused, alike", async () => {
+  const raw = image("course.raw", "-f", "raw", "1M");
+  const two = image("course2.qcow2", "-f", "qcow2", "-o", "compat=0.10", "1M");
+  const three = image("course3.qcow2", "-f", "qcow2", "1M");
+  const made = (name: string) => ({ driver: "file", filename: join(directory, name) });
+  const file = (more: object) => [
+    line("blockdev-add", { driver: "file", "node-name": "f", filename: raw, ...more }),
+    line("blockdev-del", { "node-name": "f" }),
+  ];
+  const qcow2 = (filename: string, more: object) => [
+    line("blockdev-add", {
+      driver: "qcow2",
+      "node-name": "q",
+      file: { driver: "file", filename },
+      ...more,
+    }),
+    line("blockdev-del", { "node-name": "q" }),
+  ];
+  const create = (options: object) => [
+    line("blockdev-create", { "job-id": "c", options }),
+    line("query-jobs"),
+    line("job-dismiss", { id: "c" }),
+  ];
+  const cache = { direct: true, "no-flush": true };
+  await compare([
+    '{"execute":"qmp_capabilities"}',
+    ...file({ "auto-read-only": true, discard: "unmap", cache, aio: "threads", locking: "auto" }),
+    ...file({ aio: "native", cache, locking: "off", "drop-cache": true }),
+    ...file({ "x-check-cache-dropped": true, "aio-max-batch": 8 }),
+    ...file({ aio: "bogus" }),
+    ...file({ "read-only": true, "force-share": true }),
+    ...file({ "force-share": true }),
+    ...qcow2(three, {
+      "lazy-refcounts": true,
+      "pass-discard-request": true,
+      "pass-discard-snapshot": false,
+      "pass-discard-other": true,
+      "overlap-check": "all",
+      "cache-size": 1048576,
+      "l2-cache-size": 524288,
+      "l2-cache-entry-size": 4096,
+      "cache-clean-interval": 60,
+    }),
+    ...qcow2(two, { "lazy-refcounts": true }),
+    ...qcow2(two, { "cache-size": 65536, "l2-cache-size": 131072 }),
+    ...qcow2(two, { "cache-size": 65536, "refcount-cache-size": 131072 }),
+    ...qcow2(two, { "cache-size": 4e5, "l2-cache-size": 2e5, "refcount-cache-size": 2e5 }),
+    ...qcow2(two, { "l2-cache-entry-size": 100 }),
+    ...qcow2(two, { "l2-cache-entry-size": 131072 }),
+    ...qcow2(two, { "cache-clean-interval": 4294967296 }),
+    ...qcow2(two, { "overlap-check": "bogus" }),
+    ...qcow2(two, { "overlap-check": { template: "cached", "active-l1": false } }),
+    ...qcow2(two, { "overlap-check": { bogus: true } }),
+    ...qcow2(two, { encrypt: { format: "aes" } }),
+    ...create({ ...made("m0"), size: 65536, preallocation: "falloc", nocow: true }),
+    ...create({ ...made("m1"), size: 65536, preallocation: "full" }),
+    ...create({ ...made("m2"), size: 65536, preallocation: "metadata" }),
+    ...create({ driver: "qcow2", file: made("m0"), size: 1048576, preallocation: "full" }),
+    ...create({ driver: "qcow2", file: made("m1"), size: 1048576, preallocation: "falloc" }),
+    ...create({ driver: "qcow2", file: made("not there"), size: 1048576 }),
+    ...create({ driver: "qcow2", file: "nope", size: 1048576 }),
+    line("blockdev-create", { "job-id": "c", options: { driver: "qcow2", size: 1 } }),
+    line("blockdev-create", { "job-id": "c", options: { driver: "null-co" } }),
+    line("blockdev-add", { driver: "null-co", "node-name": "n", size: 1000 }),
+    line("blockdev-add", { driver: "null-aio", "node-name": "n", "read-zeroes": true }),
+    line("blockdev-add", { driver: "null-aio", "node-name": "m", "latency-ns": 100 }),
+    line("query-named-block-nodes", { flat: true }),
+    line("block_resize", { "node-name": "n", size: 100 }),
+    line("block_resize", { size: 100 }),
+    line("block_resize", { "node-name": "n", device: "nope", size: 100 }),
+    ...qcow2(join(directory, "m0"), {}),
+  ]);
+});
+
 withQemu("dirty bitmaps are made, shown, merged and refused alike", async () => {
   const file = (name: string, size: string) => ({
     driver: "file",

@@ -8,6 +8,7 @@
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import * as v from "valibot";
+import { MiB } from "../../base/bytes.ts";
 import { size } from "../../base/check.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
 import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
@@ -16,10 +17,29 @@ import { RangeLock } from "../../block/range-lock.ts";
 import { storeError } from "./errors.ts";
 import { FileIo } from "./file-io.ts";
 
-const openOptions = { filename: v.string() };
+const openOptions = {
+  filename: v.string(),
+  // Node has one way to read and write files: these are hints, and change nothing that shows.
+  aio: v.optional(v.picklist(["threads", "native", "io_uring"])),
+  "aio-max-batch": v.optional(size),
+  "drop-cache": v.optional(v.boolean()),
+  "x-check-cache-dropped": v.optional(v.boolean()),
+  /** Node cannot lock files: "on" is refused. */
+  locking: v.optional(v.picklist(["auto", "on", "off"])),
+  /** There are none. */
+  "pr-manager": v.optional(v.string()),
+};
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
-const createOptions = { filename: v.string(), size };
+const createOptions = {
+  filename: v.string(),
+  size,
+  /** "falloc" and "full" write zeroes, which takes the room for good. */
+  preallocation: v.optional(v.picklist(["off", "metadata", "falloc", "full"])),
+  // Hints to file systems; Node has no way to give them.
+  nocow: v.optional(v.boolean()),
+  "extent-size-hint": v.optional(size),
+};
 type CreateOptions = v.InferOutput<v.ObjectSchema<typeof createOptions, undefined>>;
 
 /** What types are made of: see src/block/option-types.ts. */
@@ -38,9 +58,11 @@ export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
     roles: {},
     openOptions,
     createOptions,
-    reopenOptions: [],
+    reopenOptions: ["drop-cache", "x-check-cache-dropped"],
 
-    async open({ world, options: { filename }, readOnly }) {
+    async open({ world, options, readOnly }) {
+      checkHonoured(options);
+      const { filename } = options;
       const handle = await openFile(filename, flagsFor(readOnly));
       try {
         const length = await lengthOf(handle, filename);
@@ -52,12 +74,16 @@ export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
     },
 
     /** Makes the file, or empties the one that is there. */
-    async create({ options: { filename, size } }) {
+    async create({ options: { filename, size, preallocation = "off" }, signal }) {
+      if (preallocation === "metadata") {
+        throw new BlockError("ENOTSUP", "A file has no metadata that could be preallocated");
+      }
       const handle = await openFile(filename, constants.O_RDWR | constants.O_CREAT);
       try {
         await lengthOf(handle, filename);
         await handle.truncate(0);
         await handle.truncate(size);
+        if (preallocation !== "off") await fillWithZeroes(handle, size, signal);
         await handle.sync();
       } catch (error) {
         throw storeError(error, `Creating '${filename}'`);
@@ -66,6 +92,29 @@ export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
       }
     },
   };
+}
+
+/** @throws BlockError ENOTSUP, ENOENT for what would be a lie if it were taken */
+function checkHonoured({ locking, "pr-manager": manager }: OpenOptions): void {
+  if (locking === "on") {
+    throw new BlockError("ENOTSUP", "'locking' cannot be 'on': Node has no way to lock a file");
+  }
+  if (manager === undefined) return;
+  throw new BlockError("ENOENT", `There is no persistent reservation manager '${manager}'`);
+}
+
+async function fillWithZeroes(
+  handle: FileHandle,
+  size: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const zeroes = new Uint8Array(1 * MiB);
+  for (let at = 0; at < size; ) {
+    throwIfAborted(signal);
+    const { bytesWritten } = await handle.write(zeroes, 0, Math.min(zeroes.length, size - at), at);
+    if (bytesWritten === 0) throw new BlockError("ENOSPC", `No room after ${at} of ${size} bytes`);
+    at += bytesWritten;
+  }
 }
 
 function flagsFor(readOnly: boolean): number {

@@ -56,7 +56,7 @@ export const createOptions = {
   "lazy-refcounts": v.optional(v.boolean()),
   "data-file": v.optional(v.string()),
   "data-file-raw": v.optional(v.boolean()),
-  preallocation: v.optional(v.picklist(["off", "metadata"])),
+  preallocation: v.optional(v.picklist(["off", "metadata", "falloc", "full"])),
 };
 
 export type CreateOptions = v.InferOutput<v.StrictObjectSchema<typeof createOptions, undefined>>;
@@ -94,8 +94,10 @@ export async function create(context: CreateContext<CreateOptions>): Promise<voi
   await file.write(header, 0);
   await file.flush();
   // A raw data file is the disk: every cluster of it is in use, as with QEMU.
-  const mapAll = options.preallocation === "metadata" || options["data-file-raw"] === true;
-  if (mapAll) await preallocate(context, file);
+  const { preallocation = "off" } = options;
+  const mapAll = preallocation !== "off" || options["data-file-raw"] === true;
+  const fill = preallocation === "falloc" || preallocation === "full";
+  if (mapAll) await preallocate(context, file, fill);
 }
 
 function checkOptions(options: CreateOptions): void {
@@ -133,7 +135,7 @@ function checkOptions(options: CreateOptions): void {
   if (backing !== undefined && new TextEncoder().encode(backing).length > BACKING_NAME_BYTES_MAX) {
     throw bad(`Parameter 'backing-file' has at most ${BACKING_NAME_BYTES_MAX} bytes`);
   }
-  if (options.preallocation === "metadata" && backing !== undefined) {
+  if ((options.preallocation ?? "off") !== "off" && backing !== undefined) {
     throw bad("Parameter 'preallocation' cannot be used with 'backing-file'");
   }
 }

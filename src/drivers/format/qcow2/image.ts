@@ -38,6 +38,8 @@ export interface ImageInit {
   readonly inflate: Inflater;
   /** Most memory for tables. */
   readonly cacheBytes: number;
+  /** What is discarded keeps its clusters ('discard-no-unref'). */
+  readonly keepsDiscarded: boolean;
 }
 
 export class Image {
@@ -49,6 +51,7 @@ export class Image {
   readonly layout: Layout;
   /** True if guest clusters live in the data-file child, each at its guest offset. */
   readonly externalData: boolean;
+  readonly keepsDiscarded: boolean;
   readonly mutex = new Mutex();
   readonly pages: Pages;
   readonly refcounts: Refcounts;
@@ -77,6 +80,7 @@ export class Image {
     assert(children.file, "a qcow2 image has a file");
     this.nodeName = init.nodeName;
     this.readOnly = init.readOnly;
+    this.keepsDiscarded = init.keepsDiscarded;
     this.kernel = init.kernel;
     this.file = children.file;
     this.inflate = init.inflate;

@@ -6,7 +6,8 @@ import type { TypedDriver } from "../../../block/option-types.ts";
 import { amendOptions } from "./amend.ts";
 import { type CreateOptions, create, createOptions } from "./create.ts";
 import { looksLikeQcow2 } from "./header.ts";
-import { type OpenOptions, openImage, openOptions } from "./open.ts";
+import { openImage } from "./open.ts";
+import { type OpenOptions, openOptions } from "./open-options.ts";
 import { stateOf } from "./state.ts";
 
 /** What types are made of: see src/block/option-types.ts. */

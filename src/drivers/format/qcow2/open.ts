@@ -7,8 +7,6 @@
  * but one cluster (2 MiB at most).
  */
 
-import * as v from "valibot";
-import { size as sizeSchema } from "../../../base/check.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { Children, OpenContext } from "../../../block/driver.ts";
@@ -25,16 +23,8 @@ import {
 import { Image } from "./image.ts";
 import { loadInflater } from "./inflate.ts";
 import { SECTOR_BYTES } from "./layout.ts";
-import { CACHE_BYTES } from "./pages.ts";
+import { cacheBytesOf, checkOpenOptions, type OpenOptions } from "./open-options.ts";
 import { readSnapshots } from "./snapshot-table.ts";
-
-/** The driver's own members of blockdev-add (QEMU: BlockdevOptionsQcow2). */
-export const openOptions = {
-  /** Most bytes of tables in memory; 2 MiB if not given. */
-  "cache-size": v.optional(sizeSchema),
-};
-
-export type OpenOptions = v.InferOutput<v.StrictObjectSchema<typeof openOptions, undefined>>;
 
 /**
  * @throws BlockError EINVAL that names the field, ENOTSUP that names the feature, EPERM for images
@@ -53,7 +43,7 @@ export async function openImage(context: OpenContext<OpenOptions>): Promise<Imag
 
 /** openImage() that does not ask for the data file: enough to change tables. */
 export async function readImage(context: OpenContext<OpenOptions>): Promise<Image> {
-  const { children, readOnly, nodeName, world } = context;
+  const { children, readOnly, nodeName, world, options } = context;
   const { file } = children;
   assert(file, "a qcow2 node has a file");
   const header = parseHeader(await readHead(file, HEAD_BYTES));
@@ -62,6 +52,7 @@ export async function readImage(context: OpenContext<OpenOptions>): Promise<Imag
   checkFeatures(header, (bit) => extensions.featureName(0, bit));
   checkPlaces(header, file, readOnly);
   if (!readOnly) checkWritable(header);
+  checkOpenOptions(options, header.version, header.layout);
 
   const inflate = await loadInflater(header.compression);
   const image = new Image({
@@ -72,7 +63,8 @@ export async function readImage(context: OpenContext<OpenOptions>): Promise<Imag
     readOnly,
     children,
     inflate,
-    cacheBytes: context.options["cache-size"] ?? CACHE_BYTES,
+    cacheBytes: cacheBytesOf(options),
+    keepsDiscarded: options["discard-no-unref"] ?? false,
   });
   try {
     await readStructures(image);

@@ -17,7 +17,7 @@ import type { Image } from "./image.ts";
 import { infoOf } from "./info.ts";
 import { mapRun } from "./l2.ts";
 import { SECTOR_BYTES } from "./layout.ts";
-import type { OpenOptions } from "./open.ts";
+import type { OpenOptions } from "./open-options.ts";
 import { changeBackingFile } from "./rewrite.ts";
 import { snapshotsOf } from "./snapshots.ts";
 import { discard, writeZeroes } from "./zeroes.ts";

@@ -4,7 +4,8 @@
  *     entry now                    zero write               may unmap, or discard
  *     unallocated, no backing      stays                    stays
  *     unallocated                  zero                     zero
- *     normal, zero with cluster    zero, keeps the cluster  zero, the cluster is freed
+ *     normal, zero with cluster    zero, keeps the cluster  zero, the cluster is freed, unless
+ *                                                           'discard-no-unref' keeps it
  *     compressed                   zero, data freed         zero, data freed
  *
  * A zero entry hides the backing file, an unallocated one does not. Version 2 has no zero entries:
@@ -117,7 +118,7 @@ function zeroEntry(image: Image, spot: L2Spot, i: number, entry: L2Entry, unmap:
   const empty = entry.host < 0 && !entry.compressed;
   if (empty && entry.zero === 0 && !image.mayHaveBacking) return;
   const zero = image.header.version === 2 ? 0 : layout.allSubclusters;
-  const keeps = !unmap && zero !== 0 && hostOf(image, entry) >= 0;
+  const keeps = (!unmap || image.keepsDiscarded) && zero !== 0 && hostOf(image, entry) >= 0;
   if (entry.zero === zero && (empty || (keeps && entry.allocated === 0))) return;
 
   if (!keeps) unreference(image, spot, i, entry);
