@@ -35,7 +35,7 @@ function describe(issue: Issue, within: string | undefined): string {
   if (missing || (issue.received === "undefined" && issue.path)) {
     return `Parameter '${name}' is missing`;
   }
-  if (issue.type === "picklist" || issue.type === "literal") return describeChoice(issue, name);
+  if (["picklist", "literal", "variant"].includes(issue.type)) return describeChoice(issue, name);
   const isBeyond = issue.type === "safe_integer" && Number.isInteger(issue.input);
   if (isBeyond || (issue.type === "number" && typeof issue.input === "bigint")) {
     return `Parameter '${name}' expects a whole number within 2^53; got ${issue.input}`;
