@@ -39,6 +39,7 @@ const COMMANDS = {
     module: "./check.ts",
     takes: "nothing",
   },
+  fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
   differential: {
     needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
