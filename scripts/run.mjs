@@ -45,7 +45,10 @@ const COMMANDS = {
     needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
     module: "./differential.ts",
   },
-  bench: { needs: [ensureDependencies, ensureWasm, ensureChromium], module: "./bench.ts" },
+  bench: {
+    needs: [ensureDependencies, ensureWasm, ensureCli, ensureChromium, ensureQemu],
+    module: "./bench.ts",
+  },
   "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null, takes: "nothing" },
   "build:cli": {
     needs: [ensureDependencies, ensureWasm, ensureCli],
