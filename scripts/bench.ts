@@ -1,4 +1,4 @@
-/** `npm run bench [-- --only NAME --runs N --json FILE]`: how fast it is, in real Chromium. */
+/** `npm run bench [-- --only NAME --runs N --json FILE]`: how fast it is, in real Chromium and on Node. */
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { Lab } from "../test/bench/lab.ts";
 import { type Aim, type Line, measure, type Result, type Spread } from "../test/bench/line.ts";
 import { BUNDLE_LINES } from "../test/bench/lines/bundle.ts";
+import { DAEMON_LINES } from "../test/bench/lines/daemon.ts";
 import { JOB_LINES } from "../test/bench/lines/jobs.ts";
 import { KERNEL_LINES } from "../test/bench/lines/kernels.ts";
 import { MEMORY_LINES } from "../test/bench/lines/memory.ts";
@@ -22,6 +23,7 @@ const LINES: readonly Line[] = [
   ...PAGE_LINES,
   ...BUNDLE_LINES,
   ...MEMORY_LINES,
+  ...DAEMON_LINES,
 ];
 
 const USAGE = `Usage: npm run bench -- [--only NAME]... [--runs N] [--json FILE]

@@ -39,12 +39,16 @@ const COMMANDS = {
     module: "./check.ts",
     takes: "nothing",
   },
+  fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
   differential: {
     needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
     module: "./differential.ts",
   },
-  bench: { needs: [ensureDependencies, ensureWasm, ensureChromium], module: "./bench.ts" },
+  bench: {
+    needs: [ensureDependencies, ensureWasm, ensureCli, ensureChromium, ensureQemu],
+    module: "./bench.ts",
+  },
   "build:wasm": { needs: [ensureDependencies, ensureWasm], module: null, takes: "nothing" },
   "build:cli": {
     needs: [ensureDependencies, ensureWasm, ensureCli],

@@ -38,8 +38,9 @@ class End implements ByteChannel {
     if (this.#isGone || !other || other.#isGone) throw new BlockError("EIO", "Gone");
     other.#unread.push(bytes.slice());
     other.wake();
-    while (other.unreadBytes >= UNREAD_BYTES_MAX && !this.#isGone) await this.#change();
-    if (this.#isGone) throw new BlockError("EIO", "Gone");
+    const isGone = () => this.#isGone || other.#isGone;
+    while (other.unreadBytes >= UNREAD_BYTES_MAX && !isGone()) await this.#change();
+    if (isGone()) throw new BlockError("EIO", "Gone");
   }
 
   /** Sends no more; what comes may still be read. */
