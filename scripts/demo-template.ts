@@ -82,6 +82,7 @@ export async function makeDemoTemplate(path: string): Promise<void> {
     clock: new SystemClock(),
     random: seededRandom(SEED),
     kernel: await loadKernel(readFileSync(join(ROOT, "build", "kernel.wasm"))),
+    trace: {},
   };
   const file = fileDriver();
   const qcow2 = qcow2Driver();

@@ -19,5 +19,6 @@ export async function testWorld<C extends Clock = VirtualClock>(
     clock: options.clock ?? (new VirtualClock() as unknown as C),
     random: seededRandom(options.seed ?? 1),
     kernel: await testKernel(),
+    trace: {},
   };
 }

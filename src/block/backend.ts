@@ -7,6 +7,7 @@
 
 import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
+import type { Trace } from "../base/trace.ts";
 import { BlockChild, type RootParent } from "./child.ts";
 import type { RequestOptions } from "./driver.ts";
 import * as io from "./io.ts";
@@ -60,12 +61,17 @@ export class BlockBackend implements RootParent {
     return this.edge.node;
   }
 
+  get #trace(): Trace {
+    return this.node.world.trace;
+  }
+
   get length(): number {
     return io.getLength(this.node);
   }
 
   /** Fills the buffer. @throws BlockError EINVAL past the end, EIO and the like from below */
   read(buf: Uint8Array, offset: number, options: RequestOptions = {}): Promise<void> {
+    this.#trace.blk_co_preadv?.(this.description, this.node.name, offset, buf.length);
     return this.#request("rd", offset, buf.length, options, () =>
       io.read(this.node, buf, offset, options),
     );
@@ -73,6 +79,7 @@ export class BlockBackend implements RootParent {
 
   write(buf: Uint8Array, offset: number, options: BackendRequestOptions = {}): Promise<void> {
     this.#assertTaken(options.unchanged ? Perm.writeUnchanged | Perm.write : Perm.write);
+    this.#trace.blk_co_pwritev?.(this.description, this.node.name, offset, buf.length);
     return this.#request("wr", offset, buf.length, options, () =>
       this.#flushed(options, io.write(this.node, buf, offset, options)),
     );
@@ -80,6 +87,7 @@ export class BlockBackend implements RootParent {
 
   writeZeroes(offset: number, bytes: number, options: BackendRequestOptions = {}): Promise<void> {
     this.#assertTaken(Perm.write);
+    this.#trace.blk_co_pwrite_zeroes?.(this.description, this.node.name, offset, bytes);
     return this.#request("wr", offset, bytes, options, () =>
       this.#flushed(options, io.writeZeroes(this.node, offset, bytes, options)),
     );
@@ -87,6 +95,7 @@ export class BlockBackend implements RootParent {
 
   discard(offset: number, bytes: number, options: RequestOptions = {}): Promise<void> {
     this.#assertTaken(Perm.write);
+    this.#trace.blk_co_pdiscard?.(this.description, this.node.name, offset, bytes);
     return this.#request("unmap", offset, bytes, options, () =>
       io.discard(this.node, offset, bytes, options),
     );
@@ -95,6 +104,7 @@ export class BlockBackend implements RootParent {
   /** One whole cluster, packed where that makes it smaller. */
   writeCompressed(buf: Uint8Array, offset: number): Promise<void> {
     this.#assertTaken(Perm.write);
+    this.#trace.blk_co_pwritev?.(this.description, this.node.name, offset, buf.length);
     return this.#request("wr", offset, buf.length, {}, () =>
       io.writeCompressed(this.node, buf, offset),
     );
@@ -108,6 +118,7 @@ export class BlockBackend implements RootParent {
   }
 
   flush(options: RequestOptions = {}): Promise<void> {
+    this.#trace.blk_co_flush?.(this.description, this.node.name);
     return this.#request("flush", 0, 0, options, () => io.flush(this.node));
   }
 

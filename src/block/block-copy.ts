@@ -48,6 +48,7 @@ export class BlockCopy {
   readonly length: number;
   /** What is still to be copied, and nobody is at. */
   readonly dirty: DirtyBitmap;
+  readonly #source: BlockNode;
   readonly #mover: CopyMover;
   readonly #tasks = new Set<CopyTask>();
   readonly #taskEnded = new Bell();
@@ -59,6 +60,7 @@ export class BlockCopy {
   constructor({ source, target, clusterSize }: BlockCopyInit) {
     this.clusterSize = clusterSize;
     this.length = source.length;
+    this.#source = source.node;
     this.#mover = new CopyMover({ source, target, clusterSize, length: this.length });
     this.dirty = new DirtyBitmap({
       node: source.node,
@@ -129,6 +131,7 @@ export class BlockCopy {
     signal?: AbortSignal,
     failed?: (error: BlockError, side: CopySide) => void,
   ): Promise<void> {
+    this.#source.world.trace.block_copy_process?.(this.#source.name, task.offset, task.bytes);
     let copied = 0;
     let side: CopySide = "source";
     try {

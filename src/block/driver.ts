@@ -36,6 +36,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
+import type { Trace } from "../base/trace.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { BlockChild } from "./child.ts";
 import type { DebugPoints } from "./debug.ts";
@@ -48,6 +49,8 @@ export interface World {
   readonly clock: Clock;
   readonly random: Random;
   readonly kernel: Kernel;
+  /** Which of its points are on may change at any time. */
+  readonly trace: Trace;
 }
 
 /** What a node may hold on to below itself. `file` is also the child of a filter. */

@@ -177,6 +177,7 @@ export class Graph {
     const backend = new BlockBackend(init, node, this.#quietBell);
     this.#links.addRoot(backend.edge);
     this.#backends.add(backend);
+    this.world.trace.blk_root_attach?.(init.description, node.name);
     return backend;
   }
 
@@ -194,6 +195,7 @@ export class Graph {
     while (!backend.isIdle) await this.#quietBell.rung();
     passage.end();
     if (!this.#backends.delete(backend)) return;
+    this.world.trace.blk_root_detach?.(backend.description, backend.node.name);
     await this.#opener.detach(backend.edge);
   }
 

@@ -105,6 +105,7 @@ export class Opener {
       node.setState(await openAsFarAsAllowed(node, open));
       checkBackingIsDecided(node, roles);
       await loadBitmaps(node);
+      world.trace.bdrv_open_common?.(node.name, driver.name, node.readOnly);
       return node;
     } catch (error) {
       await this.#giveUp(node);
@@ -164,6 +165,7 @@ export class Opener {
    * @throws BlockError what closing them throws; they are gone all the same
    */
   async close(node: BlockNode, keepsBitmaps = true): Promise<void> {
+    this.#init.world.trace.bdrv_close?.(node.name, node.driver.name);
     const { table } = this.#init;
     assert(node.parents.size === 0, "only unused nodes are closed");
     table.beginClosing(node);

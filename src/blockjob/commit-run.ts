@@ -42,6 +42,7 @@ export function commitRun(
     },
 
     copy({ offset, bytes, action }) {
+      job.trace?.commit_one_iteration?.(job.id ?? "", offset, bytes);
       const write = { node: base.name, op: "write", offset, bytes } as const;
       if (action === "zero") {
         return placed(write, () => target.writeZeroes(offset, bytes, { mayUnmap: true, signal }));

@@ -178,6 +178,7 @@ export class MirrorCopies {
   async #copy(task: CopyTask): Promise<void> {
     const { dirty, locks } = this.#disks;
     const { offset, bytes } = task;
+    this.#job.trace?.mirror_one_iteration?.(this.#job.id ?? "", offset, bytes);
     const stop = new AbortController();
     const { signal } = stop;
     this.#stops.add(stop);

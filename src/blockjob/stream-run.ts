@@ -41,7 +41,10 @@ export function streamRun(
       return { bytes: end - offset, action: "copy" };
     },
 
-    copy: ({ offset, bytes }) => source.copyUp(offset, bytes, { signal: job.signal }),
+    copy({ offset, bytes }) {
+      job.trace?.stream_one_iteration?.(job.id ?? "", offset, bytes);
+      return source.copyUp(offset, bytes, { signal: job.signal });
+    },
 
     flush: () =>
       placed({ node: overlay.name, op: "flush", offset: 0, bytes: 0 }, () => io.flush(overlay)),

@@ -22,6 +22,7 @@ import { isInBackground, leaveParent, runInBackground, say } from "./daemonize.t
 import { type Given, helpText, type OptionName, parseCommandLine } from "./options.ts";
 import { Pidfile } from "./pidfile.ts";
 import { QmpStream } from "./qmp-stream.ts";
+import { asksForPoints, POINT_LIST, TraceLog } from "./trace.ts";
 
 /** MonitorOptions (QEMU: qapi/control.json). */
 const monitorOptions = v.strictObject({
@@ -39,6 +40,9 @@ export async function daemon(words: readonly string[]): Promise<number> {
     const last = given.at(-1)?.name;
     if (last === "help") return print(helpText());
     if (last === "version") return print(`${versionText()}\n`);
+    if (given.some(({ name, value }) => name === "trace" && asksForPoints(value))) {
+      return print(POINT_LIST);
+    }
     const isToLeave = given.some(({ name }) => name === "daemonize");
     if (isToLeave && !isInBackground()) return await runInBackground();
     return await new Daemon(isToLeave).run(given);
@@ -67,6 +71,7 @@ class Daemon {
   readonly #clock: Clock = new SystemClock();
   readonly #ending = new AbortController();
   readonly #streams = new Set<QmpStream>();
+  readonly #traceLog = new TraceLog(this.#clock, (text) => void note(text));
   readonly #chardevs: Chardevs;
   readonly #daemonized: boolean;
   #engine!: Engine;
@@ -90,6 +95,7 @@ class Daemon {
   async run(given: readonly Given[]): Promise<number> {
     this.#engine = await createNodeEngine({
       clock: this.#clock,
+      trace: this.#traceLog.trace,
       commands: hostCommands(this.#chardevs, () => void this.#endSoon()),
       onStopped: (why) => this.#stopped(why),
     });
@@ -140,6 +146,8 @@ class Daemon {
         return this.#chardevs.add(value);
       case "monitor":
         return this.#addMonitor(value);
+      case "trace":
+        return this.#traceLog.add(value);
       case "pidfile":
         this.#pidfilePath = value;
         return;
@@ -186,6 +194,7 @@ class Daemon {
     await Promise.all([...this.#streams].map((stream) => stream.end()));
     await this.#chardevs.close();
     this.#pidfile?.remove();
+    this.#traceLog.close();
     await this.#lastWords;
     return isWell;
   }

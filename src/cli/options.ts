@@ -20,6 +20,12 @@ export const OPTIONS = [
   { name: "help", short: "h", help: "shows this and ends" },
   { name: "version", short: "V", help: "shows the version and ends" },
   {
+    name: "trace",
+    short: "T",
+    value: "[[enable=]PATTERN][,events=FILE][,file=FILE]",
+    help: "watches the engine; `help` lists what there is to see",
+  },
+  {
     name: "blockdev",
     value: "[driver=]DRIVER[,node-name=NAME][,MEMBER=VALUE…] | JSON",
     help: "opens a node, as blockdev-add does",

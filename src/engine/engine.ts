@@ -13,6 +13,7 @@ import { type Clock, sleep } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import type { Random } from "../base/random.ts";
+import type { Trace } from "../base/trace.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
 import { flush } from "../block/io.ts";
@@ -36,6 +37,8 @@ const QUIET_MS = 1000;
 export interface EngineOptions {
   readonly clock: Clock;
   readonly random: Random;
+  /** Without it nothing can be watched. */
+  readonly trace?: Trace;
   /** build/kernel.wasm, or what was compiled from it. */
   readonly kernelBytes: BufferSource | WebAssembly.Module;
   readonly drivers: Iterable<BlockDriver>;
@@ -53,9 +56,9 @@ export interface EngineOptions {
 
 /** @throws BlockError ENOTSUP, ENOMEM if the kernel does not run on this machine */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
-  const { clock, random } = options;
+  const { clock, random, trace = {} } = options;
   const kernel = await loadKernel(options.kernelBytes);
-  return new Engine(new Graph({ clock, random, kernel }, options.drivers), options);
+  return new Engine(new Graph({ clock, random, kernel, trace }, options.drivers), options);
 }
 
 export class Engine {
@@ -87,6 +90,7 @@ export class Engine {
     this.jobs = new JobList({
       onStatus: (data) => this.emit({ event: "JOB_STATUS_CHANGE", data }),
       onBug: (bug) => this.stop(bug),
+      trace: graph.world.trace,
     });
     this.exports = new ExportList({
       graph,
@@ -115,6 +119,7 @@ export class Engine {
   /** Sends a QMP event, with the time, to all monitors that have negotiated. */
   emit({ event, data }: { readonly event: string; readonly data: object }): void {
     const message = { timestamp: this.clock.timestamp(), event, data };
+    this.graph.world.trace.monitor_protocol_event_emit?.(event, JSON.stringify(data));
     for (const monitor of this.#monitors) monitor.sendEvent(message);
   }
 

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { type Clock, SystemClock } from "../base/clock.ts";
 import type { BlockError } from "../base/errors.ts";
 import { type Random, systemRandom } from "../base/random.ts";
+import type { Trace } from "../base/trace.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { browserDrivers } from "../drivers/index.ts";
 import { fileDriver } from "../drivers/protocol/file.ts";
@@ -21,6 +22,7 @@ const KERNEL = new URL("../../build/kernel.wasm", import.meta.url);
 export interface NodeEngineOptions {
   readonly clock?: Clock;
   readonly random?: Random;
+  readonly trace?: Trace;
   readonly kernelBytes?: BufferSource | WebAssembly.Module;
   /** Instead of all that work on Node. */
   readonly drivers?: Iterable<BlockDriver>;
@@ -37,6 +39,7 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
   const engine = await createEngine({
     clock,
     random: options.random ?? systemRandom(),
+    ...(options.trace && { trace: options.trace }),
     kernelBytes: options.kernelBytes ?? (await readFile(KERNEL)),
     drivers: options.drivers ?? [...browserDrivers(blobs), fileDriver()],
     blobs,

@@ -246,6 +246,7 @@ export class Job extends JobState {
     else await this.mustNotFail(() => this.driver.commit?.(this));
     await this.mustNotFail(() => this.driver.clean?.(this));
     this.settle();
+    this.trace?.job_completed?.(this.id ?? "", this.error?.errno ?? "");
     this.guard(() => this.options.cb?.(this.error));
     if (this.started) {
       this.tell({ kind: this.cancelled ? "finalize-cancelled" : "finalize-completed" });

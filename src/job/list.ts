@@ -6,6 +6,7 @@
  */
 
 import { assert, BlockError } from "../base/errors.ts";
+import type { Trace } from "../base/trace.ts";
 import type { JobInfo } from "./driver.ts";
 import type { Job } from "./job.ts";
 import type { JobStatus } from "./status.ts";
@@ -18,6 +19,8 @@ export interface JobListHooks {
    * engine should stop. Must not throw.
    */
   onBug(bug: unknown, job: Job): void;
+  /** Where jobs can be watched. */
+  readonly trace?: Trace;
 }
 
 const ID = /^[A-Za-z][A-Za-z0-9\-._]*$/;

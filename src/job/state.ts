@@ -8,6 +8,7 @@
 import type { Clock } from "../base/clock.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import { ProgressMeter } from "../base/progress.ts";
+import type { Trace } from "../base/trace.ts";
 import type { JobCompletion, JobDriver, JobEvent, JobInfo, JobListener } from "./driver.ts";
 import type { Job } from "./job.ts";
 import type { JobList } from "./list.ts";
@@ -66,6 +67,10 @@ export abstract class JobState {
   /** No query shows it, and no status event tells of it. */
   get internal(): boolean {
     return this.id === null;
+  }
+
+  get trace(): Trace | undefined {
+    return this.options.list.hooks.trace;
   }
 
   get status(): JobStatus {
@@ -141,6 +146,7 @@ export abstract class JobState {
     if (from === to) return;
     this.#status = to;
     const { id } = this;
+    this.trace?.job_state_transition?.(id ?? "", from, to);
     if (id !== null) {
       this.guard(() => this.options.list.hooks.onStatus?.({ id, status: to }));
     }

@@ -13,7 +13,9 @@ import { type JobVerb, mayApply } from "./status.ts";
 
 /** @throws BlockError EPERM unless the verb applies to the job's status */
 export function checkVerb(job: Job, verb: JobVerb): void {
-  if (!mayApply(verb, job.status)) refuse(job, verb, `while it is ${job.status}`);
+  const allowed = mayApply(verb, job.status);
+  job.trace?.job_apply_verb?.(job.id ?? "", verb, job.status, allowed);
+  if (!allowed) refuse(job, verb, `while it is ${job.status}`);
 }
 
 /** All of these throw BlockError EPERM to refuse. */

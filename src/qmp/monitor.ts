@@ -22,9 +22,11 @@
  */
 
 import { BlockError } from "../base/errors.ts";
+import type { Trace } from "../base/trace.ts";
 import type { QmpServices, Session } from "./context.ts";
 import { plainJson } from "./json/plain.ts";
 import { type JsonItem, JsonReader } from "./json/reader.ts";
+import { messageText } from "./json/writer.ts";
 import { idOf, isOutOfBand, parseRequest } from "./request.ts";
 import { type Command, findCommand, invoke } from "./schema.ts";
 import { CAPABILITIES, VERSION } from "./version.ts";
@@ -179,6 +181,7 @@ export class Monitor {
   #enqueue(incoming: Incoming): void {
     if (this.#isClosed) return;
     const { message, error } = incoming;
+    this.#trace.handle_qmp_command?.(textOf(message));
     const isAtOnce = isOutOfBand(message) && !error;
     const refusal =
       this.#stopped ?? (isAtOnce ? this.#refusalOutOfBand(message) : this.#overflow());
@@ -244,9 +247,19 @@ export class Monitor {
     return { name, command: findCommand(this.#init.services.commands, name), args };
   }
 
+  get #trace(): Trace {
+    return this.#init.services.graph.world.trace;
+  }
+
   #send(message: object): void {
+    if (!("event" in message)) this.#trace.monitor_qmp_respond?.(textOf(message));
     if (!this.#isClosed) this.#init.send(message);
   }
+}
+
+/** For people who watch; what is no JSON was no request. */
+function textOf(message: unknown): string {
+  return typeof message === "object" && message ? messageText(message).trimEnd() : String(message);
 }
 
 function errorReply(error: BlockError, message: unknown): object {

@@ -33,6 +33,7 @@ export async function makeImage(root: string, path: string, recipe: ImageRecipe)
     clock: new SystemClock(),
     random: systemRandom(),
     kernel: await loadKernel(bytes),
+    trace: {},
   };
   const file = fileDriver();
   const qcow2 = qcow2Driver();

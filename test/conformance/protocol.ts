@@ -35,6 +35,7 @@ export function storeWorld(seed = 1): World {
   return {
     clock: new SystemClock(),
     random: seededRandom(seed),
+    trace: {},
     get kernel(): never {
       throw new Error("a protocol driver uses no kernel");
     },

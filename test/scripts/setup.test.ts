@@ -1,12 +1,13 @@
 /** What makes a fresh clone ready looks before it does anything. */
 
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -15,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { dependenciesReason, isOlder, newestMs, ROOT } from "../../scripts/setup.mjs";
+import { dependenciesReason, ensureCli, isOlder, newestMs, ROOT } from "../../scripts/setup.mjs";
 
 let folder: string;
 
@@ -186,4 +187,48 @@ function locks(
 
 function write(name: string, value: object): void {
   writeFileSync(join(folder, name), JSON.stringify(value));
+}
+
+describe("the command line's bundle", () => {
+  const bundle = join(ROOT, "build", "cli", "blocktab.mjs");
+
+  it("is made once where several start at the same time, and each of them runs", async () => {
+    await ensureCli();
+    utimesSync(bundle, 1, 1);
+    const started = await Promise.all([1, 2, 3, 4].map(() => runBlocktab("--version")));
+    for (const { stdout, status } of started) {
+      expect({ stdout, status }).toEqual({ stdout: "blocktab 0.1.0\n", status: 0 });
+    }
+    // Another test may have been first.
+    const builds = started.filter(({ stderr }) => stderr.includes("done in"));
+    expect(builds.length).toBeLessThanOrEqual(1);
+    expect(statSync(bundle).mtimeMs).toBeGreaterThan(1000);
+    expect(await runBlocktab("--version")).toMatchObject({ stderr: "", status: 0 });
+  }, 120_000);
+
+  it("says what there is when it is asked for nothing, or for what there is not", async () => {
+    expect(await runBlocktab("--help")).toMatchObject({ status: 0, stderr: "" });
+    expect(await runBlocktab()).toMatchObject({ status: 1, stdout: "" });
+    const { status, stderr } = await runBlocktab("demon");
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/no command 'demon'[\s\S]*blocktab daemon/);
+  });
+});
+
+interface Ran {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function runBlocktab(...args: string[]): Promise<Ran> {
+  const child = spawn(process.execPath, [join(ROOT, "bin", "blocktab.mjs"), ...args]);
+  const said = { stdout: "", stderr: "" };
+  child.stdout.on("data", (piece) => {
+    said.stdout += piece;
+  });
+  child.stderr.on("data", (piece) => {
+    said.stderr += piece;
+  });
+  return new Promise((resolve) => child.once("close", (status) => resolve({ status, ...said })));
 }

@@ -27,7 +27,10 @@ export interface CommandContext extends Signals {
 
 /** Answers the request, unless it throws. */
 export async function run(request: Request, context: CommandContext): Promise<void> {
-  const command = COMMANDS.get(request.type);
+  const { type, offset, bytes } = request;
+  const { trace } = context.backend.node.world;
+  trace.nbd_receive_request?.(context.exported.name, type, offset, bytes);
+  const command = COMMANDS.get(type);
   if (!command) throw new BlockError("EINVAL", `There is no command ${request.type}`);
   await command(request, context);
 }

@@ -107,6 +107,7 @@ export class Connection implements ExportUser {
     // It may have gone away since it was found.
     if (exported.shuttingDown) throw new HangUp("The export goes away");
     exported.enter(this);
+    exported.backend.node.world.trace.nbd_negotiate_success?.(agreement.exported.name);
     try {
       await this.#serve(agreement);
     } catch (error) {
@@ -186,6 +187,8 @@ export class Connection implements ExportUser {
       await run(request, context);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
+      const { exported, backend } = context;
+      backend.node.world.trace.nbd_co_send_error?.(exported.name, error.message);
       await replies.error(request, error);
     }
   }

@@ -24,7 +24,7 @@ export function sharedKernel(): Promise<Kernel> {
 /** A graph with no nodes and a list with no jobs. */
 export async function makeServices(): Promise<BlockJobServices> {
   const clock = new SystemClock();
-  const world = { clock, random: systemRandom(), kernel: await sharedKernel() };
+  const world = { clock, random: systemRandom(), kernel: await sharedKernel(), trace: {} };
   return {
     graph: new Graph(world, browserDrivers(new Map())),
     // The job it happened in fails, and with it the bench.

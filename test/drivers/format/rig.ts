@@ -35,7 +35,12 @@ export function testFolder(): string {
 }
 
 export async function testWorld(seed = 1): Promise<World> {
-  return { clock: new SystemClock(), random: seededRandom(seed), kernel: await testKernel() };
+  return {
+    clock: new SystemClock(),
+    random: seededRandom(seed),
+    kernel: await testKernel(),
+    trace: {},
+  };
 }
 
 export async function testGraph(): Promise<Graph> {
