@@ -40,6 +40,7 @@ const COMMANDS = {
     takes: "nothing",
   },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
+  fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   differential: {
     needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
     module: "./differential.ts",
