@@ -13,7 +13,7 @@ const USAGE = `Usage: npm run fuzz -- ${FUZZERS.map(({ name }) => `[--${name} N]
 Sends random and mutated input to an engine, and fails where that stops, does not answer, does not
 let others be answered, keeps something behind, or takes more and more memory.
 
-${FUZZERS.map(({ name, inputs }) => `  --${name} N`.padEnd(12) + `how many ${inputs}`).join("\n")}
+${FUZZERS.map(({ name, inputs }) => `  --${name} N   how many ${inputs}`).join("\n")}
   --seed N  default 1`;
 
 const SEED_MAX = 2 ** 32 - 1;
