@@ -41,6 +41,7 @@ const COMMANDS = {
   },
   fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
+  fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   differential: {
     needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
     module: "./differential.ts",

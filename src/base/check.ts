@@ -35,7 +35,10 @@ function describe(issue: Issue, within: string | undefined): string {
   if (missing || (issue.received === "undefined" && issue.path)) {
     return `Parameter '${name}' is missing`;
   }
-  if (["picklist", "literal", "variant"].includes(issue.type)) return describeChoice(issue, name);
+  const isChoice = issue.type === "variant" && issue.expected?.includes('"');
+  if (isChoice || issue.type === "picklist" || issue.type === "literal") {
+    return describeChoice(issue, name);
+  }
   const isBeyond = issue.type === "safe_integer" && Number.isInteger(issue.input);
   if (isBeyond || (issue.type === "number" && typeof issue.input === "bigint")) {
     return `Parameter '${name}' expects a whole number within 2^53; got ${issue.input}`;
@@ -74,12 +77,16 @@ function describeChoice(issue: Issue, name: string): string {
 /** In JSON's words; numbers are whole everywhere. */
 function typeName(issue: Issue): string {
   if (issue.type === "safe_integer") return "integer";
-  return (issue.expected ?? issue.message)
-    .replace(/[()]/g, "")
-    .replaceAll(" | ", " or ")
-    .replace("number", "integer")
-    .replace("Object", "object")
-    .replace("Array", "array");
+  return (
+    (issue.expected ?? issue.message)
+      .replace(/[()]/g, "")
+      .replaceAll(" | ", " or ")
+      .replace("number", "integer")
+      // What a lazy schema expects, which are objects.
+      .replace("unknown", "object")
+      .replace("Object", "object")
+      .replace("Array", "array")
+  );
 }
 
 /** A whole number of bytes, 0 .. 2^53-1 (QAPI: size, or int where a negative is refused later). */

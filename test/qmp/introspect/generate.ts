@@ -10,32 +10,45 @@ const DEPTH_MAX = 4;
 const TEXTS = ["", "a", "node0", "é", "x".repeat(40), "file:///", "__proto__"];
 const INTEGERS = [0, 1, 512, 65536, 2 ** 31, 2 ** 32, 2 ** 53 - 1];
 
+/** Values of members, where the type leaves them open. */
+export interface Leaves {
+  text(member: string): string;
+  integer(member: string): number;
+}
+
 export class Generator {
   readonly #graph: SchemaGraph;
   readonly #dice: Dice;
+  readonly #leaves: Leaves;
 
-  constructor(graph: SchemaGraph, dice: Dice) {
+  /** @param leaves default: a few texts and numbers, whatever the member */
+  constructor(graph: SchemaGraph, dice: Dice, leaves?: Leaves) {
     this.#graph = graph;
     this.#dice = dice;
+    this.#leaves = leaves ?? {
+      text: () => dice.pick(TEXTS),
+      integer: () => dice.pick(INTEGERS),
+    };
   }
 
-  value(type: string, depth = 0): unknown {
+  /** @param member that the value is of, for what the type leaves open */
+  value(type: string, depth = 0, member = ""): unknown {
     const info = this.#graph.get(type);
     switch (info["meta-type"]) {
       case "builtin":
-        return this.#builtin(info.name);
+        return this.#builtin(info.name, member);
       case "enum":
         return this.#dice.pick(info.values);
       case "array":
         return Array.from({ length: this.#dice.below(depth > DEPTH_MAX ? 1 : 3) }, () =>
-          this.value(info["element-type"], depth + 1),
+          this.value(info["element-type"], depth + 1, member),
         );
       case "alternate": {
         const shallow = info.members.filter(
           (one) => this.#graph.get(one.type)["meta-type"] === "builtin",
         );
         const choice = depth > DEPTH_MAX && shallow.length > 0 ? shallow : info.members;
-        return this.value(this.#dice.pick(choice).type, depth + 1);
+        return this.value(this.#dice.pick(choice).type, depth + 1, member);
       }
       case "object":
         return this.object(info, depth);
@@ -80,17 +93,17 @@ export class Generator {
     const made: Members = {};
     for (const member of members) {
       const isLeftOut = "default" in member && (depth > DEPTH_MAX || this.#dice.oneIn(2));
-      if (!isLeftOut) made[member.name] = this.value(member.type, depth + 1);
+      if (!isLeftOut) made[member.name] = this.value(member.type, depth + 1, member.name);
     }
     return made;
   }
 
-  #builtin(name: string): unknown {
+  #builtin(name: string, member: string): unknown {
     switch (name) {
       case "str":
-        return this.#dice.pick(TEXTS);
+        return this.#leaves.text(member);
       case "int":
-        return this.#dice.pick(INTEGERS);
+        return this.#leaves.integer(member);
       case "bool":
         return this.#dice.oneIn(2);
       default:

@@ -1,0 +1,6 @@
+/** All fuzzers: the one place where a new one is listed. `npm run fuzz` knows each by its name. */
+
+import type { Fuzzer } from "./fuzzer.ts";
+import { qmpFuzzer } from "./qmp/fuzz.ts";
+
+export const FUZZERS: readonly Fuzzer[] = [qmpFuzzer];

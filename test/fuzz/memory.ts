@@ -1,0 +1,34 @@
+/** How much memory is in use once all garbage is gone, and whether it climbs. */
+
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
+setFlagsFromString("--expose-gc");
+const collect = runInNewContext("gc") as () => void;
+
+/** What comes and goes: caches, code that gets compiled, the collector's own slack. */
+const SLACK_BYTES = 4 * 2 ** 20;
+/** Batches of which the first say nothing yet. */
+const WARM_UP = 3;
+
+export function heapInUse(): number {
+  collect();
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
+}
+
+/**
+ * By how many bytes the last third of the batches lies above the first, each by its median; 0 if that
+ * is within what comes and goes, or there are too few batches to tell.
+ */
+export function growth(heap: readonly number[]): number {
+  const settled = heap.slice(WARM_UP);
+  const third = Math.floor(settled.length / 3);
+  if (third === 0) return 0;
+  const more = median(settled.slice(-third)) - median(settled.slice(0, third));
+  return more > SLACK_BYTES ? more : 0;
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
