@@ -74,6 +74,8 @@ describe("what opens a node", () => {
       http: true,
       indexeddb: true,
       memory: true,
+      "null-aio": true,
+      "null-co": true,
       opfs: true,
       qcow2: true,
       raw: true,

@@ -10,7 +10,8 @@ import { alignUp } from "../../base/bytes.ts";
 import { size } from "../../base/check.ts";
 import { sleep } from "../../base/clock.ts";
 import { throwIfAborted } from "../../base/errors.ts";
-import type { BlockDriver, BlockState, RequestOptions } from "../../block/driver.ts";
+import type { BlockState, RequestOptions } from "../../block/driver.ts";
+import type { TypedDriver } from "../../block/option-types.ts";
 
 const DEFAULT_SIZE = 2 ** 30;
 const SECTOR_BYTES = 512;
@@ -24,8 +25,18 @@ const openOptions = {
 };
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
+/** What types are made of: see src/block/option-types.ts. */
+interface Types<Name> {
+  readonly name: Name;
+  readonly kind: "protocol";
+  readonly roles: Record<never, never>;
+  readonly openOptions: typeof openOptions;
+}
+
 /** @param name both names mean the same here: there is one thread */
-export function nullDriver(name: "null-co" | "null-aio"): BlockDriver<OpenOptions> {
+export function nullDriver<const Name extends "null-co" | "null-aio">(
+  name: Name,
+): TypedDriver<Types<Name>, OpenOptions> {
   return {
     name,
     kind: "protocol",
