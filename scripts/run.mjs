@@ -30,20 +30,26 @@ const COMMANDS = {
     module: "./demo.ts",
   },
   test: {
-    needs: [ensureDependencies, ensureWasm, ensureChromium, ensureQemu, ensureNbdClients],
+    needs: [
+      ensureDependencies,
+      ensureWasm,
+      ensureCli,
+      ensureChromium,
+      ensureQemu,
+      ensureNbdClients,
+    ],
     module: "./test.ts",
     takes: "nothing",
   },
   check: {
-    needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
+    needs: [ensureDependencies, ensureWasm, ensureCli, ensureQemu, ensureNbdClients],
     module: "./check.ts",
     takes: "nothing",
   },
-  fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
   fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   differential: {
-    needs: [ensureDependencies, ensureWasm, ensureQemu, ensureNbdClients],
+    needs: [ensureDependencies, ensureWasm, ensureCli, ensureQemu, ensureNbdClients],
     module: "./differential.ts",
   },
   bench: {

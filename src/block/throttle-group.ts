@@ -54,6 +54,10 @@ export class ThrottleGroups {
     return group;
   }
 
+  get all(): Iterable<readonly [string, ThrottleGroup]> {
+    return this.#groups;
+  }
+
   find(name: string): ThrottleGroup | undefined {
     return this.#groups.get(name);
   }

@@ -245,3 +245,23 @@ function labels(reply: Wire): Record<string, string | undefined> {
     images.map(({ "node-name": name, image }) => [name, image["backing-filename"]]),
   );
 }
+
+it("x-debug-query-block-graph shows who takes and shares what", async () => {
+  const { qmp } = await exported();
+  const graph = (await qmp.execute("x-debug-query-block-graph"))["return"] as {
+    nodes: { id: number; type: string; name: string }[];
+    edges: { parent: number; child: number; name: string; perm: string[] }[];
+  };
+  const nameOf = (id: number) => graph.nodes.find((node) => node.id === id)!.name;
+  expect(graph.nodes[0]).toMatchObject({ type: "block-backend", name: "e" });
+  expect(
+    graph.edges.map(({ parent, child, name, perm }) =>
+      [nameOf(parent), name, nameOf(child), perm].join(" "),
+    ),
+  ).toEqual([
+    "e root top consistent-read,write",
+    "top file file consistent-read,write,resize",
+    "top backing base consistent-read",
+    "base file #block1 consistent-read",
+  ]);
+});

@@ -33,7 +33,7 @@ it("makes, tells, changes and removes throttle groups", async () => {
     -> {"execute":"qom-set","arguments":{"path":"t0","property":"limits","value":{"bps-total":2000}}}
     <- {"return":{}}
     -> {"execute":"qom-get","arguments":{"path":"t0","property":"nope"}}
-    <- {"error":{"class":"GenericError","desc":"Object 't0' has no property 'nope'; it has 'limits'"}}
+    <- {"error":{"class":"GenericError","desc":"Object 't0' has no property 'nope'"}}
     -> {"execute":"qom-get","arguments":{"path":"nope","property":"limits"}}
     <- {"error":{"class":"DeviceNotFound","desc":"There is no object 'nope'"}}
     -> {"execute":"object-del","arguments":{"id":"t0"}}
@@ -100,4 +100,36 @@ it("refuses other objects, and limits that make no sense", async () => {
     <- {"error":{"class":"GenericError","desc":"These throttle limits cannot be: 'bps-total' and 'bps-read', 'bps-write' exclude each other"}}
     "
   `);
+});
+
+it("are listed as a tree, by their types and properties", async () => {
+  const qmp = await (await conversation()).negotiated();
+  await qmp.execute("object-add", {
+    id: "t0",
+    "qom-type": "throttle-group",
+    "x-bps-total": 100,
+    "x-iops-total": 7,
+    limits: { "bps-total": 5 },
+  });
+  const answer = async (name: string, args: object = {}) =>
+    (await qmp.execute(name, args))["return"] ?? "error";
+  expect(await answer("qom-get", { path: "t0", property: "x-bps-total" })).toBe(5);
+  expect(await answer("qom-get", { path: "/objects/t0", property: "x-iops-total" })).toBe(7);
+  expect(await answer("qom-get", { path: "t0", property: "type" })).toBe("throttle-group");
+  expect(await answer("qom-get", { path: "/objects", property: "t0" })).toBe("/objects/t0");
+  expect(await answer("qom-list", { path: "/objects" })).toEqual([
+    { name: "type", type: "string" },
+    { name: "t0", type: "child<throttle-group>" },
+  ]);
+  expect(await answer("qom-list", { path: "t0" })).toEqual(
+    await answer("qom-list-properties", { typename: "throttle-group" }),
+  );
+  expect(await answer("qom-list", { path: "/objects/nope" })).toBe("error");
+  expect(await answer("qom-list-types", { implements: "user-creatable" })).toEqual([
+    { name: "throttle-group", parent: "object" },
+  ]);
+  expect(await answer("qom-list-types", { implements: "nope" })).toEqual([]);
+  const set = { path: "t0", property: "x-bps-total", value: 9 };
+  expect(await answer("qom-set", set)).toBe("error");
+  expect(await answer("object-add", { id: "i", "qom-type": "iothread" })).toBe("error");
 });

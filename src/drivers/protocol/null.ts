@@ -26,15 +26,17 @@ const openOptions = {
 type OpenOptions = v.InferOutput<v.ObjectSchema<typeof openOptions, undefined>>;
 
 /** What types are made of: see src/block/option-types.ts. */
-interface Types {
-  readonly name: "null-co" | "null-aio";
+interface Types<Name> {
+  readonly name: Name;
   readonly kind: "protocol";
   readonly roles: Record<never, never>;
   readonly openOptions: typeof openOptions;
 }
 
 /** @param name both names mean the same here: there is one thread */
-export function nullDriver(name: Types["name"]): TypedDriver<Types, OpenOptions> {
+export function nullDriver<const Name extends "null-co" | "null-aio">(
+  name: Name,
+): TypedDriver<Types<Name>, OpenOptions> {
   return {
     name,
     kind: "protocol",

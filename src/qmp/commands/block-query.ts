@@ -1,6 +1,7 @@
 /** What there is: nodes and devices (QEMU: qapi/block-core.json). */
 
 import * as v from "valibot";
+import { blockGraph, graphOf } from "../block-graph.ts";
 import { nodeInfo, skipImplicit } from "../block-info.ts";
 import { deviceStats, nodeStats } from "../block-stats.ts";
 import { command } from "../schema.ts";
@@ -46,4 +47,12 @@ export const queryBlockstats = command({
       : graph.backends
           .filter(({ name }) => name !== "")
           .map((backend) => deviceStats(backend, clock.now())),
+});
+
+export const xDebugQueryBlockGraph = command({
+  name: "x-debug-query-block-graph",
+  doc: "Shows devices, nodes, and who takes and shares which permissions of whom.",
+  args: {},
+  returns: blockGraph,
+  run: ({ graph }) => graphOf(graph),
 });

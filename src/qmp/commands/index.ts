@@ -16,7 +16,12 @@ import { blockdevBackup } from "./block-backup.ts";
 import { blockCommit } from "./block-commit.ts";
 import { blockExportAdd, blockExportDel, queryBlockExports } from "./block-export.ts";
 import { blockdevMirror, blockJobChange } from "./block-mirror.ts";
-import { queryBlock, queryBlockstats, queryNamedBlockNodes } from "./block-query.ts";
+import {
+  queryBlock,
+  queryBlockstats,
+  queryNamedBlockNodes,
+  xDebugQueryBlockGraph,
+} from "./block-query.ts";
 import { blockStream } from "./block-stream.ts";
 import {
   blockdevAdd,
@@ -45,7 +50,15 @@ import {
   queryJobs,
 } from "./job.ts";
 import type { nbdCommands } from "./nbd.ts";
-import { objectAdd, objectDel, qomGet, qomSet } from "./object.ts";
+import {
+  objectAdd,
+  objectDel,
+  qomGet,
+  qomList,
+  qomListProperties,
+  qomListTypes,
+  qomSet,
+} from "./object.ts";
 import { blockResize } from "./resize.ts";
 import {
   blockdevSnapshotDeleteInternalSync,
@@ -73,12 +86,16 @@ const LIST = [
   queryNamedBlockNodes,
   queryBlock,
   queryBlockstats,
+  xDebugQueryBlockGraph,
   changeBackingFileCommand,
   blockSetWriteThreshold,
   objectAdd,
   objectDel,
   qomGet,
   qomSet,
+  qomList,
+  qomListTypes,
+  qomListProperties,
   blockExportAdd,
   blockExportDel,
   queryBlockExports,

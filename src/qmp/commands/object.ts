@@ -1,26 +1,37 @@
 /**
- * Objects that are no nodes (QEMU: qapi/qom.json). There is one type, throttle-group, whose one
- * property is `limits`.
+ * Objects that are no nodes (QEMU: qapi/qom.json). One type can be made, throttle-group; objects.ts
+ * draws the tree that it stands in.
  */
 
 import * as v from "valibot";
-import { check } from "../../base/check.ts";
+import { check, size } from "../../base/check.ts";
 import { BlockError } from "../../base/errors.ts";
-import type { Graph } from "../../block/graph.ts";
-import type { ThrottleGroup } from "../../block/throttle-group.ts";
-import { throttleLimits, withDefaults } from "../../block/throttle-limits.ts";
+import { LIMIT_MEMBERS, throttleLimits, withDefaults } from "../../block/throttle-limits.ts";
+import {
+  findObject,
+  limitProperty,
+  listTypes,
+  propertiesOf,
+  propertiesOfType,
+  type QomObject,
+} from "../objects.ts";
 import { command, nothing } from "../schema.ts";
 import { union } from "../union.ts";
 
 /** As QEMU's id_wellformed(). */
 const ID = /^[A-Za-z][A-Za-z0-9\-._]*$/;
 
+type SingleLimit = `x-${(typeof LIMIT_MEMBERS)[number]}`;
+const singleLimits = Object.fromEntries(
+  LIMIT_MEMBERS.map((member) => [limitProperty(member), v.optional(size)]),
+) as Record<SingleLimit, v.OptionalSchema<typeof size, undefined>>;
+
+/** Limits together, and each on its own; of both `limits` counts. */
+const groupProperties = { ...singleLimits, limits: v.optional(throttleLimits) };
+type GroupProperties = v.InferOutput<v.StrictObjectSchema<typeof groupProperties, undefined>>;
+
 /** Properties by type. */
-const objectOptions = union(
-  "qom-type",
-  { id: v.string() },
-  { "throttle-group": { limits: v.optional(throttleLimits) } },
-);
+const objectOptions = union("qom-type", { id: v.string() }, { "throttle-group": groupProperties });
 
 export const objectAdd = command({
   name: "object-add",
@@ -39,8 +50,12 @@ export const objectAdd = command({
         `Invalid object ID '${id}': letters, digits, '-', '.' and '_', starting with a letter`,
       );
     }
-    const { limits = {} } = properties as { limits?: v.InferOutput<typeof throttleLimits> };
-    graph.throttleGroups.add(id, limits);
+    const { limits = {}, ...single } = properties as GroupProperties;
+    const alone = LIMIT_MEMBERS.flatMap((member) => {
+      const value = single[limitProperty(member)];
+      return value === undefined ? [] : [[member, value]];
+    });
+    graph.throttleGroups.add(id, { ...Object.fromEntries(alone), ...limits });
     return {};
   },
 });
@@ -58,14 +73,14 @@ export const objectDel = command({
 
 export const qomGet = command({
   name: "qom-get",
-  doc: "Tells a property of an object: the limits of a throttle-group.",
+  doc: "Tells a property of an object, such as the limits of a throttle-group.",
   args: {
     /** "/objects/ID", or the id alone. */
     path: v.string(),
     property: v.string(),
   },
-  returns: throttleLimits,
-  run: ({ graph }, { path, property }) => withDefaults(limitsOf(graph, path, property).limits),
+  returns: v.unknown(),
+  run: ({ graph }, { path, property }) => propertyOf(findObject(graph, path), path, property),
 });
 
 export const qomSet = command({
@@ -74,18 +89,61 @@ export const qomSet = command({
   args: { path: v.string(), property: v.string(), value: v.unknown() },
   returns: nothing,
   run({ graph }, { path, property, value }) {
-    limitsOf(graph, path, property).setLimits(check(throttleLimits, value, "value"));
+    const found = findObject(graph, path);
+    propertyOf(found, path, property);
+    if (!found.group || property !== "limits") {
+      throw new BlockError("EPERM", `Property '${property}' of '${path}' cannot be set any more`);
+    }
+    found.group.setLimits(check(throttleLimits, value, "value"));
     return {};
   },
 });
 
-/** @throws BlockError ENOENT (DeviceNotFound) for an object, EINVAL for a property there is not */
-function limitsOf(graph: Graph, path: string, property: string): ThrottleGroup {
-  const id = path.startsWith("/objects/") ? path.slice("/objects/".length) : path;
-  const group = graph.throttleGroups.find(id);
-  if (!group) {
-    throw new BlockError("ENOENT", `There is no object '${path}'`, { class: "DeviceNotFound" });
-  }
-  if (property === "limits") return group;
-  throw new BlockError("EINVAL", `Object '${path}' has no property '${property}'; it has 'limits'`);
+const propertyInfos = v.array(v.strictObject({ name: v.string(), type: v.string() }));
+
+export const qomList = command({
+  name: "qom-list",
+  doc: "Lists the properties of an object, and the objects in it.",
+  args: { path: v.string() },
+  returns: propertyInfos,
+  run: ({ graph }, { path }) => propertiesOf(findObject(graph, path)),
+});
+
+export const qomListTypes = command({
+  name: "qom-list-types",
+  doc: "Lists the types of objects.",
+  args: {
+    /** Only those that are, or implement, this one. */
+    implements: v.optional(v.string()),
+    /** Also those of which there can be no objects. */
+    abstract: v.optional(v.boolean()),
+  },
+  returns: v.array(
+    v.strictObject({
+      name: v.string(),
+      parent: v.exactOptional(v.string()),
+      abstract: v.exactOptional(v.boolean()),
+    }),
+  ),
+  run: (_context, args) => listTypes(args.implements, args.abstract ?? false),
+});
+
+export const qomListProperties = command({
+  name: "qom-list-properties",
+  doc: "Lists the properties that objects of a type have.",
+  args: { typename: v.string() },
+  returns: propertyInfos,
+  run: (_context, { typename }) => propertiesOfType(typename),
+});
+
+/** @throws BlockError EINVAL for a property there is not */
+function propertyOf(found: QomObject, path: string, property: string): unknown {
+  const { type, children, group } = found;
+  if (property === "type") return type;
+  const limits = group && withDefaults(group.limits);
+  if (limits && property === "limits") return limits;
+  const member = LIMIT_MEMBERS.find((name) => limitProperty(name) === property);
+  if (limits && member) return limits[member];
+  if (children.has(property)) return `${path === "/" ? "" : path}/${property}`;
+  throw new BlockError("EINVAL", `Object '${path}' has no property '${property}'`);
 }
