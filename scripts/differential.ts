@@ -51,7 +51,10 @@ function parse(args: string[]) {
 }
 
 function list(isChosen: (title: string) => boolean): number {
-  for (const { title } of SCRIPTS) if (isChosen(title)) console.log(title);
+  for (const { title, script } of SCRIPTS.filter((one) => isChosen(one.title))) {
+    const { open } = script.options;
+    console.log(open === undefined ? title : `${title}  (not right yet: ${open})`);
+  }
   console.log("");
   for (const { title, scripts } of AREAS)
     console.log(`${`${scripts.length}`.padStart(4)}  ${title}`);

@@ -55,7 +55,11 @@ function compareAll(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
   const own = options.differences ?? [];
   const rules = rulesFor(theirs.daemon, own);
   const report = differ(theirs, ours, rules);
-  const { since } = options;
+  const { since, open } = options;
+  if (open !== undefined) {
+    if (report.length > 0) return { report: [], needed: [] };
+    return { report: [`This is said to be open, and is not: ${open}`], needed: [] };
+  }
   if (since !== undefined && isBefore(theirs.daemon, since.version)) {
     if (report.length > 0) return { report: [], needed: [] };
     const stale = `${since.what} is said to be newer than ${theirs.daemon.title}, which does the same`;

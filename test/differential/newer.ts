@@ -31,6 +31,20 @@ export const NEWER: readonly NewerRule[] = [
     members: ["format-specific"],
   },
   {
+    since: "8.1.0",
+    why: "appends to zones are counted",
+    kind: "reply",
+    about: "query-blockstats",
+    members: [
+      "zone_append_bytes",
+      "zone_append_merged",
+      "zone_append_operations",
+      "zone_append_total_time_ns",
+      "failed_zone_append_operations",
+      "invalid_zone_append_operations",
+    ],
+  },
+  {
     since: "10.0.0",
     why: "at the end exports are taken away the newest first",
     kind: "event",

@@ -24,6 +24,8 @@ const NUMBERS: Readonly<Record<string, string>> = {
   unmap_total_time_ns: "how long it took",
   zone_append_total_time_ns: "how long it took",
   idle_time_ns: "how long it took",
+  "vm-clock-sec": "when it was",
+  "vm-clock-nsec": "when it was",
 };
 
 /**

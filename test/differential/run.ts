@@ -7,7 +7,7 @@ import { type Daemon, DaemonProcess, type Message } from "./daemon.ts";
 import { describeImages, type ImageMaker } from "./images.ts";
 import { Normaliser, renumbered } from "./normal.ts";
 import type { Script } from "./script.ts";
-import { ScriptEnded, Talk } from "./talk.ts";
+import { PATIENCE, ScriptEnded, Talk } from "./talk.ts";
 import type { Transcript } from "./transcript.ts";
 
 /** For the test that the harness finds what is wrong: changes what the harness gets to see. */
@@ -16,6 +16,8 @@ export interface Meddling {
   readonly hear?: (message: Message) => readonly Message[];
   /** Before the images are looked at. */
   readonly images?: (folder: string) => Promise<void>;
+  /** Seconds that the script waits for whatever it waits for. */
+  readonly patience?: number;
 }
 
 export async function runScript(
@@ -29,6 +31,7 @@ export async function runScript(
   const talk = new Talk({
     folder,
     images,
+    patience: meddling.patience ?? PATIENCE,
     normaliser: new Normaliser(folder, daemon.version !== null),
     start(hear) {
       const meddled = (message: Message | null) => {

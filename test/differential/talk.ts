@@ -12,7 +12,7 @@ import type { Normaliser } from "./normal.ts";
 import type { Entry, Json } from "./transcript.ts";
 
 /** Seconds for whatever is waited for. Nothing here takes one, but machines may be busy. */
-const PATIENCE = 20;
+export const PATIENCE = 20;
 
 /** What an NBD server says of an error is a sentence of its own. */
 const SERVER_SAYS = /^server reported: (?<error>.*)/;
@@ -37,6 +37,7 @@ export class Talk {
   readonly #folder: string;
   readonly #images: ImageMaker;
   readonly #normaliser: Normaliser;
+  readonly #patience: number;
   readonly #start: (hear: (message: Message | null) => void) => DaemonProcess;
   #daemon: DaemonProcess | null = null;
   /** Events since the last request for which nobody has waited yet; some come before its reply. */
@@ -50,11 +51,14 @@ export class Talk {
     readonly folder: string;
     readonly images: ImageMaker;
     readonly normaliser: Normaliser;
+    /** Seconds. */
+    readonly patience: number;
     readonly start: (hear: (message: Message | null) => void) => DaemonProcess;
   }) {
     this.#folder = init.folder;
     this.#images = init.images;
     this.#normaliser = init.normaliser;
+    this.#patience = init.patience;
     this.#start = init.start;
   }
 
@@ -248,7 +252,7 @@ export class Talk {
       if (message === null) break;
       this.#addEvent(message);
     }
-    this.#add("tool", "end of the daemon", { how: await this.#daemon!.end(PATIENCE) });
+    this.#add("tool", "end of the daemon", { how: await this.#daemon!.end(this.#patience) });
   }
 
   async #ask(text: string, shown: Json | object, about: string, asking: Asking): Promise<Message> {
@@ -274,7 +278,7 @@ export class Talk {
 
   /** Asks without a word in the transcript until the answer is good; events on the way are kept. */
   async #poll(command: string, wanted: string, isGood: (answer: unknown) => boolean) {
-    const end = performance.now() + PATIENCE * 1000;
+    const end = performance.now() + this.#patience * 1000;
     while (performance.now() < end) {
       this.#daemon!.send(JSON.stringify({ execute: command }));
       let message = await this.#next(wanted);
@@ -282,7 +286,7 @@ export class Talk {
       if (isGood(message["return"])) return;
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
-    throw this.#trouble(`no ${wanted} within ${PATIENCE} seconds`);
+    throw this.#trouble(`no ${wanted} within ${this.#patience} seconds`);
   }
 
   /** What has come in since the last wait belongs to the request before. */
@@ -303,7 +307,7 @@ export class Talk {
   async #next(wanted: string): Promise<Message> {
     const message = await this.#nextOrNull(wanted);
     if (message === null) {
-      const how = await this.#daemon!.end(PATIENCE);
+      const how = await this.#daemon!.end(this.#patience);
       throw this.#trouble(`the daemon has ended (${how}) instead of: ${wanted}`);
     }
     return message;
@@ -315,12 +319,12 @@ export class Talk {
       let timer: NodeJS.Timeout | undefined;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
-        timer = setTimeout(resolve, PATIENCE * 1000);
+        timer = setTimeout(resolve, this.#patience * 1000);
       });
       clearTimeout(timer);
     }
     const message = this.#inbox.shift();
-    if (message === undefined) throw this.#trouble(`no ${wanted} within ${PATIENCE} seconds`);
+    if (message === undefined) throw this.#trouble(`no ${wanted} within ${this.#patience} seconds`);
     return message;
   }
 
@@ -331,7 +335,7 @@ export class Talk {
 
   /** Both outputs of a tool, whatever its exit status. */
   #tool(program: string, args: readonly string[]): Promise<string> {
-    const options = { cwd: this.#folder, timeout: PATIENCE * 1000 };
+    const options = { cwd: this.#folder, timeout: this.#patience * 1000 };
     return new Promise((resolve) => {
       execFile(program, args, options, (_error, stdout, stderr) => resolve(stdout + stderr));
     });

@@ -71,7 +71,7 @@ export const stream = area("stream", [
       await t.qmp("block-stream", { device: "top", "job-id": "s" });
       await t.job("s", "null");
     },
-    { differences: zeroesAreSkipped("top.qcow2") },
+    { differences: [zeroesAreSkipped("top.qcow2")] },
   ),
   script("the name of the new backing file is the one that was asked for", async (t) => {
     await chain(t);
