@@ -6,29 +6,26 @@
 import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
-import type { Graph } from "../block/graph.ts";
-import { openSchema } from "../block/options.ts";
-import { throttleLimits } from "../block/throttle-limits.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type JsonItem, JsonReader } from "../qmp/json/reader.ts";
 import { inetSocketAddress, unixSocketAddress } from "../qmp/socket-address.ts";
 import { fromKeyval } from "./from-keyval.ts";
-import { type KeyvalTree, parseKeyval } from "./keyval.ts";
+import { parseKeyval } from "./keyval.ts";
 
 /**
  * @param implied key of a first value that has none
- * @param schemaOf of what is to come out, told from the strings
+ * @param schema of what is to come out
  * @throws BlockError EINVAL
  */
 export function parseArguments(
   text: string,
   implied: string | null,
-  schemaOf: (tree: KeyvalTree) => v.GenericSchema,
+  schema: v.GenericSchema,
 ): Record<string, unknown> {
   if (text.startsWith("{")) return parseJson(text);
   const { tree, help } = parseKeyval(text, implied);
   if (help) throw new BlockError("EINVAL", "There is no help for this option");
-  return fromKeyval(schemaOf(tree), tree);
+  return fromKeyval(schema, tree);
 }
 
 /** Follows the text, and comes out by itself if that was one whole value. */
@@ -47,44 +44,20 @@ function parseJson(text: string): Record<string, unknown> {
   return first.value as Record<string, unknown>;
 }
 
-/** What an option takes that stands for this command. */
-export function schemaFor(engine: Engine, name: string, tree: KeyvalTree): v.GenericSchema {
-  if (name === "blockdev-add") return nodeSchema(engine.graph, tree);
-  return v.looseObject({ ...engine.command(name).args, ...ownMembers(engine, name, tree) });
-}
-
-/** Those of what is made, where that is told by a type. */
-function ownMembers(engine: Engine, name: string, tree: KeyvalTree): v.ObjectEntries {
-  if (name === "object-add") return { limits: throttleLimits };
-  if (name === "nbd-server-start") return { addr: socketAddress };
-  const found = engine.exports.types.find(({ type }) => type === tree["type"]);
-  return found?.options ?? {};
-}
-
 /** QEMU's SocketAddress, as command lines have it: flat. */
 const socketAddress = v.variant("type", [
   v.strictObject({ type: v.literal("inet"), ...inetSocketAddress.entries }),
   v.strictObject({ type: v.literal("unix"), ...unixSocketAddress.entries }),
 ]);
 
+/** What --nbd-server takes. */
+export function nbdServerSchema(engine: Engine): v.GenericSchema {
+  return v.strictObject({ ...engine.command("nbd-server-start").args, addr: socketAddress });
+}
+
 /** --nbd-server's arguments as nbd-server-start takes them, whose address is the older, nested one. */
 export function nestAddress(args: Record<string, unknown>): Record<string, unknown> {
   if (!("addr" in args)) return args;
   const { type, ...data } = check(socketAddress, args["addr"], "addr");
   return { ...args, addr: { type, data } };
-}
-
-/** That of the driver, with those of the drivers of nested nodes in it. */
-function nodeSchema(graph: Graph, tree: KeyvalTree): v.GenericSchema {
-  const { driver } = tree;
-  if (typeof driver !== "string") return v.looseObject({});
-  return openSchema(
-    graph.driver(driver),
-    v.lazy((nested) => childSchema(graph, nested)),
-  );
-}
-
-function childSchema(graph: Graph, nested: unknown): v.GenericSchema {
-  if (typeof nested === "string") return v.string();
-  return nodeSchema(graph, nested as KeyvalTree);
 }

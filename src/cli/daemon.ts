@@ -15,7 +15,7 @@ import { BlockError } from "../base/errors.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createNodeEngine } from "../engine/node.ts";
 import { VERSION } from "../qmp/version.ts";
-import { nestAddress, parseArguments, schemaFor } from "./arguments.ts";
+import { nbdServerSchema, nestAddress, parseArguments } from "./arguments.ts";
 import { Chardevs } from "./chardev/index.ts";
 import { hostCommands } from "./commands.ts";
 import { isInBackground, leaveParent, runInBackground, say } from "./daemonize.ts";
@@ -141,7 +141,7 @@ class Daemon {
       case "export":
         return this.#execute("block-export-add", value, "type");
       case "nbd-server":
-        return this.#execute("nbd-server-start", value, null);
+        return this.#startNbdServer(value);
       case "chardev":
         return this.#chardevs.add(value);
       case "monitor":
@@ -154,14 +154,18 @@ class Daemon {
     }
   }
 
-  async #execute(command: string, value: string, implied: string | null): Promise<void> {
-    const engine = this.#engine;
-    const args = parseArguments(value, implied, (tree) => schemaFor(engine, command, tree));
-    await engine.execute(command, command === "nbd-server-start" ? nestAddress(args) : args);
+  async #execute(command: string, value: string, implied: string): Promise<void> {
+    const schema = this.#engine.argumentSchema(command);
+    await this.#engine.execute(command, parseArguments(value, implied, schema));
+  }
+
+  async #startNbdServer(value: string): Promise<void> {
+    const args = parseArguments(value, null, nbdServerSchema(this.#engine));
+    await this.#engine.execute("nbd-server-start", nestAddress(args));
   }
 
   #addMonitor(value: string): void {
-    const args = parseArguments(value, "chardev", () => monitorOptions);
+    const args = parseArguments(value, "chardev", monitorOptions);
     const { chardev, pretty = false } = check(monitorOptions, args);
     this.#chardevs.serve(chardev, async (client) => {
       const stream = new QmpStream({ engine: this.#engine, client, clock: this.#clock, pretty });

@@ -26,7 +26,7 @@ import { COMMANDS } from "../qmp/commands/index.ts";
 import type { QmpServices } from "../qmp/context.ts";
 import { hostTypes } from "../qmp/host-types.ts";
 import { Monitor } from "../qmp/monitor.ts";
-import { type Command, findCommand, invoke } from "../qmp/schema.ts";
+import { argumentSchema, type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
 import { MonitorPort } from "./monitor-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
@@ -126,6 +126,11 @@ export class Engine {
   /** @throws BlockError EINVAL (CommandNotFound) */
   command(name: string): Command {
     return findCommand(this.#services.commands, name);
+  }
+
+  /** What a command takes, in this engine. @throws BlockError EINVAL (CommandNotFound) */
+  argumentSchema(name: string): ReturnType<typeof argumentSchema> {
+    return argumentSchema(this.command(name), this.#services.types);
   }
 
   /**
