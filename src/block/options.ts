@@ -80,19 +80,6 @@ const NODE_NAME_CHARACTERS_MAX = 31;
 export const blockdevRef = v.union([v.string(), v.looseObject({ driver: v.string() })]);
 
 /**
- * Schema of what a node of this driver is opened with.
- *
- * @param child schema of what stands at a role
- */
-export function openSchema(driver: BlockDriver, child: v.GenericSchema = blockdevRef) {
-  return v.strictObject({
-    driver: v.literal(driver.name),
-    ...COMMON_OPTIONS,
-    ...openEntries(driver, child),
-  });
-}
-
-/**
  * @param inherited what the node has from its parent where the options do not say
  * @param within dotted name of the parameter that the options are, if they are not all there is
  * @throws BlockError EINVAL that names the parameter
@@ -103,7 +90,12 @@ export function checkOptions(
   inherited: Partial<InheritedSettings> = {},
   within?: string,
 ): CheckedOptions {
-  const checked = check(openSchema(driver), options, within) as Record<string, unknown>;
+  const schema = v.strictObject({
+    driver: v.literal(driver.name),
+    ...COMMON_OPTIONS,
+    ...openEntries(driver, blockdevRef),
+  });
+  const checked = check(schema, options, within) as Record<string, unknown>;
   const roleOf = new Map(
     Object.keys(driver.roles).map((role) => [
       roleMember(driver, role as ChildRole),

@@ -42,7 +42,7 @@ function hostOf(host: string, family: 4 | 6 | undefined): Pick<ListenOptions, "h
 }
 
 /** What a server that is gone has left; anything but a socket is not ours to remove. */
-async function removeStaleSocket(path: string): Promise<void> {
+export async function removeStaleSocket(path: string): Promise<void> {
   try {
     if ((await lstat(path)).isSocket()) await unlink(path);
   } catch (error) {

@@ -7,10 +7,10 @@
  *     socket,path=of-libvirt.sock,reconnect=1
  */
 
-import { lstatSync, rmSync } from "node:fs";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { Bell } from "../../base/bell.ts";
 import { BlockError } from "../../base/errors.ts";
+import { removeStaleSocket } from "../../engine/node-listen.ts";
 import type { Opts } from "../opts.ts";
 import {
   type Chardev,
@@ -124,10 +124,7 @@ class SocketServer implements Chardev {
   static async open(address: Address, signal: AbortSignal): Promise<SocketServer> {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
     const shown = describe(address, false);
-    // The name of a daemon that was killed is in the way; anything but a socket is somebody's file.
-    if (address.type === "unix" && lstatSync(address.path, { throwIfNoEntry: false })?.isSocket()) {
-      rmSync(address.path);
-    }
+    if (address.type === "unix") await removeStaleSocket(address.path);
     await new Promise<void>((resolve, reject) => {
       server.once("error", (error) => reject(systemError(error, `Listening on ${shown}`)));
       server.listen(address.type === "unix" ? { path: address.path } : { ...address }, resolve);
