@@ -38,7 +38,10 @@ export const qmpFuzzer: Fuzzer = {
     const engine = await makeEngine(clock, dice);
     const bystander = await Talker.open(engine, clock);
     const reply = await bystander.ask("query-qmp-schema");
-    const messages = new Messages(new SchemaGraph(reply["return"] as SchemaInfo[]), dice);
+    const messages = new Messages(new SchemaGraph(reply["return"] as SchemaInfo[]), dice, {
+      nodes: () => engine.graph.nodes.map(({ name }) => name),
+      jobs: () => engine.jobs.all().flatMap(({ id }) => id ?? []),
+    });
     const kinds = new Map<string, number>();
     const heap: number[] = [];
     const inputs: string[] = [];

@@ -17,15 +17,25 @@ const LEFT_OUT = new Set(["qmp_capabilities"]);
 
 const VERBS = ["pause", "resume", "cancel", "complete", "finalize", "dismiss"];
 
+/** What there is at the moment. */
+export interface Live {
+  nodes(): readonly string[];
+  jobs(): readonly string[];
+}
+
 export class Messages {
   readonly #dice: Dice;
+  readonly #live: Live;
   readonly #graph: SchemaGraph;
   readonly #commands: readonly string[];
   readonly #generator: Generator;
   readonly #corpus: Corpus;
+  /** A sequence that makes sense, with anything in between. */
+  readonly #plan: object[] = [];
 
-  constructor(graph: SchemaGraph, dice: Dice) {
+  constructor(graph: SchemaGraph, dice: Dice, live: Live) {
     this.#dice = dice;
+    this.#live = live;
     this.#graph = graph;
     this.#commands = graph
       .all("command")
@@ -37,6 +47,9 @@ export class Messages {
 
   /** Bytes, or an object as over a port. */
   next(): Uint8Array | object {
+    const planned = this.#dice.oneIn(3) ? undefined : this.#plan.shift();
+    if (planned) return planned;
+    if (this.#plan.length === 0 && this.#dice.oneIn(20)) this.#plan.push(...this.#chain());
     switch (this.#dice.below(10)) {
       case 0:
         return this.#corpus.next();
@@ -81,28 +94,74 @@ export class Messages {
       : { ...rest, arguments: args, [member]: odd };
   }
 
+  /** A disk and its overlay, a second disk, and a job on them. */
+  #chain(): object[] {
+    const { base, file, top, other } = shuffledNodes(this.#dice);
+    const job = this.#dice.pick(JOBS);
+    const store = this.#dice.pick(STORES);
+    const size = 2 ** 20;
+    const common = { "job-id": job, device: top, speed: this.#dice.pick([0, 65536]) };
+    return [
+      request("blockdev-create", {
+        "job-id": job,
+        options: { driver: "memory", name: store, size: 0 },
+      }),
+      request("job-dismiss", { id: job }),
+      request("blockdev-add", { driver: "memory", "node-name": file, name: store }),
+      request("blockdev-create", { "job-id": job, options: { driver: "qcow2", file, size } }),
+      request("job-dismiss", { id: job }),
+      request("blockdev-add", { driver: "memory", "node-name": base, size }),
+      request("blockdev-add", { driver: "memory", "node-name": other, size }),
+      request("blockdev-add", { driver: "qcow2", "node-name": top, file, backing: base }),
+      this.#dice.pick([
+        request("block-stream", common),
+        request("block-commit", common),
+        request("blockdev-mirror", { ...common, target: other, sync: "full" }),
+        request("blockdev-backup", { ...common, target: other, sync: "full" }),
+      ]),
+      request(`job-${this.#dice.pick(VERBS)}`, { id: job }),
+      request(`job-${this.#dice.pick(VERBS)}`, { id: job }),
+    ];
+  }
+
   /** Something that mostly works. */
   #useful(): object {
     const { pick } = { pick: <T>(list: readonly T[]) => this.#dice.pick(list) };
-    const node = pick(NODES);
-    const job = { "job-id": pick(JOBS), "auto-dismiss": pick([true, false]) };
+    // Most of them are there; what is to be added has mostly another name than all of these.
+    const some = (live: readonly string[], all: readonly string[]) =>
+      live.length > 0 && !this.#dice.oneIn(5) ? pick(live) : pick(all);
+    const node = some(this.#live.nodes(), NODES);
+    const added = pick(NODES);
+    const job = {
+      "job-id": this.#dice.oneIn(2) ? pick(JOBS) : some(this.#live.jobs(), JOBS),
+      "auto-dismiss": pick([true, false]),
+    };
     const speed = { speed: pick([0, 0, 65536, 2 ** 30]) };
     const size = pick([0, 65536, 2 ** 20]);
     const name = pick(STORES);
     const bitmap = { node, name: pick(BITMAPS) };
     const makers: readonly (() => object)[] = [
-      () => request("blockdev-add", { driver: "memory", "node-name": node, size }),
-      () => request("blockdev-add", { driver: "memory", "node-name": node, name }),
-      () => request("blockdev-add", { driver: "raw", "node-name": node, file: pick(NODES) }),
+      () => request("blockdev-add", { driver: "memory", "node-name": added, size }),
+      () => request("blockdev-add", { driver: "memory", "node-name": added, name }),
+      () =>
+        request("blockdev-add", {
+          driver: "raw",
+          "node-name": added,
+          file: some(this.#live.nodes(), NODES),
+        }),
       () =>
         request("blockdev-add", {
           driver: "qcow2",
-          "node-name": node,
+          "node-name": added,
           file: { driver: "memory", name },
-          ...pick([{ backing: pick(NODES) }, { backing: null }, {}]),
+          ...pick([{ backing: some(this.#live.nodes(), NODES) }, { backing: null }, {}]),
         }),
       () =>
-        request("blockdev-add", { driver: "copy-on-read", "node-name": node, file: pick(NODES) }),
+        request("blockdev-add", {
+          driver: "copy-on-read",
+          "node-name": added,
+          file: some(this.#live.nodes(), NODES),
+        }),
       () =>
         request("blockdev-create", {
           "job-id": job["job-id"],
@@ -114,14 +173,14 @@ export class Messages {
           options: { driver: "qcow2", file: node, size: 2 ** 20 },
         }),
       () => request("blockdev-del", { "node-name": node }),
-      () => request("blockdev-snapshot", { node, overlay: pick(NODES) }),
-      () => request("block_resize", { "node-name": node, size: 2 ** 20 }),
+      () => request("blockdev-snapshot", { node, overlay: some(this.#live.nodes(), NODES) }),
+      () => request("block_resize", { "node-name": added, size: 2 ** 20 }),
       () => request("block-stream", { device: node, ...job, ...speed }),
       () => request("block-commit", { device: node, ...job, ...speed }),
       () =>
         request("blockdev-mirror", {
           device: node,
-          target: pick(NODES),
+          target: some(this.#live.nodes(), NODES),
           sync: "full",
           ...job,
           ...speed,
@@ -129,13 +188,13 @@ export class Messages {
       () =>
         request("blockdev-backup", {
           device: node,
-          target: pick(NODES),
+          target: some(this.#live.nodes(), NODES),
           sync: "full",
           ...job,
           ...speed,
         }),
-      () => request(`job-${pick(VERBS)}`, { id: job["job-id"] }),
-      () => request("block-job-set-speed", { device: job["job-id"], ...speed }),
+      () => request(`job-${pick(VERBS)}`, { id: some(this.#live.jobs(), JOBS) }),
+      () => request("block-job-set-speed", { device: some(this.#live.jobs(), JOBS), ...speed }),
       () => request("block-dirty-bitmap-add", { ...bitmap, persistent: pick([true, false]) }),
       () => request(`block-dirty-bitmap-${pick(["remove", "clear", "enable", "disable"])}`, bitmap),
       () =>
@@ -155,6 +214,17 @@ export class Messages {
     ];
     return pick(makers)();
   }
+}
+
+/** Four different names. */
+function shuffledNodes(dice: Dice) {
+  const [base = "", file = "", top = "", other = ""] = NODES.map((name) => ({
+    name,
+    at: dice.below(1e6),
+  }))
+    .sort((a, b) => a.at - b.at)
+    .map(({ name }) => name);
+  return { base, file, top, other };
 }
 
 function request(execute: string, args: object): object {

@@ -77,7 +77,7 @@ const WILD_NUMBERS = [
 export function leavesOf(dice: Dice): Leaves {
   return {
     text(member) {
-      if (dice.oneIn(20)) return dice.pick(WILD);
+      if (dice.oneIn(10)) return dice.pick(WILD);
       if (dice.oneIn(10)) return dice.pick(ANY);
       return dice.pick(BY_MEMBER[member] ?? ANY);
     },

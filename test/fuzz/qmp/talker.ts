@@ -18,6 +18,8 @@ export class Talker {
   readonly #monitor: Monitor;
   readonly #waiting = new Map<string, (reply: Reply) => void>();
   #asked = 0;
+  /** Replies, events aside. */
+  #replies = 0;
 
   private constructor(engine: Engine, clock: VirtualClock, kinds?: Map<string, number>) {
     this.#engine = engine;
@@ -44,9 +46,14 @@ export class Talker {
     return this.#wait(answer);
   }
 
-  /** Anything; what comes after it is answered after it. */
+  /**
+   * Anything; what comes after it is answered after it.
+   *
+   * @throws Error if an object did not get exactly one reply
+   */
   async say(message: Uint8Array | object): Promise<void> {
     const { id, answer } = this.#expect();
+    const before = this.#replies;
     const mark = { execute: "query-version", id };
     if (message instanceof Uint8Array) {
       // The NUL ends whatever the bytes have left open: see test/qmp/json/daemons.test.ts.
@@ -56,6 +63,10 @@ export class Talker {
       this.#monitor.receive(mark);
     }
     await this.#wait(answer);
+    const replies = this.#replies - before - 1;
+    // What bytes ask for only the monitor can tell.
+    if (message instanceof Uint8Array || replies === 1) return;
+    throw new Error(`${replies} replies to one message`);
   }
 
   /** Goes away, having said something without waiting for an answer. */
@@ -95,6 +106,7 @@ export class Talker {
       error?: { class: string };
       event?: string;
     };
+    if (event === undefined) this.#replies++;
     const kind = event ?? error?.class ?? "return";
     this.#kinds?.set(kind, (this.#kinds.get(kind) ?? 0) + 1);
     const waiting = typeof id === "string" ? this.#waiting.get(id) : undefined;
