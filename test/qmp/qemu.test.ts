@@ -316,6 +316,8 @@ withQemu("nodes are reopened, and refused to be, alike", async () => {
     reopen({ driver: "blkdebug", "node-name": "bd", image: "b" }),
     reopen({ driver: "blkdebug", "node-name": "bd", image: "g" }),
     reopen({ driver: "blkdebug", "node-name": "bd", image: "b", align: 512 }),
+    // QEMU tells no actual-size of it.
+    line("blockdev-del", { "node-name": "bd" }),
     show,
   ]);
 });
