@@ -6,7 +6,7 @@
 
 import { alignUp } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
-import type { SnapshotInfo, StateInfo } from "../block/driver.ts";
+import type { SnapshotInfo, StateInfo, StoredBitmap } from "../block/driver.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { roleMember } from "../block/options.ts";
@@ -17,17 +17,37 @@ const SECTOR = 512;
 export interface NodeInfoOptions {
   /** Leave out the images behind the node. */
   readonly flat?: boolean;
+  /** What keptBitmaps() has found. */
+  readonly kept?: KeptBitmaps;
   /** Look through filters that jobs have put in by themselves, as query-block does. */
   readonly skipImplicit?: boolean;
 }
 
+/** By node: the dirty bitmaps that its image keeps, which may lack what is in memory. */
+export type KeptBitmaps = ReadonlyMap<BlockNode, readonly StoredBitmap[]>;
+
+/** None of an image whose list cannot be read: whoever wants to use it is told why. */
+export async function keptBitmaps(nodes: readonly BlockNode[]): Promise<KeptBitmaps> {
+  const kept = new Map<BlockNode, readonly StoredBitmap[]>();
+  for (const node of nodes) {
+    if (!node.isOpen) continue;
+    try {
+      kept.set(node, (await node.state.bitmapStore?.list()) ?? []);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+    }
+  }
+  return kept;
+}
+
 export function nodeInfo(node: BlockNode, options: NodeInfoOptions = {}): BlockDeviceInfo {
-  const image = imageInfo(node);
+  const { kept = new Map() } = options;
+  const image = imageInfo(node, kept);
   let depth = 0;
   let above = image;
   if (!options.flat) {
     for (let below = behind(node, options); below; below = behind(below, options)) {
-      const next = imageInfo(below);
+      const next = imageInfo(below, kept);
       above["backing-image"] = next;
       above = next;
       depth++;
@@ -91,7 +111,7 @@ function behind(node: BlockNode, options: NodeInfoOptions): BlockNode | null {
   return below && options.skipImplicit ? skipImplicit(below) : below;
 }
 
-function imageInfo(node: BlockNode): ImageInfo {
+function imageInfo(node: BlockNode, kept: KeptBitmaps): ImageInfo {
   const info: StateInfo = node.state.info?.() ?? {};
   // A filter answers for what it stands before.
   const manner: StateInfo =
@@ -116,8 +136,21 @@ function imageInfo(node: BlockNode): ImageInfo {
     ...(label !== undefined && { "backing-filename": label }),
     ...(labelFormat !== undefined && { "backing-filename-format": labelFormat }),
     ...(snapshots.length > 0 && { snapshots: snapshots.map(snapshotJson) }),
-    ...(specific && { "format-specific": specific }),
+    ...(specific && { "format-specific": withBitmaps(specific, kept.get(node) ?? []) }),
   };
+}
+
+function withBitmaps(
+  { type, data }: NonNullable<StateInfo["format-specific"]>,
+  bitmaps: readonly StoredBitmap[],
+): { type: string; data: object } {
+  if (bitmaps.length === 0) return { type, data };
+  const shown = bitmaps.map(({ name, granularity, enabled, inconsistent }) => ({
+    flags: [...(inconsistent ? ["in-use"] : []), ...(enabled ? ["auto"] : [])],
+    name,
+    granularity,
+  }));
+  return { type, data: { ...data, bitmaps: shown } };
 }
 
 /** None where the image's list cannot be read: whoever wants to use it is told why. */

@@ -5,7 +5,7 @@
  * while it is open is not supported, and is found out where a read comes up short.
  */
 
-import { constants } from "node:fs";
+import { constants, fstatSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import * as v from "valibot";
 import { MiB } from "../../base/bytes.ts";
@@ -16,6 +16,9 @@ import type { TypedDriver } from "../../block/option-types.ts";
 import { RangeLock } from "../../block/range-lock.ts";
 import { storeError } from "./errors.ts";
 import { FileIo } from "./file-io.ts";
+
+/** What stat() counts in, whatever the file system's own blocks are. */
+const STAT_BLOCK_BYTES = 512;
 
 const openOptions = {
   filename: v.string(),
@@ -273,7 +276,20 @@ class FileState implements BlockState {
   }
 
   info(): StateInfo {
-    return { filename: this.#filename };
+    return {
+      filename: this.#filename,
+      ...this.#room(),
+      "format-specific": { type: "file", data: {} },
+    };
+  }
+
+  /** What the file takes up, holes left out; nothing where the system does not tell. */
+  #room(): Pick<StateInfo, "actual-size"> {
+    try {
+      return { "actual-size": fstatSync(this.#handle.fd).blocks * STAT_BLOCK_BYTES };
+    } catch {
+      return {};
+    }
   }
 
   async #try<T>(attempted: string, call: () => Promise<T>): Promise<T> {

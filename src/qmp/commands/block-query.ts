@@ -2,7 +2,7 @@
 
 import * as v from "valibot";
 import { blockGraph, graphOf } from "../block-graph.ts";
-import { nodeInfo, skipImplicit } from "../block-info.ts";
+import { keptBitmaps, nodeInfo, skipImplicit } from "../block-info.ts";
 import { deviceStats, nodeStats } from "../block-stats.ts";
 import { command } from "../schema.ts";
 import { blockDeviceInfo, blockInfo, blockStats } from "../types.ts";
@@ -15,8 +15,10 @@ export const queryNamedBlockNodes = command({
     flat: v.optional(v.boolean()),
   },
   returns: v.array(blockDeviceInfo),
-  run: ({ graph }, { flat = false }) =>
-    [...graph.nodes].reverse().map((node) => nodeInfo(node, { flat })),
+  async run({ graph }, { flat = false }) {
+    const kept = await keptBitmaps(graph.nodes);
+    return [...graph.nodes].reverse().map((node) => nodeInfo(node, { flat, kept }));
+  },
 });
 
 export const queryBlock = command({
@@ -24,16 +26,18 @@ export const queryBlock = command({
   doc: "Lists all devices. Filters that jobs have put in by themselves are not shown.",
   args: {},
   returns: v.array(blockInfo),
-  run: ({ graph }) =>
-    graph.backends
+  async run({ graph }) {
+    const options = { skipImplicit: true, kept: await keptBitmaps(graph.nodes) };
+    return graph.backends
       .filter(({ name }) => name !== "")
       .map((backend) => ({
         device: backend.name,
         type: "unknown",
         removable: false,
         locked: false,
-        inserted: nodeInfo(skipImplicit(backend.node), { skipImplicit: true }),
-      })),
+        inserted: nodeInfo(skipImplicit(backend.node), options),
+      }));
+  },
 });
 
 export const queryBlockstats = command({
