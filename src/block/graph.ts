@@ -153,7 +153,9 @@ export class Graph {
   #checkRemovable(node: BlockNode): void {
     if (this.#table.isGone(node)) throw new BlockError("ENOENT", `Cannot find node '${node.name}'`);
     if (!node.monitorOwned) {
-      throw new BlockError("EPERM", `Node '${node.name}' is not owned by the monitor`);
+      const [user] = node.parents;
+      const used = user ? `: it is there for ${user.parent.description}` : "";
+      throw new BlockError("EPERM", `Node '${node.name}' is not owned by the monitor${used}`);
     }
     // A job first: that its filter uses the node would tell nothing to whoever is refused.
     node.checkOperation("remove");

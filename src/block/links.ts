@@ -11,6 +11,7 @@ import { BlockChild } from "./child.ts";
 import type { Drains } from "./drain.ts";
 import type { ChildRole } from "./driver.ts";
 import { BlockNode } from "./node.ts";
+import { roleMember } from "./options.ts";
 import { planPermissions } from "./permission-plan.ts";
 import { Perm } from "./permissions.ts";
 
@@ -124,8 +125,13 @@ function checkThawed(edge: BlockChild): void {
   if (!edge.frozen) return;
   throw new BlockError(
     "EBUSY",
-    `The link from ${edge.parent.description} to node '${edge.node.name}' is frozen by a job`,
+    `The link '${linkName(edge)}' from ${edge.parent.description} to node '${edge.node.name}' is frozen by a job`,
   );
+}
+
+/** As blockdev-add has it. */
+function linkName({ parent, role }: BlockChild): string {
+  return parent instanceof BlockNode && role !== "root" ? roleMember(parent.driver, role) : role;
 }
 
 /** A node and all below it. */

@@ -48,11 +48,15 @@ export function startCreate(services: BlockJobServices, { jobId, options }: Crea
       async run(running) {
         running.progress.setRemaining(1);
         const context = { world: graph.world, options: own as never, signal: running.signal };
-        if (file === undefined) {
-          checkFileUnused(graph, driver, own);
-          await create.call(driver, context);
-        } else await createInto(file, running);
-        running.progress.workDone(1);
+        try {
+          if (file === undefined) {
+            checkFileUnused(graph, driver, own);
+            await create.call(driver, context);
+          } else await createInto(file, running);
+        } finally {
+          // Done for good, well or not.
+          running.progress.workDone(1);
+        }
 
         async function createInto(into: BlockdevRef, current: Job): Promise<void> {
           const node = await fileNode(graph, into, current.signal);

@@ -5,6 +5,7 @@
  *     disk2.qcow2                                                    in the store of a node's own file
  */
 
+import { alignUp } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import type { Graph } from "../block/graph.ts";
@@ -12,6 +13,8 @@ import type { BlockNode } from "../block/node.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import { skipFilters } from "../block/status.ts";
+
+const SECTOR_BYTES = 512;
 
 /** An image file: where, and as what blockdev-add would open it. */
 export interface StoreName {
@@ -91,7 +94,9 @@ export async function createImage(
     permissions: { take: Perm.all, share: Perm.consistentRead },
   });
   try {
-    await create.call(driver, { world, options: options as never, file: backend.edge });
+    // Disks are whole sectors: the last one is filled up with zeroes.
+    const whole = { ...options, size: alignUp(options.size, SECTOR_BYTES) };
+    await create.call(driver, { world, options: whole as never, file: backend.edge });
   } finally {
     await graph.closeBackend(backend);
   }

@@ -52,7 +52,7 @@ describe("blockdev-create", () => {
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"aborting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"concluded"}}
       -> {"execute":"query-jobs"}
-      <- {"return":[{"id":"j","type":"create","status":"concluded","current-progress":0,"total-progress":1,"error":"Cannot find node 'nope'"}]}
+      <- {"return":[{"id":"j","type":"create","status":"concluded","current-progress":1,"total-progress":1,"error":"Cannot find node 'nope'"}]}
       "
     `);
   });

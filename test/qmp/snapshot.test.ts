@@ -197,7 +197,7 @@ describe("x-blockdev-amend", () => {
       -> {"execute":"x-blockdev-amend","arguments":{"job-id":"j","node-name":"nope","options":{"driver":"qcow2"}}}
       <- {"error":{"class":"GenericError","desc":"Cannot find node 'nope'"}}
       -> {"execute":"x-blockdev-amend","arguments":{"job-id":"j","node-name":"a","options":{"driver":"nope"}}}
-      <- {"error":{"class":"GenericError","desc":"Unknown driver 'nope'; there are: …"}}
+      <- {"error":{"class":"GenericError","desc":"Parameter 'options.driver' does not accept value 'nope'; it takes 'memory', 'copy-on-read', 'tiny', 'raw', 'qcow2'"}}
       -> {"execute":"x-blockdev-amend","arguments":{"job-id":"j","node-name":"a","options":{"driver":"raw"}}}
       <- {"error":{"class":"GenericError","desc":"Node 'a' is of driver 'qcow2', not 'raw'"}}
       -> {"execute":"x-blockdev-amend","arguments":{"job-id":"j","node-name":"a-file","options":{"driver":"memory"}}}

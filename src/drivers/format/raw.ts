@@ -13,6 +13,8 @@ import type { BlockState, OpenContext } from "../../block/driver.ts";
 import type { TypedDriver } from "../../block/option-types.ts";
 import { Perm } from "../../block/permissions.ts";
 
+const SECTOR_BYTES = 512;
+
 const openOptions = { offset: v.optional(bytesSchema), size: v.optional(bytesSchema) };
 const createOptions = { size: bytesSchema };
 
@@ -75,8 +77,14 @@ function isWindow({ offset = 0, size }: RawOptions): boolean {
   return offset > 0 || size !== undefined;
 }
 
-/** @throws BlockError EINVAL if the window is not in the file */
+/** @throws BlockError EINVAL if the window is not in the file, or ends within a sector */
 function checkWindow(file: BlockChild, { offset = 0, size }: RawOptions): void {
+  if (size !== undefined && size % SECTOR_BYTES !== 0) {
+    throw new BlockError(
+      "EINVAL",
+      `Parameter 'size' takes a multiple of ${SECTOR_BYTES}, not ${size}`,
+    );
+  }
   if (offset <= file.length && (size === undefined || offset + size <= file.length)) return;
   const end = size === undefined ? "" : ` with size ${size}`;
   throw new BlockError(

@@ -93,6 +93,7 @@ export const createArea = area("create", [
   }),
   script("raw in a file", async (t) => {
     await store(t, "new.raw");
+    t.parting("raw disks can be made in a node, too: in a browser there are no other tools for it");
     await create(t, { driver: "raw", file: "store", size: MiB });
   }),
   ...["qcow2", "file"].map((driver) =>

@@ -1,5 +1,6 @@
 /** blockdev-reopen and change-backing-file. */
 
+import { DRAINED_SPEED } from "../newer.ts";
 import { area, script } from "../script.ts";
 import type { Talk } from "../talk.ts";
 import { CHUNK, CRAWL, chain, disk } from "./disks.ts";
@@ -17,6 +18,7 @@ export const reopenArea = area("reopen", [
     await t.open("disk", "disk.qcow2", { file: { ...file("disk.qcow2"), "node-name": "store" } });
     await reopen(t, { ...node, file: "store", "read-only": true });
     await t.nodes();
+    t.parting("a file that became read-only with its image becomes writable with it, too");
     await reopen(t, { ...node, file: "store" });
     await t.nodes();
   }),
@@ -75,19 +77,23 @@ export const reopenArea = area("reopen", [
     await reopen(t, node("a", { "read-only": true }), node("b", { "read-only": true }));
     await t.nodes();
   }),
-  script("a chain that a job has frozen", async (t) => {
-    await chain(t);
-    await t.qmp("block-stream", { device: "top", "job-id": "s", speed: CRAWL });
-    await t.progress("s", CHUNK);
-    await reopen(t, {
-      driver: "qcow2",
-      "node-name": "mid",
-      file: file("mid.qcow2"),
-      backing: null,
-    });
-    await t.qmp("job-cancel", { id: "s" });
-    await t.job("s", "null");
-  }),
+  script(
+    "a chain that a job has frozen",
+    async (t) => {
+      await chain(t);
+      await t.qmp("block-stream", { device: "top", "job-id": "s", speed: CRAWL });
+      await t.progress("s", CHUNK);
+      await reopen(t, {
+        driver: "qcow2",
+        "node-name": "mid",
+        file: file("mid.qcow2"),
+        backing: null,
+      });
+      await t.qmp("job-cancel", { id: "s" });
+      await t.job("s", "null");
+    },
+    { since: DRAINED_SPEED },
+  ),
   script("the name of a backing file is changed", async (t) => {
     await chain(t);
     const change = (more: object) =>

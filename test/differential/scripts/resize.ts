@@ -20,6 +20,14 @@ export const resize = area("resize", [
     await t.openRaw("raw", "disk.raw");
     await t.qmp("block_resize", { "node-name": "raw", size: MiB });
   }),
+  script(
+    "shrinks an image",
+    async (t) => {
+      await disk(t);
+      await t.qmp("block_resize", { "node-name": "top", size: MiB });
+    },
+    { open: "a qcow2 cannot be made smaller yet" },
+  ),
   script("an overlay that outgrows its backing file reads zeroes there", async (t) => {
     await t.image("base.qcow2", { size: "2M", writes: ["-P 1 0 2M"] });
     await t.image("top.qcow2", { backing: "base.qcow2", size: "1M" });
@@ -34,7 +42,7 @@ export const resize = area("resize", [
     await t.qmp("block_resize", { size: MiB });
     await t.qmp("block_resize", { "node-name": "nope", size: MiB });
     await t.qmp("block_resize", { device: "nope", size: MiB });
-    await t.qmp("block_resize", { device: "top", "node-name": "top", size: MiB });
+    await t.qmp("block_resize", { device: "top", "node-name": "top", size: 8 * MiB });
     await t.qmp("block_resize", { "node-name": "top", size: "1M" });
     await t.qmp("block_resize", { "node-name": "top", size: 8 * MiB + 100 });
   }),

@@ -43,17 +43,17 @@ it("the disk is a window of the file, and nothing outside is touched", async () 
   const disk = await openDisk(graph, {
     driver: "raw",
     offset: 1000,
-    size: 2000,
+    size: 2048,
     file: file("w.raw"),
   });
-  expect(firstDifference(await readAll(disk), data.subarray(1000, 3000))).toBe(-1);
-  await disk.backend.write(new Uint8Array(2000).fill(1), 0);
-  await expect(disk.backend.write(new Uint8Array(1), 2000)).rejects.toMatchObject({
+  expect(firstDifference(await readAll(disk), data.subarray(1000, 3048))).toBe(-1);
+  await disk.backend.write(new Uint8Array(2048).fill(1), 0);
+  await expect(disk.backend.write(new Uint8Array(1), 2048)).rejects.toMatchObject({
     errno: "EINVAL",
   });
   await expect(disk.backend.truncate(3000)).rejects.toMatchObject({ errno: "ENOTSUP" });
   await disk.close();
-  data.fill(1, 1000, 3000);
+  data.fill(1, 1000, 3048);
   const whole = await openDisk(graph, { driver: "raw", file: file("w.raw") });
   expect(firstDifference(await readAll(whole), data)).toBe(-1);
   await whole.close();

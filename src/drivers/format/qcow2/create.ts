@@ -7,7 +7,7 @@
  */
 
 import * as v from "valibot";
-import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
+import { writeU32, writeU64 } from "../../../base/bytes.ts";
 import { size as sizeSchema } from "../../../base/check.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
@@ -47,8 +47,8 @@ const BACKING_NAME_BYTES_MAX = 1023;
 export const createOptions = {
   size: sizeSchema,
   version: v.optional(v.picklist(["v2", "v3"])),
-  "cluster-size": v.optional(v.picklist(CLUSTER_SIZES)),
-  "refcount-bits": v.optional(v.picklist(REFCOUNT_WIDTHS)),
+  "cluster-size": v.optional(sizeSchema),
+  "refcount-bits": v.optional(v.pipe(v.number(), v.safeInteger())),
   "extended-l2": v.optional(v.boolean()),
   "compression-type": v.optional(v.picklist(["zlib", "zstd"])),
   "backing-file": v.optional(v.string()),
@@ -81,7 +81,7 @@ export async function create(context: CreateContext<CreateOptions>): Promise<voi
   const clusterBytes = options["cluster-size"] ?? 65536;
   const refcountOrder = Math.log2(options["refcount-bits"] ?? 16);
   const layout = layoutOf(Math.log2(clusterBytes), refcountOrder, extendedL2);
-  const size = alignUp(options.size, SECTOR_BYTES);
+  const { size } = options;
   const plan = planImage(layout, size);
   const header = serializeHeader(options, layout, size, plan);
 
@@ -103,9 +103,21 @@ export async function create(context: CreateContext<CreateOptions>): Promise<voi
 function checkOptions(options: CreateOptions): void {
   const bad = (problem: string) => new BlockError("EINVAL", problem);
   const clusterBytes = options["cluster-size"] ?? 65536;
+  if (!CLUSTER_SIZES.includes(clusterBytes)) {
+    throw bad(
+      `Parameter 'cluster-size' takes a power of two from 512 to 2 MiB, not ${clusterBytes}`,
+    );
+  }
+  const refcountBits = options["refcount-bits"] ?? 16;
+  if (!REFCOUNT_WIDTHS.includes(refcountBits)) {
+    throw bad(`Parameter 'refcount-bits' takes a power of two from 1 to 64, not ${refcountBits}`);
+  }
+  if (options.size % SECTOR_BYTES !== 0) {
+    throw bad(`Parameter 'size' takes a multiple of ${SECTOR_BYTES}, not ${options.size}`);
+  }
   if (options.version === "v2") {
     const v3Only: [string, boolean][] = [
-      ["refcount-bits", (options["refcount-bits"] ?? 16) !== 16],
+      ["refcount-bits", refcountBits !== 16],
       ["extended-l2", options["extended-l2"] === true],
       ["compression-type", options["compression-type"] === "zstd"],
       ["lazy-refcounts", options["lazy-refcounts"] === true],
