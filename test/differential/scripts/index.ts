@@ -1,6 +1,7 @@
 /** All scripts, by area. */
 
 import type { Area, Script } from "../script.ts";
+import { backup } from "./backup.ts";
 import { bitmaps } from "./bitmaps.ts";
 import { control } from "./control.ts";
 import { createArea } from "./create.ts";
@@ -13,6 +14,7 @@ import { reopenArea } from "./reopen.ts";
 import { resize } from "./resize.ts";
 import { snapshots } from "./snapshots.ts";
 import { stream } from "./stream.ts";
+import { transaction } from "./transaction.ts";
 
 export const AREAS: readonly Area[] = [
   control,
@@ -27,6 +29,8 @@ export const AREAS: readonly Area[] = [
   stream,
   snapshots,
   bitmaps,
+  transaction,
+  backup,
 ];
 
 /** With their full names: "stream: a whole chain". */
