@@ -1,8 +1,9 @@
 /** blockdev-backup: what is copied, what bitmaps have afterwards, and what is refused. */
 
+import { UNWRITTEN_AT_THE_END } from "../differences.ts";
 import { area, script } from "../script.ts";
 import type { Args, Talk } from "../talk.ts";
-import { CRAWL, chain, disk, faulty, KiB, pair } from "./disks.ts";
+import { CRAWL, chain, disk, failsSecondWrite, faulty, KiB, ONE_BY_ONE, pair } from "./disks.ts";
 
 export const backup = area("backup", [
   script("a whole disk", async (t) => {
@@ -117,17 +118,45 @@ export const backup = area("backup", [
     await t.qmp("block-job-cancel", { device: "b" });
     await t.job("b", "null");
   }),
-  script("what a job writes is copied before it is written", async (t) => {
-    await pair(t);
-    await t.image("new.qcow2", { writes: ["-P 7 64k 64k", "-P 7 1M 1k"] });
-    await t.open("new", "new.qcow2", { "read-only": true });
-    await start(t, { sync: "none", "filter-node-name": "cbw" });
+  script("what guests write is copied before it is written", async (t) => {
+    await t.image("top.qcow2", { writes: ["-P 1 0 4M"] });
+    await t.image("target.qcow2");
+    await t.open("top", "top.qcow2", { discard: "unmap" });
+    await t.open("target", "target.qcow2");
+    await t.serve();
+    await t.exportNbd("top");
+    await start(t, { sync: "none" });
     await t.job("b", "running");
-    await start(t, { device: "new", target: "cbw", sync: "top", "job-id": "guest" });
-    await t.job("guest", "null");
+    await t.io(
+      "top",
+      "write -P 7 64k 64k",
+      "write -P 7 1M 1k",
+      "write -P 8 64k 1k",
+      "read -P 7 65k 1k",
+    );
+    await t.qmp("query-block-jobs");
+    await t.io("top", "write -z 2M 100k", "discard 3M 128k");
     await t.qmp("query-block-jobs");
     await t.qmp("job-cancel", { id: "b" });
     await t.job("b", "null");
+  }),
+  script("guests write while a disk is backed up", async (t) => {
+    await pair(t);
+    await t.serve();
+    await t.exportNbd("top");
+    await start(t, { sync: "full", speed: CRAWL, "x-perf": ONE_BY_ONE });
+    await t.progress("b", 64 * KiB);
+    await t.io(
+      "top",
+      "write -P 7 0 64k",
+      "write -P 8 2M 64k",
+      "write -P 9 2M 64k",
+      "read -P 9 2M 64k",
+    );
+    await t.qmp("query-block-jobs");
+    await t.qmp("block-job-set-speed", { device: "b", speed: 0 });
+    await t.job("b", "null");
+    await t.io("top", "write -P 10 1M 64k");
   }),
   script("cancelled half-way", async (t) => {
     await pair(t);
@@ -157,7 +186,7 @@ export const backup = area("backup", [
       await bitmapOf(t);
     }),
     script(`by a bitmap, ${mode}: failure half-way`, async (t) => {
-      await dirty(t, LATER);
+      await dirty(t, failsSecondWrite("target.qcow2"));
       const by = { sync: "bitmap", bitmap: "b0", "bitmap-mode": mode };
       await start(t, { ...by, "x-perf": ONE_BY_ONE });
       await t.job("b", "null");
@@ -174,7 +203,7 @@ export const backup = area("backup", [
     await bitmapOf(t);
   }),
   script("a full backup with a bitmap that tells what is not copied", async (t) => {
-    await dirty(t, LATER);
+    await dirty(t, failsSecondWrite("target.qcow2"));
     const by = { bitmap: "b0", "bitmap-mode": "always" };
     await start(t, { ...by, sync: "full", "x-perf": ONE_BY_ONE });
     await t.job("b", "null");
@@ -200,17 +229,16 @@ export const backup = area("backup", [
     await start(t, { sync: "incremental", bitmap: "b0", "bitmap-mode": "on-success" });
     await t.job("b", "null");
   }),
-  script("writes during an incremental backup are for the next one", async (t) => {
+  script("what guests write during an incremental backup is for the next one", async (t) => {
     await dirty(t);
-    await t.image("new.qcow2", { writes: ["-P 7 3M 64k"] });
     await t.image("second.qcow2");
-    await t.open("new", "new.qcow2", { "read-only": true });
     await t.open("second", "second.qcow2");
+    await t.serve();
+    await t.exportNbd("top");
     const by = { sync: "incremental", bitmap: "b0" };
-    await start(t, { ...by, "auto-finalize": false, "filter-node-name": "cbw" });
+    await start(t, { ...by, "auto-finalize": false });
     await t.event("BLOCK_JOB_PENDING");
-    await start(t, { device: "new", target: "cbw", sync: "top", "job-id": "guest" });
-    await t.job("guest", "null");
+    await t.io("top", "write -P 7 3M 64k", "write -P 8 256k 64k");
     await t.nodes();
     await t.qmp("job-finalize", { id: "b" });
     await t.job("b", "null");
@@ -318,16 +346,26 @@ export const backup = area("backup", [
     ),
   ),
   script("a job that an error stopped is cancelled", async (t) => {
-    await failing(t, "target", 5);
-    // A cancel lets it run on for a moment: a speed sees to it that it copies nothing then.
-    const slow = { speed: CRAWL, "x-perf": ONE_BY_ONE };
-    await start(t, { ...slow, sync: "full", "on-target-error": "stop" });
+    await t.image("top.qcow2", { size: "512k", writes: ["-P 1 0 512k"] });
+    await t.image("target.qcow2", { size: "512k" });
+    await t.open("top", "top.qcow2", { file: faulty("top.qcow2", { event: "read_aio" }) });
+    await t.open("target", "target.qcow2");
+    await start(t, { sync: "full", "x-perf": ONE_BY_ONE, "on-source-error": "stop" });
     await t.event("BLOCK_JOB_ERROR");
     await t.job("b", "paused");
     await t.qmp("block-job-cancel", { device: "b" });
     await t.qmp("block-job-cancel", { device: "b", force: true });
     await t.job("b", "null");
   }),
+  script(
+    "what was copied can no longer be kept at the end",
+    async (t) => {
+      await failing(t, "target", 5, false);
+      await start(t, { sync: "full" });
+      await t.job("b", "null");
+    },
+    { differences: [UNWRITTEN_AT_THE_END] },
+  ),
   script("a write whose copy fails: the filter fails the write", async (t) => {
     await cbwFault(t, "break-guest-write");
   }),
@@ -335,14 +373,6 @@ export const backup = area("backup", [
     await cbwFault(t, "break-snapshot");
   }),
 ]);
-
-const ONE_BY_ONE = { "max-workers": 1, "max-chunk": 65536 };
-
-/** Only the first write succeeds. */
-const LATER: Args = {
-  "set-state": [{ event: "write_aio", state: 1, new_state: 2 }],
-  "inject-error": [{ event: "write_aio", state: 2 }],
-};
 
 /** Job 'b' from 'top' to 'target', unless said. */
 async function start(t: Talk, args: Args): Promise<void> {
@@ -363,8 +393,8 @@ async function sparse(t: Talk): Promise<void> {
   await t.open("target", "target.qcow2", { backing: "base" });
 }
 
-/** Disk 'top', and its bitmap 'b0' with 256 KiB of writes; and 'target', with faults. */
-async function dirty(t: Talk, faults?: Args): Promise<void> {
+/** Disk 'top', and its bitmap 'b0' with 256 KiB of writes; and 'target', with a fault. */
+async function dirty(t: Talk, file?: Args): Promise<void> {
   await t.image("fill.qcow2", { writes: ["-P 5 256k 128k", "-P 6 2M 128k"] });
   await t.image("top.qcow2", { writes: ["-P 1 0 1M"] });
   await t.image("target.qcow2");
@@ -373,7 +403,6 @@ async function dirty(t: Talk, faults?: Args): Promise<void> {
   await t.qmp("block-dirty-bitmap-add", { node: "top", name: "b0" });
   await start(t, { device: "fill", target: "top", sync: "top" });
   await t.job("b", "null");
-  const file = faults && { ...faulty("target.qcow2"), ...faults };
   await t.open("target", "target.qcow2", file && { file });
 }
 
@@ -382,27 +411,23 @@ async function bitmapOf(t: Talk): Promise<void> {
   await t.qmp("x-debug-block-dirty-bitmap-sha256", { node: "top", name: "b0" });
 }
 
-/** A disk of 512 KiB and a target; the first request to one of them fails. */
-async function failing(t: Talk, side: "source" | "target", errno: number): Promise<void> {
+/** A disk of 512 KiB and a target; the first request to one of them fails, or all do. */
+async function failing(t: Talk, side: "source" | "target", errno: number, once = true) {
   await t.image("top.qcow2", { size: "512k", writes: ["-P 1 0 512k"] });
   await t.image("target.qcow2", { size: "512k" });
-  const fault = (event: string) => ({ event, errno, once: true });
+  const fault = (event: string) => ({ event, errno, once });
   const source = side === "source" ? { file: faulty("top.qcow2", fault("read_aio")) } : {};
   const target = side === "target" ? { file: faulty("target.qcow2", fault("write_aio")) } : {};
   await t.open("top", "top.qcow2", source);
   await t.open("target", "target.qcow2", target);
 }
 
-/** A job writes to a disk above a copy-before-write filter whose target fails; then it is read. */
+/** A guest writes above a copy-before-write filter whose target fails; then the snapshot is read. */
 async function cbwFault(t: Talk, policy: string): Promise<void> {
   await disk(t);
   await t.image("snapshot.qcow2");
-  await t.image("new.qcow2", { writes: ["-P 7 64k 64k"] });
-  await t.image("copy.qcow2");
   const fault = { event: "write_aio", once: true };
   await t.open("snapshot", "snapshot.qcow2", { file: faulty("snapshot.qcow2", fault) });
-  await t.open("new", "new.qcow2", { "read-only": true });
-  await t.open("copy", "copy.qcow2");
   await t.qmp("blockdev-add", {
     driver: "copy-before-write",
     "node-name": "cbw",
@@ -410,13 +435,13 @@ async function cbwFault(t: Talk, policy: string): Promise<void> {
     target: "snapshot",
     "on-cbw-error": policy,
   });
-  await t.qmp("blockdev-add", {
-    driver: "snapshot-access",
-    "node-name": "access",
-    file: "cbw",
-  });
-  await start(t, { device: "new", target: "cbw", sync: "top", "job-id": "guest" });
-  await t.job("guest", "null");
-  await start(t, { device: "access", target: "copy", sync: "full", "x-perf": ONE_BY_ONE });
-  await t.job("b", "null");
+  const access = { driver: "snapshot-access", "node-name": "access", file: "cbw" };
+  await t.qmp("blockdev-add", access);
+  await t.serve();
+  await t.exportNbd("cbw");
+  await t.exportNbd("access", { writable: false });
+  await t.io("cbw", "write -P 7 64k 64k", "read -P 1 64k 64k", "read -P 7 64k 64k");
+  await t.io("access", "read -P 1 64k 64k", "read -P 1 1M 64k");
+  await t.io("cbw", "write -P 8 64k 64k", "write -P 8 2M 1k");
+  await t.io("access", "read -P 1 64k 64k", "read -P 1 2M 64k");
 }

@@ -3,11 +3,13 @@
 import type { Area, Script } from "../script.ts";
 import { backup } from "./backup.ts";
 import { bitmaps } from "./bitmaps.ts";
+import { commit } from "./commit.ts";
 import { control } from "./control.ts";
 import { createArea } from "./create.ts";
 import { exportsArea } from "./exports.ts";
 import { filters } from "./filters.ts";
 import { lifeCycle } from "./life-cycle.ts";
+import { mirror } from "./mirror.ts";
 import { nodes } from "./nodes.ts";
 import { queries } from "./queries.ts";
 import { reopenArea } from "./reopen.ts";
@@ -31,6 +33,8 @@ export const AREAS: readonly Area[] = [
   bitmaps,
   transaction,
   backup,
+  mirror,
+  commit,
 ];
 
 /** With their full names: "stream: a whole chain". */
