@@ -165,6 +165,13 @@ export class Talk {
     );
   }
 
+  /** Waits until a mirror writes to both disks what guests write; without a word in the transcript. */
+  async synced(id: string): Promise<void> {
+    await this.#poll("query-block-jobs", `mirror ${id} in step with its guests`, (jobs) =>
+      (jobs as Args[]).some((job) => job["device"] === id && job["actively-synced"] === true),
+    );
+  }
+
   /**
    * Waits until a job has got so far. How often that has to be asked is left out of the transcript.
    */

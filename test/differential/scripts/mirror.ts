@@ -238,6 +238,7 @@ export const mirror = area("mirror", [
       await t.qmp("block-job-change", { id: "m", type: "mirror" });
       await t.qmp("block-job-change", { id: "m", "copy-mode": "write-blocking" });
       await t.io("top", "write -P 7 0 64k", "flush");
+      await t.synced("m");
       await t.qmp("query-block-jobs");
       await t.qmp("job-complete", { id: "m" });
       await t.job("m", "null");
@@ -317,7 +318,7 @@ export const mirror = area("mirror", [
       await t.qmp("job-cancel", { id: "m" });
       await t.job("m", "null");
     },
-    { differences: [MOMENTARY_PAUSES] },
+    { differences: [{ ...MOMENTARY_PAUSES, from: "10.0.0" }] },
   ),
   script("what stands above can be replaced", async (t) => {
     await disk(t);
