@@ -143,6 +143,17 @@ export class BlockNode {
     }
   }
 
+  /** @throws BlockError EBUSY while it is another's backing file */
+  checkNotBacking(): void {
+    for (const { parent, role } of this.parents) {
+      if (role !== "backing") continue;
+      throw new BlockError(
+        "EBUSY",
+        `Node '${this.name}' is busy: it is the backing file of ${parent.description}`,
+      );
+    }
+  }
+
   /** The end of the disk's part that may be written without notice; 0: all of it. */
   get writeThreshold(): number {
     return this.#threshold;

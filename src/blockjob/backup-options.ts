@@ -83,8 +83,7 @@ const MAX_WORKERS = 64;
 export function planBackup(graph: Graph, options: BackupOptions): Omit<BackupPlan, "id"> {
   const source = graph.getDeviceOrNode(options.device);
   const target = graph.getDeviceOrNode(options.target);
-  const { sync, bitmapMode } = checkSync(options);
-  const bitmap = options.bitmap === undefined ? null : findBitmap(source, options.bitmap);
+  const { sync, bitmap, bitmapMode } = checkSync(source, options);
   bitmap?.checkUsable(bitmapMode === "never" ? "backup-never" : "backup");
   checkDisks(source, target);
   const { maxWorkers, maxChunk } = checkPerformance(target, options);
@@ -101,28 +100,33 @@ export function planBackup(graph: Graph, options: BackupOptions): Omit<BackupPla
   return { source, target, sync, bitmap, bitmapMode, maxWorkers, maxChunk };
 }
 
-function checkSync(options: BackupOptions): Pick<BackupPlan, "sync" | "bitmapMode"> {
-  const { sync, bitmap, bitmapMode } = options;
+/** The order in which QEMU finds mistakes shows where there are two. */
+function checkSync(
+  source: BlockNode,
+  options: BackupOptions,
+): Pick<BackupPlan, "sync" | "bitmap" | "bitmapMode"> {
+  const { sync, bitmapMode } = options;
   const refuse = (text: string) => {
     throw new BlockError("EINVAL", text);
   };
   const isIncremental = sync === "incremental";
-  if ((isIncremental || sync === "bitmap") && bitmap === undefined) {
+  if ((isIncremental || sync === "bitmap") && options.bitmap === undefined) {
     refuse(`'sync': '${sync}' needs a 'bitmap'`);
   }
   if (isIncremental && bitmapMode !== undefined && bitmapMode !== "on-success") {
     refuse(`With 'sync': 'incremental' the 'bitmap-mode' is 'on-success', not '${bitmapMode}'`);
   }
   const mode = isIncremental ? "on-success" : bitmapMode;
-  if (bitmap !== undefined && mode === undefined) refuse("A 'bitmap' needs a 'bitmap-mode', too");
-  if (bitmap === undefined && mode !== undefined) refuse("'bitmap-mode' needs a 'bitmap'");
-  if (bitmap !== undefined && sync === "none") {
+  const bitmap = options.bitmap === undefined ? null : findBitmap(source, options.bitmap);
+  if (bitmap && mode === undefined) refuse("A 'bitmap' needs a 'bitmap-mode', too");
+  if (!bitmap && mode !== undefined) refuse("'bitmap-mode' needs a 'bitmap'");
+  if (bitmap && sync === "none") {
     refuse("'sync': 'none' leaves nothing meaningful in a 'bitmap'");
   }
   if (mode === "never" && sync !== "bitmap") {
     refuse(`With 'sync': '${sync}' and 'bitmap-mode': 'never' the 'bitmap' would have no effect`);
   }
-  return { sync: isIncremental ? "bitmap" : sync, bitmapMode: mode ?? "never" };
+  return { sync: isIncremental ? "bitmap" : sync, bitmap, bitmapMode: mode ?? "never" };
 }
 
 /** Of the device's own node, or of what is below its filters. @throws BlockError ENOENT */

@@ -114,6 +114,7 @@ class ExternalSnapshot implements TransactionAction {
     const { node } = this.#still;
     try {
       node.checkOperation("snapshot");
+      node.checkNotBacking();
       if (!node.readOnly) await io.flush(node);
       const overlay = await this.#source.open(node);
       try {
@@ -152,6 +153,7 @@ class ExternalSnapshot implements TransactionAction {
   /** In one turn: what has been checked is still true when it is relied on. */
   #install(node: BlockNode, overlay: BlockNode): void {
     node.checkOperation("snapshot");
+    node.checkNotBacking();
     checkOverlay(node, overlay);
     const graph = this.#graph;
     graph.setBacking(overlay, node);

@@ -110,6 +110,7 @@ export function planMirror(graph: Graph, options: MirrorOptions): Omit<MirrorPla
     node.checkOperation("mirror-source");
   }
   target.checkOperation("mirror-target");
+  target.checkNotBacking();
   const replaced = findReplaced(graph, source, options.replaces);
   const isWhole = options.sync === "top" && backingOf(source) === null;
   return { source, target, sync: isWhole ? "full" : options.sync, replaced };
@@ -137,8 +138,8 @@ function findReplaced(graph: Graph, source: BlockNode, name: string | undefined)
   if (getLength(node) !== getLength(source)) {
     throw new BlockError(
       "EINVAL",
-      `Node '${name}' has ${getLength(node)} bytes, the mirrored disk ${getLength(source)}: ` +
-        "one cannot take the place of the other",
+      `Node '${name}' has ${getLength(node)} bytes, the mirrored node '${source.name}' ` +
+        `${getLength(source)}: one cannot take the place of the other`,
     );
   }
   checkReplaceable(source, node);

@@ -82,3 +82,10 @@ export function readOnlyAgain(file: string): Rule {
   const why = "QEMU 10 leaves a read-only node writable after a stream into it";
   return { why, from: "10.0.0", kind: "reply", about: "nodes", members: ["ro"], within: { file } };
 }
+
+export const UNWRITTEN_AT_THE_END: Rule = {
+  why: "a daemon that could not write all of its images at the end says so by its exit status",
+  kind: "tool",
+  about: "end of the daemon",
+  whole: true,
+};

@@ -51,6 +51,13 @@ export const NEWER: readonly NewerRule[] = [
     about: "BLOCK_EXPORT_DELETED",
     anyOrder: true,
   },
+  {
+    since: "8.2.0",
+    why: "mirrors tell whether guests write to both disks",
+    kind: "reply",
+    about: "query-block-jobs",
+    members: ["actively-synced"],
+  },
 ];
 
 /** For scripts that are about it: `since`. */

@@ -26,8 +26,8 @@ export interface Rule {
   readonly pauses?: true;
   /** Such entries, one right after the other, may come in any order. */
   readonly anyOrder?: true;
-  /** The whole entry goes, if its body has these members. */
-  readonly whole?: Readonly<Record<string, Json>>;
+  /** The whole entry goes, if its body has these members; true: whatever it says. */
+  readonly whole?: Readonly<Record<string, Json>> | true;
 }
 
 export function applyRules(transcript: Transcript, rules: readonly Rule[]): Transcript {
@@ -45,6 +45,7 @@ export function applyRules(transcript: Transcript, rules: readonly Rule[]): Tran
 function apply(entry: Entry, rule: Rule): Entry[] {
   if (entry.kind !== rule.kind) return [entry];
   if (rule.about !== undefined && entry.about !== rule.about) return [entry];
+  if (rule.whole === true) return [];
   if (rule.whole !== undefined && has(entry.body, rule.whole)) return [];
   return [{ ...entry, body: strip(entry.body, rule) }];
 }

@@ -19,6 +19,9 @@ const SERVER_SAYS = /^server reported: (?<error>.*)/;
 
 const NODE_MEMBERS = ["node-name", "drv", "ro", "file", "backing_file", "dirty-bitmaps"];
 
+/** Drivers of nodes that are as long as a file. */
+const FILES = ["file", "blkdebug"];
+
 export type Args = Readonly<Record<string, unknown>>;
 
 /** Ends a script; the transcript has the reason. */
@@ -153,6 +156,23 @@ export class Talk {
   }
 
   /**
+   * Waits until a job is in a status, for one that it may pass through on the way. How often that has
+   * to be asked is left out of the transcript.
+   */
+  async status(id: string, status: string): Promise<void> {
+    await this.#poll("query-jobs", `job ${id} ${status}`, (jobs) =>
+      (jobs as Args[]).some((job) => job["id"] === id && job["status"] === status),
+    );
+  }
+
+  /** Waits until a mirror writes to both disks what guests write; without a word in the transcript. */
+  async synced(id: string): Promise<void> {
+    await this.#poll("query-block-jobs", `mirror ${id} in step with its guests`, (jobs) =>
+      (jobs as Args[]).some((job) => job["device"] === id && job["actively-synced"] === true),
+    );
+  }
+
+  /**
    * Waits until a job has got so far. How often that has to be asked is left out of the transcript.
    */
   async progress(id: string, atLeast: number): Promise<void> {
@@ -175,6 +195,8 @@ export class Talk {
       const members = shown.map((member): [string, Json] => [member, node[member]!]);
       // How long a file is depends on the order in which clusters were asked for.
       if (node["drv"] === "file") return Object.fromEntries(members) as Json;
+      // How long a file is depends on the order in which clusters were asked for.
+      if (FILES.includes(node["drv"] as string)) return Object.fromEntries(members) as Json;
       const size = (image as Record<string, Json>)["virtual-size"]!;
       return Object.fromEntries([...members, ["virtual-size", size]]) as Json;
     });

@@ -35,6 +35,17 @@ export async function pair(t: Talk): Promise<void> {
   await t.open("target", "target.qcow2");
 }
 
+/** For backups: one request of one cluster after the other. */
+export const ONE_BY_ONE = { "max-workers": 1, "max-chunk": 64 * KiB };
+
+/** Of the node below a format: the second write of guests' data fails. */
+export function failsSecondWrite(filename: string): Args {
+  return {
+    ...faulty(filename, { event: "write_aio", state: 2, once: true }),
+    "set-state": [{ event: "write_aio", state: 1, new_state: 2 }],
+  };
+}
+
 /** One that fails requests as its rules say, between a format and its file. */
 export function faulty(filename: string, ...rules: Args[]): Args {
   return { driver: "blkdebug", image: { driver: "file", filename }, "inject-error": rules };
