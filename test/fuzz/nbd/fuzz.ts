@@ -49,10 +49,12 @@ const BATCHES = 10;
 const SEEDS = 2 ** 32;
 /** A client that does not take its answers costs no more than what one connection may hold. */
 const UNREAD_BYTES_MAX = 100 * MiB;
+/** More than comes and goes. */
+const GROWTH_MAX = 4 * MiB;
 /** Turns of the event loop after which a writer that has not got on is stuck. */
 const STUCK_TURNS = 200;
 
-/** @throws FuzzError */
+/** @throws FuzzError; Error if memory stays behind */
 export async function fuzzNbd(options: FuzzOptions): Promise<FuzzReport> {
   const { cases, seed: first, onSockets, onBatch } = options;
   const world = await FuzzWorld.start(onSockets);
@@ -77,6 +79,7 @@ export async function fuzzNbd(options: FuzzOptions): Promise<FuzzReport> {
   // What is not collected yet comes and goes; what stays behind is in all of them.
   const half = Math.floor(memory.length / 2);
   const growth = Math.min(...memory.slice(half)) - Math.min(...memory.slice(0, half));
+  if (growth > GROWTH_MAX) throw new Error(`${growth} bytes stay behind after ${cases} streams`);
   return { messages, growth };
 }
 
