@@ -1,6 +1,7 @@
 /** All fuzzers: the one place where a new one is listed. `npm run fuzz` knows each by its name. */
 
 import type { Fuzzer } from "./fuzzer.ts";
+import { nbdFuzzer, nbdSocketsFuzzer } from "./nbd/fuzz.ts";
 import { qmpFuzzer } from "./qmp/fuzz.ts";
 
-export const FUZZERS: readonly Fuzzer[] = [qmpFuzzer];
+export const FUZZERS: readonly Fuzzer[] = [qmpFuzzer, nbdFuzzer, nbdSocketsFuzzer];

@@ -6,85 +6,67 @@
  * Each attack is made from its own seed, and meets a disk of its own: a seed replays it.
  */
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { MiB } from "../../../src/base/bytes.ts";
 import { BlockError } from "../../../src/base/errors.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { Dice } from "../../model/dice.ts";
+import { FuzzError, type Fuzzer, type FuzzReport } from "../fuzzer.ts";
+import { growth, heapInUse } from "../memory.ts";
 import { Judge } from "./judge.ts";
 import { type Attack, makeAttack } from "./mutate.ts";
 import { FuzzWorld, type Line } from "./world.ts";
 
-export interface FuzzOptions {
-  /** How many attacks. */
-  readonly cases: number;
-  /** Of the first; the others count on. */
-  readonly seed: number;
-  readonly onSockets: boolean;
-  /** Told now and then how much memory is in use. */
-  readonly onBatch?: (done: number, memory: number) => void;
-}
-
-export interface FuzzReport {
-  /** What the server said, in messages. */
-  readonly messages: number;
-  /** By how much the least memory in use was more in the second half than in the first, in bytes. */
-  readonly growth: number;
-}
-
-/** One attack after which something was wrong. */
-export class FuzzError extends Error {
-  readonly seed: number;
-
-  constructor(seed: number, story: readonly string[], cause: unknown) {
-    const text = cause instanceof Error ? cause.message : String(cause);
-    super(`seed ${seed}: ${text}\n  (${story.join(", ")})`, { cause });
-    this.seed = seed;
-  }
-}
-
-const BATCHES = 10;
-/** After the last seed comes the first one. */
-const SEEDS = 2 ** 32;
 /** A client that does not take its answers costs no more than what one connection may hold. */
 const UNREAD_BYTES_MAX = 100 * MiB;
 /** Turns of the event loop after which a writer that has not got on is stuck. */
 const STUCK_TURNS = 200;
+/** Streams after which memory is looked at. */
+const BATCH = 25;
+/** After the last seed comes the first one. */
+const SEEDS = 2 ** 32;
 
-/** @throws FuzzError */
-export async function fuzzNbd(options: FuzzOptions): Promise<FuzzReport> {
-  const { cases, seed: first, onSockets, onBatch } = options;
-  const world = await FuzzWorld.start(onSockets);
-  const memory: number[] = [];
-  let messages = 0;
-  for (let done = 0; done < cases; ) {
-    const seed = (first + done) % SEEDS;
-    const dice = new Dice(seededRandom(seed));
-    const attack = makeAttack(dice);
-    try {
-      messages += await runCase(world, attack, dice);
-    } catch (error) {
-      throw new FuzzError(seed, attack.story, error);
-    }
-    done++;
-    if (Math.floor((done * BATCHES) / cases) > memory.length) {
-      memory.push(memoryInUse());
-      onBatch?.(done, memory.at(-1)!);
-    }
-  }
-  await world.close();
-  // What is not collected yet comes and goes; what stays behind is in all of them.
-  const half = Math.floor(memory.length / 2);
-  const growth = Math.min(...memory.slice(half)) - Math.min(...memory.slice(0, half));
-  return { messages, growth };
+export const nbdFuzzer = fuzzer("nbd", "NBD streams over connections in memory", false);
+export const nbdSocketsFuzzer = fuzzer("nbd-sockets", "NBD streams over unix sockets", true);
+
+function fuzzer(name: string, inputs: string, onSockets: boolean): Fuzzer {
+  return {
+    name,
+    inputs,
+    async run({ count, seed: first, onProgress }): Promise<FuzzReport> {
+      const world = await FuzzWorld.start(onSockets);
+      const kinds = new Map<string, number>();
+      const heap: number[] = [];
+      for (let done = 0; done < count; ) {
+        const seed = (first + done) % SEEDS;
+        const dice = new Dice(seededRandom(seed));
+        const attack = makeAttack(dice);
+        try {
+          await runCase(world, attack, dice, kinds);
+        } catch (error) {
+          const what = error instanceof Error ? error.message : String(error);
+          throw new FuzzError(`--${name} 1: ${what}`, seed, [attack.story.join(", ")], error);
+        }
+        done++;
+        if (done % BATCH === 0) heap.push(heapInUse());
+        onProgress?.(done);
+      }
+      await world.close();
+      const more = growth(heap);
+      if (more > 0) throw new FuzzError(`memory has grown by ${more} bytes`, first, []);
+      return { kinds, heap };
+    },
+  };
 }
 
-/** @returns how many messages the server said */
-async function runCase(world: FuzzWorld, attack: Attack, dice: Dice): Promise<number> {
+async function runCase(
+  world: FuzzWorld,
+  attack: Attack,
+  dice: Dice,
+  kinds: Map<string, number>,
+): Promise<void> {
   await world.openTarget(dice);
   const line = await world.dial();
-  const judge = new Judge();
+  const judge = new Judge(kinds);
   try {
     await Promise.all([
       runAttack(world, line, attack, judge),
@@ -98,7 +80,6 @@ async function runCase(world: FuzzWorld, attack: Attack, dice: Dice): Promise<nu
   }
   await world.checkNeighbour(dice);
   world.checkAlive();
-  return judge.messages;
 }
 
 async function runAttack(world: FuzzWorld, line: Line, attack: Attack, judge: Judge) {
@@ -137,17 +118,4 @@ async function listen({ channel }: Line, judge: Judge): Promise<void> {
 
 async function turns(world: FuzzWorld, count: number): Promise<void> {
   for (let i = 0; i < count; i++) await world.clock.yield();
-}
-
-let collect: (() => void) | null = null;
-
-/** After a garbage collection, in bytes. */
-function memoryInUse(): number {
-  if (!collect) {
-    setFlagsFromString("--expose-gc");
-    collect = runInNewContext("gc") as () => void;
-  }
-  collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
 }

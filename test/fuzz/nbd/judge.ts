@@ -4,9 +4,10 @@
  * without knowing what was asked; there it stops listening.
  */
 
-import { readU32 } from "../../../src/base/bytes.ts";
+import { readU16, readU32 } from "../../../src/base/bytes.ts";
 import {
   BUFFER_BYTES_MAX,
+  Chunk,
   MAGIC_CHUNK,
   MAGIC_EXTENDED_CHUNK,
   MAGIC_GREETING,
@@ -31,13 +32,18 @@ export class Judge {
   /** The answer to EXPORT_NAME may be followed by zeroes. */
   #mayPad = false;
   #isDeaf = false;
-  messages = 0;
+  /** What was heard, by kind. */
+  readonly #kinds: Map<string, number>;
+
+  constructor(kinds: Map<string, number>) {
+    this.#kinds = kinds;
+  }
 
   /** @throws Error */
   hear(piece: Uint8Array): void {
     if (this.#isDeaf) return;
     this.#bytes = Buffer.concat([this.#bytes, piece]);
-    while (!this.#isDeaf && this.#message()) this.messages++;
+    while (!this.#isDeaf && this.#message()) {}
   }
 
   /** @returns false if more has to come first */
@@ -48,12 +54,12 @@ export class Judge {
     if (this.#bytes.length < GREETING_BYTES - (this.#isGreeted ? 8 : 0)) return false;
     if (!this.#isGreeted) return this.#greeting();
     const start = this.#bytes.readBigUInt64BE(0);
-    if (this.#mayPad && this.#bytes[0] === 0) return this.#take(PADDING_BYTES);
+    if (this.#mayPad && this.#bytes[0] === 0) return this.#take("padding", PADDING_BYTES);
     if (start === MAGIC_OPTION_REPLY) return this.#optionReply();
     switch (this.#bytes.readUInt32BE(0)) {
       case MAGIC_SIMPLE_REPLY:
         if (!this.#isStructured) this.#isDeaf = true;
-        return this.#take(16);
+        return this.#take(readU32(this.#bytes, 4) === 0 ? "simple reply" : "simple error", 16);
       case MAGIC_CHUNK:
         return this.#chunk(20, 16);
       case MAGIC_EXTENDED_CHUNK:
@@ -61,7 +67,7 @@ export class Judge {
     }
     if (start !== BigInt(SIZE - (SIZE % 512))) this.#object("a message that nobody knows");
     this.#mayPad = true;
-    return this.#take(10);
+    return this.#take("export", 10);
   }
 
   #greeting(): boolean {
@@ -70,7 +76,7 @@ export class Judge {
       this.#bytes.readBigUInt64BE(8) === MAGIC_OPTION;
     if (!isRight) this.#object("no greeting");
     this.#isGreeted = true;
-    return this.#take(GREETING_BYTES);
+    return this.#take("greeting", GREETING_BYTES);
   }
 
   #optionReply(): boolean {
@@ -82,7 +88,8 @@ export class Judge {
     }
     const length = readU32(this.#bytes, 16);
     if (length > 65536) this.#object(`an option reply of ${length} bytes`);
-    return this.#take(20 + length);
+    const isError = readU32(this.#bytes, 12) >= 0x80000000;
+    return this.#take(isError ? "option error" : "option reply", 20 + length);
   }
 
   #chunk(headerBytes: number, lengthAt: number): boolean {
@@ -91,10 +98,12 @@ export class Judge {
     if (!this.#isStructured) this.#object("a chunk where none was agreed on");
     if (length > BUFFER_BYTES_MAX + 8) this.#object(`a chunk of ${length} bytes`);
     this.#mayPad = false;
-    return this.#take(headerBytes + length);
+    const isError = readU16(this.#bytes, 6) === Chunk.error;
+    return this.#take(isError ? "chunk of an error" : "chunk", headerBytes + length);
   }
 
-  #take(bytes: number): true {
+  #take(kind: string, bytes: number): true {
+    this.#kinds.set(kind, (this.#kinds.get(kind) ?? 0) + 1);
     this.#skip = bytes;
     return true;
   }

@@ -3,7 +3,7 @@
 import { writeU32 } from "../../../src/base/bytes.ts";
 import { bytes } from "../../export/nbd/raw-client.ts";
 import type { Dice } from "../../model/dice.ts";
-import { goodSession, type Message } from "./session.ts";
+import { goodSession, greedy, type Message } from "./session.ts";
 
 /** What becomes of the connection. */
 export type Ending = "finish" | "hang up" | "wait";
@@ -102,7 +102,7 @@ export function makeAttack(dice: Dice): Attack {
     mutate(messages, dice);
     story.push(name);
   }
-  const isFlood = dice.oneIn(30);
+  const isFlood = dice.oneIn(20);
   if (isFlood) flood(messages, dice, story);
   const pieces = cutUp(messages, dice, story);
   const reads = !isFlood && !dice.oneIn(8);
@@ -110,9 +110,12 @@ export function makeAttack(dice: Dice): Attack {
   return { pieces, reads, ending, story: [...story, reads ? "reads" : "does not read", ending] };
 }
 
-/** The last requests over and over. */
+/** The last requests over and over, or reads of the whole disk. */
 function flood(messages: Message[], dice: Dice, story: string[]): void {
-  const last = messages.slice(-1 - dice.below(3));
+  // A goodbye would end it.
+  if (dice.oneIn(2)) messages.pop();
+  let last = messages.slice(-1 - dice.below(3));
+  if (dice.oneIn(2)) last = last.flatMap(greedy);
   for (let i = 20 + dice.below(200); i > 0; i--) messages.push(...last);
   story.push("flood");
 }

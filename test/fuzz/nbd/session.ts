@@ -148,6 +148,27 @@ function anyRequest(dice: Dice, mode: Mode): Message {
   }
 }
 
+/**
+ * Reads of the whole disk in the manner of another request, none if it is not one: with the flag by
+ * which also zeroes are sent, and without it for those who do not know that.
+ */
+export function greedy({ data, lengths }: Message): Message[] {
+  const [, last] = lengths;
+  if (lengths[0]?.[0] !== 16 || last?.[0] !== 24) return [];
+  const length = SIZE - (SIZE % 512);
+  return [CommandFlag.dontFragment, 0].map((flag) => ({
+    data: bytes(
+      data.slice(0, 4),
+      u16(flag),
+      u16(Command.read),
+      data.slice(8, 16),
+      u64(0n),
+      last[1] === 8 ? u64(BigInt(length)) : u32(length),
+    ),
+    lengths,
+  }));
+}
+
 function flags(value: number): Message {
   return { data: u32(value), lengths: [] };
 }

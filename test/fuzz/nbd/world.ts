@@ -24,7 +24,7 @@ import type { Command } from "../../../src/qmp/schema.ts";
 import { memoryChannels } from "../../export/nbd/channels.ts";
 import { RawClient } from "../../export/nbd/raw-client.ts";
 import { dial } from "../../export/nbd/rig.ts";
-import { kernelBytes } from "../../kernel/load.ts";
+import { compiledKernel } from "../../kernel/load.ts";
 import type { Dice } from "../../model/dice.ts";
 import { EXPORT, SIZE } from "./session.ts";
 
@@ -76,7 +76,7 @@ export class FuzzWorld {
     const engine = await createEngine({
       clock,
       random: seededRandom(1),
-      kernelBytes: kernelBytes(),
+      kernelBytes: await compiledKernel(),
       drivers: [memoryDriver(), qcow2Driver()],
       exportDrivers: [nbd],
       commands: nbdCommands(nbd, onSockets ? listen : inMemory) as readonly Command[],
