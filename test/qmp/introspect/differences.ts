@@ -11,7 +11,7 @@ const NO_ENCRYPTION = "there is no encryption here, and no secrets";
 export const ONLY_OURS: Reasons = [
   [/driver\/\^(memory|opfs|indexeddb|blob)$/, OUR_STORES],
   [/^blockdev-create.*\+raw\//, "raw makes images, too: a store of a certain size"],
-  [/^blockdev-add.*\+http\/(expect|cache-size|retry-time)$/, "what HTTP by range needs here"],
+  [/\+http\/(expect|cache-size|retry-time)$/, "what HTTP by range needs here"],
   [/\/children$/, "in QEMU since 10.1"],
   [/^blockdev-mirror\/arg-type\/target-is-zero$/, "in QEMU since 10.1"],
   [/^(blockdev|drive)-backup\/arg-type\/on-cbw-error$/, "in QEMU since 10.1"],
@@ -26,12 +26,13 @@ export const ONLY_THEIRS: Reasons = [
   [/driver\/\^/, "drivers that there are not: see the README"],
   [/(encrypt|secret|username|cookie|\^luks|\^qcow$)/, NO_ENCRYPTION],
   [/preallocation|nocow|extent-size-hint/, "stores of browsers cannot set room aside"],
-  [/^blockdev-add\/arg-type\/active$/, "all nodes are active here"],
+  [/\/active$/, "all nodes are active here"],
   [/\+qcow2\/(pass-|discard-|overlap|l2-|refcount-|lazy-|cache-clean)/, "a cache of its own kind"],
   [/\+blkdebug\/(config|inject-error)/, "no configuration files; delays are not there yet"],
   [/\+file\/(pr-manager|locking|aio|drop-cache|x-check)/, "what hosts have and Node lacks"],
   [/allow-write-only-overlay/, "an overlay has to be readable here"],
   [/ret-type\/(bps|iops)_|ret-type\/group$/, "limits are told by qom-get of their group"],
+  [/^qom-list\/ret-type\/(description|default-value)$/, "properties here have neither"],
   [/full-backing-filename/, "names inside images are not resolved"],
   [/format-specific\/type\/\^(vmdk|rbd)/, "formats that there are not"],
   [/data\/bitmaps$/, "dirty-bitmaps of the node has them"],
@@ -46,7 +47,7 @@ export const ONLY_THEIRS: Reasons = [
 ];
 
 export const UNLIKE: Reasons = [
-  [/^blockdev-create.*\+qcow2\/(file|backing-fmt):/, "a node's name; any format's name"],
+  [/^blockdev-create.*\+qcow2\/(data-file|backing-fmt):/, "a node's name; any format's name"],
   [/^qom-get\/ret-type:/, "there is one property, of one type"],
   [/^query-block-exports\/ret-type\/type:/, "a text: which types there are depends on the host"],
   [/\/encrypt: tag/, NO_ENCRYPTION],
