@@ -27,9 +27,7 @@ export const ONLY_THEIRS: Reasons = [
   [/(encrypt|secret|username|cookie|\^luks|\^qcow$)/, NO_ENCRYPTION],
   [/preallocation|nocow|extent-size-hint/, "stores of browsers cannot set room aside"],
   [/\/active$/, "all nodes are active here"],
-  [/\+qcow2\/(pass-|discard-|overlap|l2-|refcount-|lazy-|cache-clean)/, "a cache of its own kind"],
   [/\+blkdebug\/(config|inject-error)/, "no configuration files; delays are not there yet"],
-  [/\+file\/(pr-manager|locking|aio|drop-cache|x-check)/, "what hosts have and Node lacks"],
   [/allow-write-only-overlay/, "an overlay has to be readable here"],
   [/ret-type\/(bps|iops)_|ret-type\/group$/, "limits are told by qom-get of their group"],
   [/^qom-list\/ret-type\/(description|default-value)$/, "properties here have neither"],
@@ -39,7 +37,6 @@ export const ONLY_THEIRS: Reasons = [
   [/^query-block(stats)?\/ret-type\/(qdev|tray_open|io-status)$/, "there are no guest devices"],
   [/latency|queue_depth|interval_length/, "no intervals and histograms can be asked for"],
   [/qom-type\/\^/, "objects that there are not"],
-  [/\+throttle-group\/x-/, "limits, in one piece, are the stable way to say it"],
   [/type\/\^(vhost-user-blk|fuse|vduse-blk)$/, "exports that need a host's kernel or devices"],
   [/sync\/\^(incremental|bitmap)$/, "a mirror refuses them in QEMU as well"],
   [/^block-job-change\/arg-type\/type\/\^/, "only a mirror has something to change"],
@@ -48,7 +45,6 @@ export const ONLY_THEIRS: Reasons = [
 
 export const UNLIKE: Reasons = [
   [/^blockdev-create.*\+qcow2\/(data-file|backing-fmt):/, "a node's name; any format's name"],
-  [/^qom-get\/ret-type:/, "there is one property, of one type"],
   [/^query-block-exports\/ret-type\/type:/, "a text: which types there are depends on the host"],
   [/\/encrypt: tag/, NO_ENCRYPTION],
 ];
