@@ -73,6 +73,9 @@ const WILD_NUMBERS = [
   12345,
 ];
 
+/** A disk that is taken, and has no end, would be copied for as long as one likes to wait. */
+const WILD_SIZES = [-1, -(2 ** 53 - 1), 2 ** 53, 2 ** 63, 1.5];
+
 /** Most are what the member is about, some are others', some are wild. */
 export function leavesOf(dice: Dice): Leaves {
   return {
@@ -81,6 +84,9 @@ export function leavesOf(dice: Dice): Leaves {
       if (dice.oneIn(10)) return dice.pick(ANY);
       return dice.pick(BY_MEMBER[member] ?? ANY);
     },
-    integer: () => (dice.oneIn(6) ? dice.pick(WILD_NUMBERS) : dice.pick(SIZES)),
+    integer(member) {
+      if (!dice.oneIn(6)) return dice.pick(SIZES);
+      return dice.pick(member === "size" ? WILD_SIZES : WILD_NUMBERS);
+    },
   };
 }
