@@ -28,7 +28,7 @@ export interface Fuzzer {
 export class FuzzError extends Error {
   override readonly name = "FuzzError";
   readonly seed: number;
-  /** Those of the last inputs, the last one last. */
+  /** Those since all was well, the last one last. */
   readonly inputs: readonly string[];
 
   constructor(what: string, seed: number, inputs: readonly string[], cause?: unknown) {

@@ -7,10 +7,12 @@
  * a number of steps; a watchdog in real time is for loops that never come back to the clock.
  */
 
+import { BlockError } from "../../../src/base/errors.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import type { BlockDriver } from "../../../src/block/driver.ts";
 import { browserDrivers } from "../../../src/drivers/index.ts";
+import { type MemoryStore, memoryDriver } from "../../../src/drivers/protocol/memory.ts";
 import { createEngine, type Engine } from "../../../src/engine/engine.ts";
 import { plainJson } from "../../../src/qmp/json/plain.ts";
 import { messageText } from "../../../src/qmp/json/writer.ts";
@@ -26,7 +28,6 @@ import { Talker } from "./talker.ts";
 
 /** Messages after which all is put away. */
 const BATCH = 250;
-const SHOWN_INPUTS = 20;
 
 export const qmpFuzzer: Fuzzer = {
   name: "qmp",
@@ -50,20 +51,20 @@ export const qmpFuzzer: Fuzzer = {
       try {
         await run();
       } catch (error) {
-        throw new FuzzError(what, seed, inputs.slice(-SHOWN_INPUTS), error);
+        throw new FuzzError(what, seed, inputs, error);
       }
       if (engine.stopped) {
         const { cause } = engine.stopped;
-        throw new FuzzError("the engine has stopped", seed, inputs.slice(-SHOWN_INPUTS), cause);
+        throw new FuzzError("the engine has stopped", seed, inputs, cause);
       }
     };
 
     for (let done = 0; done < count; ) {
+      inputs.length = 0;
       let speaker = await Talker.open(engine, clock, kinds);
       for (let i = 0; i < BATCH && done < count; i++, done++) {
         const message = messages.next();
         inputs.push(shown(message));
-        if (inputs.length > SHOWN_INPUTS) inputs.shift();
         await attempt("a message was not answered", () => speaker.say(message));
         if (dice.oneIn(10)) {
           await attempt("the other monitor was not answered", async () => {
@@ -93,12 +94,30 @@ export const qmpFuzzer: Fuzzer = {
 
 /** Stores in memory only: what others need is not there, or would be asked of the network. */
 async function makeEngine(clock: VirtualClock, dice: Dice): Promise<Engine> {
-  const left = new Set(["opfs", "indexeddb", "http", "blob"]);
+  const left = new Set(["opfs", "indexeddb", "http", "blob", "memory"]);
   const drivers = (browserDrivers(new Map()) as BlockDriver[]).filter(
     ({ name }) => !left.has(name),
   );
   const kernelBytes = await compiledKernel();
-  return createEngine({ clock, random: dice.random, kernelBytes, drivers });
+  const all = [...drivers, lockedMemory() as BlockDriver];
+  return createEngine({ clock, random: dice.random, kernelBytes, drivers: all });
+}
+
+/**
+ * As files have it: one user of a store. Two images written to one store damage each other, and an
+ * image that cannot be written any more cannot be closed either.
+ */
+function lockedMemory() {
+  const stores = new Map<string, MemoryStore>();
+  const driver = memoryDriver(stores);
+  return {
+    ...driver,
+    async open(context: Parameters<typeof driver.open>[0]) {
+      const { name = "" } = context.options;
+      if ((stores.get(name)?.users ?? 0) === 0) return driver.open(context);
+      throw new BlockError("EBUSY", `The memory store '${name}' is in use`);
+    },
+  };
 }
 
 function shown(message: Uint8Array | object): string {

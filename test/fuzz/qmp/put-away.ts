@@ -29,7 +29,13 @@ export async function putAway(engine: Engine, talker: Talker): Promise<void> {
   for (const id of OBJECTS) await talker.ask("object-del", { id });
   if (isEmpty(engine)) return;
   const jobs = engine.jobs.all().map(({ id, status }) => `job ${id} ${status}`);
-  const nodes = engine.graph.nodes.map((node) => `node ${node.name}`);
+  const nodes: string[] = [];
+  for (const { name, driver, parents, children } of engine.graph.nodes) {
+    const below = [...children].map(([role, edge]) => `${role} ${edge.node.name}`);
+    const { error } = await talker.ask("blockdev-del", { "node-name": name });
+    const why = (error as { desc: string } | undefined)?.desc;
+    nodes.push(`${driver.name} ${name} [${below}] of ${parents.size} users: ${why}`);
+  }
   const exports = engine.exports.all.map(({ id }) => `export ${id}`);
   throw new Error(`Left after ${ROUNDS} rounds: ${[...jobs, ...exports, ...nodes].join(", ")}`);
 }
