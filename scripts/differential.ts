@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 import { type Daemon, HOW_TO_INSTALL, isBefore, realDaemons } from "../test/differential/daemon.ts";
 import { RECORDED_SINCE, readRecordings, writeRecordings } from "../test/differential/record.ts";
 import { AREAS, SCRIPTS } from "../test/differential/scripts/index.ts";
-import { judge } from "../test/differential/suite.ts";
+import { judge, listen } from "../test/differential/suite.ts";
 import type { Transcript } from "../test/differential/transcript.ts";
 import { UserError } from "./setup.mjs";
 
@@ -100,8 +100,7 @@ async function record(
         now.push([script.name, old.daemon.version!, old.transcript]);
         continue;
       }
-      const [version, transcript] = (await judge(script, [daemon])).recordable[0]!;
-      now.push([script.name, version, transcript]);
+      now.push([script.name, daemon.version!, await listen(script, daemon)]);
       console.log(`recorded  ${title}: ${script.name}`);
     }
     writeRecordings(title, now);

@@ -69,6 +69,13 @@ export function zeroesAreSkipped(file: string): Rule {
   return { why, kind: "image", about: file, members: ["map"] };
 }
 
+export const IN_USE: Rule = {
+  why: "a bitmap is marked in use in its image when it first changes, not when the image is opened",
+  kind: "reply",
+  about: "query-named-block-nodes",
+  items: ["in-use"],
+};
+
 export const FILE_LENGTH: Rule = {
   why: "how long a file is depends on the places that clusters were given in it",
   kind: "reply",

@@ -1,9 +1,8 @@
 /** One script on ours and on all that it is held against: daemons that are here, and a recording. */
 
 import { compare, type Side } from "./compare.ts";
-import { type Daemon, isBefore, OURS } from "./daemon.ts";
+import { type Daemon, OURS } from "./daemon.ts";
 import { ImageMaker } from "./images.ts";
-import { RECORDED_SINCE } from "./record.ts";
 import type { Rule } from "./rules.ts";
 import { type Meddling, runScript } from "./run.ts";
 import type { Script } from "./script.ts";
@@ -14,8 +13,6 @@ export interface Outcome {
   readonly verdicts: readonly { readonly title: string; readonly report: readonly string[] }[];
   /** Rules of the tables without which there would have been a difference. */
   readonly needed: readonly Rule[];
-  /** What a daemon said that is new enough to be recorded. */
-  readonly recordable: readonly (readonly [version: string, transcript: Transcript])[];
 }
 
 export async function judge(
@@ -28,17 +25,24 @@ export async function judge(
   try {
     const ours = { daemon: OURS, transcript: await runScript(script, OURS, images, meddling) };
     const sides: Side[] = recording ? [recording] : [];
-    const recordable: [string, Transcript][] = [];
     for (const daemon of daemons) {
-      const transcript = await runScript(script, daemon, images);
-      sides.push({ daemon, transcript });
-      if (!isBefore(daemon, RECORDED_SINCE)) recordable.push([daemon.version!, transcript]);
+      sides.push({ daemon, transcript: await runScript(script, daemon, images) });
     }
     const compared = sides.map((theirs) => ({
       title: theirs.daemon.title,
       ...compare(theirs, ours, script.options),
     }));
-    return { verdicts: compared, needed: compared.flatMap(({ needed }) => needed), recordable };
+    return { verdicts: compared, needed: compared.flatMap(({ needed }) => needed) };
+  } finally {
+    await images.end();
+  }
+}
+
+/** What one daemon says. */
+export async function listen(script: Script, daemon: Daemon): Promise<Transcript> {
+  const images = new ImageMaker();
+  try {
+    return await runScript(script, daemon, images);
   } finally {
     await images.end();
   }
