@@ -80,6 +80,11 @@ export class BitmapList {
     this.#bitmaps.splice(at, 1);
   }
 
+  /** Those that remove() has forgotten are there again, as if they were the oldest. */
+  putBack(bitmaps: readonly DirtyBitmap[]): void {
+    this.#bitmaps.unshift(...bitmaps);
+  }
+
   /** The oldest first; successors are not in it. */
   all(): readonly DirtyBitmap[] {
     return [...this.#bitmaps];

@@ -7,7 +7,6 @@ import type { Clock } from "../base/clock.ts";
 
 /** QEMU's prefixes in query-blockstats. */
 export type IoKind = "rd" | "wr" | "flush" | "unmap";
-export const IO_KINDS: readonly IoKind[] = ["rd", "wr", "flush", "unmap"];
 
 /** Of the requests of one kind. */
 export interface IoFigures {

@@ -4,6 +4,8 @@
  * says so (QEMU: block/qcow2-bitmap.c).
  *
  *     open ── loadBitmaps() ──▶ recording in memory ── storeBitmaps() ──▶ close, or read-only
+ *                                     ▲                      └──▶ exchangeBitmaps(), in another file
+ *                                     └───────────────────────────────────┘
  */
 
 import { BlockError } from "../base/errors.ts";
@@ -47,9 +49,7 @@ export async function beforeForeignMarks(node: BlockNode, bitmap: DirtyBitmap): 
 export async function storeBitmaps(node: BlockNode): Promise<void> {
   const { bitmapStore } = node.state;
   if (!bitmapStore) return;
-  const kept = node.bitmaps.all().filter(({ persistent }) => persistent);
-  const busy = kept.find((bitmap) => bitmap.busy);
-  if (busy) throw new BlockError("EBUSY", `${busy.description} is busy and cannot be stored`);
+  const kept = idleBitmaps(node);
   // No command changes them while they are on their way.
   for (const bitmap of kept) bitmap.setBusy(true);
   try {
@@ -57,4 +57,40 @@ export async function storeBitmaps(node: BlockNode): Promise<void> {
   } finally {
     for (const bitmap of kept) bitmap.setBusy(false);
   }
+}
+
+/**
+ * To be called when the node's image is another one, in another file: what that keeps counts, and
+ * would be lost if it were replaced by what the node had, which is stored where it belongs.
+ *
+ * @returns takes it back
+ * @throws BlockError EBUSY while something uses one of the node's; as loadBitmaps(). Nothing has
+ *   changed then
+ */
+export async function exchangeBitmaps(node: BlockNode): Promise<() => void> {
+  const before = idleBitmaps(node);
+  for (const bitmap of before) node.bitmaps.remove(bitmap);
+  const takeBack = () => {
+    for (const bitmap of persistentBitmaps(node)) node.bitmaps.remove(bitmap);
+    node.bitmaps.putBack(before);
+  };
+  try {
+    await loadBitmaps(node);
+  } catch (error) {
+    takeBack();
+    throw error;
+  }
+  return takeBack;
+}
+
+function persistentBitmaps(node: BlockNode): DirtyBitmap[] {
+  return node.bitmaps.all().filter(({ persistent }) => persistent);
+}
+
+/** @throws BlockError EBUSY */
+function idleBitmaps(node: BlockNode): DirtyBitmap[] {
+  const bitmaps = persistentBitmaps(node);
+  const busy = bitmaps.find((bitmap) => bitmap.busy);
+  if (!busy) return bitmaps;
+  throw new BlockError("EBUSY", `${busy.description} is busy and cannot be stored`);
 }

@@ -13,7 +13,7 @@
 import type { ChildRole } from "./driver.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
-import { storeBitmaps } from "./persistent-bitmaps.ts";
+import { exchangeBitmaps, storeBitmaps } from "./persistent-bitmaps.ts";
 import { goBack, type ReopenHost, reopenTree } from "./reopen.ts";
 import type { NodeChange } from "./reopen-plan.ts";
 
@@ -94,10 +94,12 @@ async function changeInside(
   undo.push(() => takeOptions(before));
   takeOptions(options);
   await node.state.reopen?.(node.readOnly, options);
-  undo.push(async () => {
-    if (moves) await stopWriting(node, options);
-    else await node.state.reopen?.(node.readOnly, before);
-  });
+  if (!moves) {
+    undo.push(() => node.state.reopen?.(node.readOnly, before));
+    return left;
+  }
+  undo.push(await exchangeBitmaps(node));
+  undo.push(() => stopWriting(node, options));
   return left;
 }
 

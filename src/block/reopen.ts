@@ -15,15 +15,12 @@ import { BlockError } from "../base/errors.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
 import { Perm, permissionNames } from "./permissions.ts";
+import { storeBitmaps } from "./persistent-bitmaps.ts";
 
 /** What the graph does for it. */
 export interface ReopenHost {
   /** @throws BlockError EPERM, EROFS on a conflict; no edge has changed then */
   refreshPermissions(nodes: readonly BlockNode[]): void;
-  /** Called before a node's state loses its right to write. */
-  beforeReadOnly(node: BlockNode): Promise<void>;
-  /** Called when a node's state has got its right to write. */
-  afterWritable(node: BlockNode): Promise<void>;
 }
 
 /** The node and all below that change with it, children first. */
@@ -70,15 +67,11 @@ async function toWriting(host: ReopenHost, node: BlockNode): Promise<void> {
 /** The node alone; what it needs below can be written already. */
 async function gainRights(host: ReopenHost, node: BlockNode): Promise<void> {
   node.writesBelow = true;
-  let isChanged = false;
   try {
     host.refreshPermissions([node]);
     await changeState(node, false);
-    isChanged = true;
-    await host.afterWritable(node);
   } catch (error) {
     await goBack(error, async () => {
-      if (isChanged) await changeState(node, true);
       node.writesBelow = false;
       host.refreshPermissions([node]);
     });
@@ -91,7 +84,7 @@ async function toReadOnly(host: ReopenHost, node: BlockNode): Promise<void> {
   node.readOnly = true;
   try {
     await io.flush(node);
-    await host.beforeReadOnly(node);
+    await storeBitmaps(node);
     await changeState(node, true);
   } catch (error) {
     node.readOnly = false;

@@ -13,7 +13,6 @@ import type { Links } from "./links.ts";
 import type { BlockNode } from "./node.ts";
 import type { BlockdevOptions } from "./options.ts";
 import { Perm } from "./permissions.ts";
-import { storeBitmaps } from "./persistent-bitmaps.ts";
 import { reopenedNodes, reopenTree } from "./reopen.ts";
 import { type ReopenAllHost, reopenAll } from "./reopen-all.ts";
 import { type NodeChange, type PlanHost, planReopen } from "./reopen-plan.ts";
@@ -37,8 +36,6 @@ export class Reopener {
     this.#host = {
       refreshPermissions: (nodes) => init.links.refreshPermissions(nodes),
       setChild: (node, role, child) => init.links.setChild(node, role, child),
-      beforeReadOnly: storeBitmaps,
-      afterWritable: async () => {},
     };
   }
 

@@ -211,6 +211,54 @@ describe("Graph.reopenAll()", () => {
     expect((await content(device(graph, "again", Perm.consistentRead), 4097))[4096]).toBe(2);
   });
 
+  it("has the bitmaps of the image that it comes to, and leaves the other's where they are", async () => {
+    const { graph } = await makeGraph();
+    for (const file of ["one", "two"]) {
+      await graph.add({ driver: "memory", "node-name": file, size: 0 });
+      await makeQcow2(graph, file);
+      await keepBitmap(graph, file, `of-${file}`);
+    }
+    const on = (file: string) => ({ driver: "qcow2", "node-name": "disk", file });
+    await graph.add(on("one"));
+    const user = device(graph, "disk");
+    await user.write(new Uint8Array(512), 0);
+    await graph.reopenAll([on("two")]);
+    expect(marks(graph)).toEqual([["of-two", 0]]);
+    await user.write(new Uint8Array(512), 0);
+    await graph.closeBackend(user);
+    await graph.remove("disk");
+    for (const file of ["one", "two"]) {
+      await graph.add(on(file));
+      expect(marks(graph)).toEqual([[`of-${file}`, SIZE]]);
+      await graph.remove("disk");
+    }
+  });
+
+  it("has its old bitmaps back, the very same, if it is taken back", async () => {
+    const { graph, faulty } = await makeGraph();
+    for (const file of ["one", "two"]) {
+      await graph.add({ driver: "memory", "node-name": file, size: 0 });
+      await makeQcow2(graph, file);
+      await keepBitmap(graph, file, `of-${file}`);
+    }
+    const on = (file: string) => ({ driver: "qcow2", "node-name": "disk", file });
+    await graph.add(on("one"));
+    await graph.add({ ...store("last"), driver: "faulty", "read-only": true });
+    const [bitmap] = graph.get("disk").bitmaps.all();
+    faulty.fault = { op: "reopen", errno: "EIO" };
+    const attempt = graph.reopenAll([on("two"), { ...store("last"), driver: "faulty" }]);
+    await expect(attempt).rejects.toMatchObject({ errno: "EIO" });
+    expect(graph.get("disk").bitmaps.all()).toEqual([bitmap]);
+
+    faulty.fault = null;
+    bitmap!.setBusy(true);
+    await expect(graph.reopenAll([on("two")])).rejects.toMatchObject({ errno: "EBUSY" });
+    bitmap!.setBusy(false);
+    await graph.remove("disk");
+    await graph.add(on("two"));
+    expect(marks(graph)).toEqual([["of-two", 0]]);
+  });
+
   it("moves a throttle node to another group, which lets the old one go", async () => {
     const { graph } = await makeGraph();
     graph.throttleGroups.add("t0", { "bps-total": 1 });
@@ -256,6 +304,20 @@ async function makeQcow2(graph: Graph, file: string): Promise<void> {
   const { world } = graph;
   await qcow2Driver().create!({ world, options: { size: SIZE }, file: maker.edge });
   await graph.closeBackend(maker);
+}
+
+/** An image gets a bitmap that outlives its node. */
+async function keepBitmap(graph: Graph, file: string, name: string): Promise<void> {
+  const node = await graph.add({ driver: "qcow2", "node-name": "maker", file });
+  node.bitmaps.add({ name, persistent: true });
+  await graph.remove("maker");
+}
+
+function marks(graph: Graph): (string | number | null)[][] {
+  return graph
+    .get("disk")
+    .bitmaps.all()
+    .map(({ name, count }) => [name, count]);
 }
 
 function raw(name: string, more: object = {}): BlockdevOptions {

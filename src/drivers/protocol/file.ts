@@ -124,11 +124,14 @@ function flagsFor(readOnly: boolean): number {
   return readOnly ? constants.O_RDONLY : constants.O_RDWR;
 }
 
+/** A pipe does not keep us waiting for somebody at its other end; files do not mind. */
+const AT_ONCE = constants.O_NONBLOCK ?? 0;
+
 async function openFile(filename: string, flags: number): Promise<FileHandle> {
   // Node throws a plain TypeError for it.
   if (filename.includes("\0")) throw new BlockError("EINVAL", "A file name cannot hold a NUL");
   try {
-    return await open(filename, flags, 0o644);
+    return await open(filename, flags | AT_ONCE, 0o644);
   } catch (error) {
     throw storeError(error, `Opening '${filename}'`);
   }

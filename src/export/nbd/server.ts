@@ -71,13 +71,18 @@ export class NbdServer implements BlockExportDriver<NbdExportOptions> {
     return this.#run !== null;
   }
 
-  /** @throws BlockError EBUSY if it runs already; what listening throws */
+  /** @throws BlockError EBUSY if it runs already, ECANCELED by close(); what listening throws */
   async start(options: NbdServerOptions): Promise<void> {
     if (this.#run) throw new BlockError("EBUSY", "The NBD server is already running");
     const run: Run = { options, listener: null, isStopping: false };
     this.#run = run;
     try {
-      run.listener = await options.listen((channel) => this.#accept(run, channel));
+      const listener = await options.listen((channel) => this.#accept(run, channel));
+      if (run.isStopping) {
+        await listener.close();
+        throw new BlockError("ECANCELED", "The engine is closing down");
+      }
+      run.listener = listener;
     } catch (error) {
       this.#run = null;
       throw error;
@@ -105,7 +110,10 @@ export class NbdServer implements BlockExportDriver<NbdExportOptions> {
 
   /** The engine closes down; exports are gone already. */
   async close(): Promise<void> {
-    if (this.#run?.listener && !this.#run.isStopping) await this.stop(async () => {});
+    if (!this.#run || this.#run.isStopping) return;
+    if (this.#run.listener) await this.stop(async () => {});
+    // start() sees it when it comes to listen; the engine waits for the command.
+    else this.#run.isStopping = true;
   }
 
   open(exported: BlockExport, options: NbdExportOptions, graph: Graph): OpenedExport {

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdtemp, open, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -88,6 +89,13 @@ describe("fileDriver", () => {
     await failure(opened(join(directory, "x".repeat(300))), "EINVAL");
     const inNothing = { filename: join(directory, "no", "file"), size: 1 };
     await failure(driver.create!({ world, options: inNothing }), "ENOENT");
+  });
+
+  it("does not wait at a pipe for somebody at its other end", async () => {
+    const filename = join(directory, "pipe");
+    execFileSync("mkfifo", [filename]);
+    await failure(opened(filename, true), "EINVAL");
+    await failure(opened(filename), "EINVAL");
   });
 
   it("keeps its length where it cannot grow", async () => {

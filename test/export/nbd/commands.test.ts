@@ -190,6 +190,17 @@ describe("a unix socket", () => {
     expect(existsSync(path)).toBe(false);
   });
 
+  it("is not left behind by a server that was about to listen when the engine closed", async () => {
+    const served = await ours(folder);
+    await served.execute("nbd-server-stop");
+    const path = join(folder, "late.sock");
+    const late = served.execute("nbd-server-start", { addr: { type: "unix", data: { path } } });
+    const refused = expect(late).rejects.toThrow("closing down");
+    await served.close();
+    await refused;
+    expect(existsSync(path)).toBe(false);
+  });
+
   it("does not take the place of a file", async () => {
     const path = join(folder, "precious");
     writeFileSync(path, "data");
