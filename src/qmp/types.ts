@@ -109,6 +109,13 @@ export interface ImageInfo {
   "backing-image"?: ImageInfo;
 }
 
+/** Qcow2BitmapInfo: a dirty bitmap as the image keeps it. */
+const qcow2BitmapInfo = v.strictObject({
+  name: v.string(),
+  granularity: int,
+  flags: v.array(v.picklist(["in-use", "auto"])),
+});
+
 /** ImageInfoSpecific: what only images of one format have. */
 const imageInfoSpecific = union(
   "type",
@@ -125,6 +132,8 @@ const imageInfoSpecific = union(
         corrupt: v.exactOptional(v.boolean()),
         "refcount-bits": int,
         "compression-type": v.picklist(["zlib", "zstd"]),
+        /** Only there if there are any. */
+        bitmaps: v.exactOptional(v.array(qcow2BitmapInfo)),
       }),
     },
   },

@@ -308,7 +308,8 @@ describe("a backup with a bitmap", () => {
     const told: [Partial<BackupOptions>, RegExp][] = [
       [{ sync: "incremental" }, /needs a 'bitmap'/],
       [{ sync: "bitmap", bitmapMode: "always" }, /needs a 'bitmap'/],
-      [{ sync: "bitmap", bitmap: "nope" }, /needs a 'bitmap-mode'/],
+      [{ sync: "bitmap", bitmap: "nope" }, /has no bitmap 'nope'/],
+      [{ sync: "bitmap", bitmap: "busy" }, /needs a 'bitmap-mode'/],
       [{ sync: "full", bitmapMode: "always" }, /'bitmap-mode' needs/],
       [{ sync: "incremental", bitmap: "nope", bitmapMode: "never" }, /is 'on-success'/],
       [{ sync: "none", bitmap: "nope", bitmapMode: "always" }, /nothing meaningful/],

@@ -285,7 +285,7 @@ describe("mirror", () => {
       [{ granularity: 128 * MiB }, "power of two"],
       [{ bufSize: -1 }, "buf-size"],
       [{ target: "top" }, "into itself"],
-      [{ target: "n0" }, "Permission conflict"],
+      [{ target: "n0" }, "backing file of node 'top'"],
       [{ target: "nope" }, "Cannot find node"],
       [{ device: "nope" }, "Cannot find device or node"],
       [{ device: "n0" }, "needs a root"],
