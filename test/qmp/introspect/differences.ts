@@ -33,7 +33,6 @@ export const ONLY_THEIRS: Reasons = [
   [/^qom-list\/ret-type\/(description|default-value)$/, "properties here have neither"],
   [/full-backing-filename/, "names inside images are not resolved"],
   [/format-specific\/type\/\^(vmdk|rbd)/, "formats that there are not"],
-  [/data\/bitmaps$/, "dirty-bitmaps of the node has them"],
   [/^query-block(stats)?\/ret-type\/(qdev|tray_open|io-status)$/, "there are no guest devices"],
   [/latency|queue_depth|interval_length/, "no intervals and histograms can be asked for"],
   [/qom-type\/\^/, "objects that there are not"],
