@@ -121,7 +121,8 @@ async function describe(folder: string, name: string): Promise<Json> {
     check: Object.fromEntries(
       Object.entries(check ?? {}).filter(([member]) => FINDINGS.includes(member)),
     ),
-    map: compact((await ask("map")) as Run[] | null),
+    // Where a raw file has holes is up to the file system.
+    ...(info.format !== "raw" && { map: compact((await ask("map")) as Run[] | null) }),
     sha256: await contentDigest(folder, name, format),
   };
   if (backing === undefined) described.set(await digest(join(folder, name)), body);
@@ -148,11 +149,12 @@ interface Run {
   readonly data: boolean;
 }
 
-/** "0+65536 data 0": start, length, what, and how many images down; the places in the file go. */
+/** "0+65536 data": start, length, and what there is in the image itself; the places in the file go. */
 function compact(runs: readonly Run[] | null): Json {
   const lines: { start: number; length: number; what: string }[] = [];
   for (const { start, length, depth, zero, data } of runs ?? []) {
-    const what = `${data ? "data" : "no data"}${zero ? " zero" : ""} ${depth}`;
+    const own = `${data ? "data" : "no data"}${zero ? ", zero" : ""}`;
+    const what = depth > 0 ? `${depth} below` : own;
     const last = lines.at(-1);
     if (last?.what === what) last.length += length;
     else lines.push({ start, length, what });
