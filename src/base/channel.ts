@@ -13,7 +13,7 @@ export interface ByteChannel {
   read(): Promise<Uint8Array | null>;
   /**
    * Sends the bytes, after those of earlier calls, whether or not these have resolved. The buffer
-   * is lent until the promise settles.
+   * is given away: it may still be on its way when the promise has resolved.
    *
    * @returns when more may be sent
    * @throws BlockError EIO if the connection is gone

@@ -43,6 +43,9 @@ export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<v
   });
 }
 
+/** 25 days. What is longer setTimeout() takes for no time at all. */
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
 /** The machine's own clock: one per engine. */
 export class SystemClock implements Clock {
   readonly #channel = new MessageChannel();
@@ -65,7 +68,14 @@ export class SystemClock implements Clock {
   }
 
   setTimer(ms: number, callback: () => void): Timer {
-    const handle = setTimeout(callback, ms);
+    let left = ms;
+    let handle: ReturnType<typeof setTimeout>;
+    const wait = () => {
+      const stage = Math.min(left, TIMEOUT_MS_MAX);
+      left -= stage;
+      handle = setTimeout(left > 0 ? wait : callback, stage);
+    };
+    wait();
     return { cancel: () => clearTimeout(handle) };
   }
 
