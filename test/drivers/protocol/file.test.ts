@@ -141,6 +141,29 @@ describe("FileIo", () => {
     await file.close();
   });
 
+  it("lets others have a turn, however many short calls follow each other", async () => {
+    const filename = join(directory, "turns");
+    await writeFile(filename, noise(512));
+    const file = await open(filename);
+    const io = new FileIo(slowness(0));
+    const buf = new Uint8Array(512);
+    let turns = 0;
+    let isOver = false;
+    const count = () => {
+      turns++;
+      if (!isOver) setImmediate(count);
+    };
+    setImmediate(count);
+    await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        for (let i = 0; i < 1000; i++) await io.read(file, buf, 0);
+      }),
+    );
+    isOver = true;
+    expect(turns).toBeGreaterThan(10);
+    await file.close();
+  });
+
   it("leaves the next calls to the pool after a slow one, and tries again", async () => {
     const file = await open(join(directory, "slow"), "w+");
     const io = new FileIo(slowness(5));
