@@ -19,11 +19,14 @@ export class Pidfile {
   static write(path: string): Pidfile {
     const attempted = `Writing the pidfile '${path}'`;
     try {
-      const holder = holderOf(path);
-      if (holder !== null && isAlive(holder)) {
-        throw new BlockError("EBUSY", `${attempted} failed: process ${holder} has it`);
+      if (!create(path)) {
+        const holder = holderOf(path);
+        if (holder !== null && isAlive(holder)) {
+          throw new BlockError("EBUSY", `${attempted} failed: process ${holder} has it`);
+        }
+        rmSync(path, { force: true });
+        if (!create(path)) throw new BlockError("EBUSY", `${attempted} failed: another has it now`);
       }
-      writeFileSync(path, `${process.pid}\n`, { mode: 0o644 });
     } catch (error) {
       if (error instanceof BlockError) throw error;
       throw systemError(error, attempted);
@@ -43,6 +46,17 @@ export class Pidfile {
       // It is somebody else's folder by now; nothing is lost.
       systemError(error, "Removing the pidfile");
     }
+  }
+}
+
+/** Of several that try at once, one makes it. @returns whether this one has */
+function create(path: string): boolean {
+  try {
+    writeFileSync(path, `${process.pid}\n`, { mode: 0o644, flag: "wx" });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw error;
   }
 }
 

@@ -87,10 +87,13 @@ export class QmpStream {
     this.#isOver = true;
     this.#hold({});
     if (this.#lastReply) this.#write(this.#lastReply);
-    const done = new AbortController();
-    const over = sleep(clock, FAREWELL_MS, done.signal).catch(() => {});
-    await Promise.race([this.#monitor.idle().then(() => this.#written()), over]);
-    done.abort();
+    // Nobody is kept waiting for a client who has gone.
+    if (!this.#init.client.output.destroyed) {
+      const done = new AbortController();
+      const over = sleep(clock, FAREWELL_MS, done.signal).catch(() => {});
+      await Promise.race([this.#monitor.idle().then(() => this.#written()), over]);
+      done.abort();
+    }
     engine.closeMonitor(this.#monitor);
     this.#gone();
   }

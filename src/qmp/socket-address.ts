@@ -5,6 +5,8 @@ import { size } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
 
 const PORT_MAX = 65535;
+/** None, four numbers, or something with colons in it. */
+const NUMERIC_HOST = /^(?:[0-9.]*|[0-9a-fA-F:.%]*:[0-9a-zA-Z:.%]*)$/;
 
 export const inetSocketAddress = v.strictObject({
   host: v.string(),
@@ -45,7 +47,10 @@ export type Address =
 /** @throws BlockError EINVAL */
 export function toAddress(address: v.InferOutput<typeof socketAddressLegacy>): Address {
   if (address.type === "unix") return { type: "unix", path: address.data.path };
-  const { host, port, to, ipv4, ipv6 } = address.data;
+  const { host, port, to, ipv4, ipv6, numeric } = address.data;
+  if (numeric && !NUMERIC_HOST.test(host)) {
+    throw new BlockError("EINVAL", `'${host}' is a name, which 'numeric' does not allow`);
+  }
   if (!/^\d+$/.test(port) || Number(port) > PORT_MAX || (to ?? 0) > PORT_MAX) {
     throw new BlockError("EINVAL", `'${port}' is no port: it takes a number up to ${PORT_MAX}`);
   }
