@@ -78,7 +78,7 @@ it("#105 refuses what cannot be, and takes all that QEMU takes", async () => {
     -> {"execute":"blockdev-backup","arguments":{"job-id":"b0","device":"source","target":"target","sync":"everything"}}
     <- {"error":{"class":"GenericError","desc":"Parameter 'sync' does not accept value 'everything'; it takes 'full', 'top', 'none', 'bitmap', 'incremental'"}}
     -> {"execute":"blockdev-backup","arguments":{"job-id":"b0","device":"source","target":"target","sync":"full","bitmap":"b"}}
-    <- {"error":{"class":"GenericError","desc":"A 'bitmap' needs a 'bitmap-mode', too"}}
+    <- {"error":{"class":"GenericError","desc":"Node 'source' has no bitmap 'b'"}}
     -> {"execute":"blockdev-backup","arguments":{"job-id":"b0","device":"source","target":"target","sync":"full","x-perf":{"max-workers":0}}}
     <- {"error":{"class":"GenericError","desc":"'max-workers' expects 1 or more; got 0"}}
     -> {"execute":"blockdev-backup","arguments":{"job-id":"b0","device":"source","target":"target","sync":"full","speed":0,"compress":false,"on-source-error":"report","on-target-error":"enospc","on-cbw-error":"break-snapshot","discard-source":false,"auto-finalize":true,"auto-dismiss":true,"filter-node-name":"filter","x-perf":{"use-copy-range":true,"max-workers":4,"max-chunk":65536,"min-cluster-size":65536}}}

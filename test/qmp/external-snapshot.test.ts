@@ -130,7 +130,7 @@ describe("blockdev-snapshot", () => {
     await disk.write(new Uint8Array(100).fill(1), 0);
     await addOverlay(qmp, "over");
     const one = externalSnapshot(graph, { node: "base", overlay: "over" });
-    const wrong = externalSnapshot(graph, { node: "base", overlay: "none" });
+    const wrong = externalSnapshot(graph, { node: "over", overlay: "none" });
     await expect(runTransaction([one, wrong])).rejects.toThrow("Cannot find node 'none'");
     expect(disk.node.name).toBe("base");
     expect(graph.get("base").readOnly).toBe(false);
@@ -237,7 +237,7 @@ describe("blockdev-snapshot-sync", () => {
     const before = graph.nodes.length;
     const more = { snapshotFile: "memory:x", format: "qcow2", mode: "absolute-paths" } as const;
     const one = externalSnapshotSync(graph, { node: "base", snapshotNodeName: "over", ...more });
-    const wrong = externalSnapshot(graph, { node: "base", overlay: "none" });
+    const wrong = externalSnapshot(graph, { node: "over", overlay: "none" });
     await expect(runTransaction([one, wrong])).rejects.toThrow("Cannot find node 'none'");
     expect(graph.nodes).toHaveLength(before);
     expect(disk.node.name).toBe("base");
