@@ -16,6 +16,9 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
   "date-nsec": "when it was",
 };
 
+/** And this one, in what is told of a block job: whether it is at work at this very moment. */
+const AT_WORK = "busy";
+
 /** Members of which only counts that there is a number. */
 const NUMBERS: Readonly<Record<string, string>> = {
   rd_total_time_ns: "how long it took",
@@ -72,7 +75,7 @@ export class Normaliser {
     if (Array.isArray(value)) return value.map((item) => this.normalise(item, said));
     if (typeof value !== "object" || value === null) return value as Json;
     const members = Object.entries(value)
-      .filter(([name]) => !(name in LEFT_OUT))
+      .filter(([name]) => !(name in LEFT_OUT) && !(name === AT_WORK && "io-status" in value))
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([name, inner]): [string, Json] => {
         if (name in NUMBERS && typeof inner === "number") return [name, "a number"];
