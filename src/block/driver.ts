@@ -140,6 +140,11 @@ export interface StateInfo {
 /** One opened image, store or filter. */
 export interface BlockState {
   readonly limits: BlockLimits;
+  /**
+   * Of a store that may be open more than once: what its bytes are. Nodes with one identity count as
+   * one where users take and share permissions (QEMU: the locks of block/file-posix.c).
+   */
+  readonly identity?: unknown;
   /** Length of the disk in bytes. A filter leaves it out and has its child's. */
   getLength?(): number;
 

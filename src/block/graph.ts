@@ -33,7 +33,7 @@ export class Graph {
   readonly #backends = new Set<BlockBackend>();
   readonly #quietBell = new Bell();
   readonly #drains = new Drains(this.#quietBell);
-  readonly #links = new Links(this.#drains);
+  readonly #links = new Links(this.#drains, this.#table);
   readonly #opener: Opener;
   readonly #filters: Filters;
   readonly #reopener: Reopener;

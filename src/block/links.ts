@@ -11,15 +11,18 @@ import { BlockChild } from "./child.ts";
 import type { Drains } from "./drain.ts";
 import type { ChildRole } from "./driver.ts";
 import { BlockNode } from "./node.ts";
+import type { NodeTable } from "./node-table.ts";
 import { roleMember } from "./options.ts";
 import { planPermissions } from "./permission-plan.ts";
 import { Perm } from "./permissions.ts";
 
 export class Links {
   readonly #drains: Drains;
+  readonly #table: NodeTable;
 
-  constructor(drains: Drains) {
+  constructor(drains: Drains, table: NodeTable) {
     this.#drains = drains;
+    this.#table = table;
   }
 
   /**
@@ -117,7 +120,8 @@ export class Links {
 
   /** @throws BlockError EPERM, EROFS on a conflict; no edge has changed then */
   refreshPermissions(nodes: readonly BlockNode[]): void {
-    for (const [edge, permissions] of planPermissions(nodes)) edge.permissions = permissions;
+    const plan = planPermissions(nodes, (node) => this.#table.twinsOf(node));
+    for (const [edge, permissions] of plan) edge.permissions = permissions;
   }
 }
 

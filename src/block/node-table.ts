@@ -21,6 +21,15 @@ export class NodeTable {
     return [...this.#nodes.values()];
   }
 
+  /** Other nodes with the same bytes; also those on their way out, which still may write. */
+  twinsOf(node: BlockNode): readonly BlockNode[] {
+    const identity = node.isOpen ? node.state.identity : undefined;
+    if (identity === undefined) return [];
+    return this.all.filter(
+      (other) => other !== node && other.isOpen && other.state.identity === identity,
+    );
+  }
+
   find(name: string): BlockNode | undefined {
     const node = this.#nodes.get(name);
     return node && this.#isThere(node) ? node : undefined;

@@ -13,10 +13,12 @@ import {
 /**
  * What every edge below `nodes` takes and shares from now on; changes nothing.
  *
+ * @param twinsOf other nodes with the same bytes (BlockState.identity)
  * @throws BlockError EPERM if two users of a node conflict, EROFS if one would write where nothing can
  */
 export function planPermissions(
   nodes: readonly BlockNode[],
+  twinsOf: (node: BlockNode) => readonly BlockNode[],
 ): ReadonlyMap<BlockChild, ChildPermissions> {
   const plan = new Map<BlockChild, ChildPermissions>();
   const planned = (edge: BlockChild) => plan.get(edge) ?? edge.permissions;
@@ -24,6 +26,7 @@ export function planPermissions(
   const visit = (node: BlockNode): void => {
     const edges = [...node.parents];
     checkConflicts(node, edges, planned);
+    for (const twin of twinsOf(node)) checkTwin(node, edges, twin, planned);
     let take: number = Perm.none;
     let share: number = Perm.all;
     for (const edge of edges) {
@@ -75,6 +78,30 @@ function checkConflicts(
         `Permission conflict on node '${node.name}': ${user.parent.description} (as '${user.role}') ` +
           `needs ${permissionNames(refused)}, which ${other.parent.description} ` +
           `(as '${other.role}') does not share`,
+      );
+    }
+  }
+}
+
+/** The users of two nodes with the same bytes, as if these were one node. */
+function checkTwin(
+  node: BlockNode,
+  edges: readonly BlockChild[],
+  twin: BlockNode,
+  planned: (edge: BlockChild) => ChildPermissions,
+): void {
+  for (const user of edges) {
+    for (const other of twin.parents) {
+      const [mine, theirs] = [planned(user), planned(other)];
+      const refused = mine.take & ~theirs.share;
+      const missed = theirs.take & ~mine.share;
+      if ((refused | missed) === 0) continue;
+      throw new BlockError(
+        "EPERM",
+        `Permission conflict on node '${node.name}', which has the same bytes as node ` +
+          `'${twin.name}': ${user.parent.description} (as '${user.role}') and ` +
+          `${other.parent.description} (as '${other.role}') do not share ` +
+          permissionNames(refused | missed),
       );
     }
   }

@@ -5,7 +5,7 @@
  * while it is open is not supported, and is found out where a read comes up short.
  */
 
-import { constants, fstatSync } from "node:fs";
+import { constants, fstatSync, type Stats } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import * as v from "valibot";
 import { MiB } from "../../base/bytes.ts";
@@ -27,7 +27,7 @@ const openOptions = {
   "aio-max-batch": v.optional(size),
   "drop-cache": v.optional(v.boolean()),
   "x-check-cache-dropped": v.optional(v.boolean()),
-  /** Node cannot lock files: "on" is refused. */
+  /** "auto" keeps nodes of this engine apart; Node cannot lock out others, so "on" is refused. */
   locking: v.optional(v.picklist(["auto", "on", "off"])),
   /** There are none. */
   "pr-manager": v.optional(v.string()),
@@ -68,8 +68,10 @@ export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
       const { filename } = options;
       const handle = await openFile(filename, flagsFor(readOnly));
       try {
-        const length = await lengthOf(handle, filename);
-        return new FileState(handle, filename, length, readOnly, new FileIo(world.clock));
+        const { size, dev, ino } = await statOf(handle, filename);
+        const identity = options.locking === "off" ? undefined : `${dev}:${ino}`;
+        const io = new FileIo(world.clock);
+        return new FileState({ handle, filename, identity, length: size, readOnly, io });
       } catch (error) {
         await handle.close();
         throw storeError(error, `Opening '${filename}'`);
@@ -83,7 +85,7 @@ export function fileDriver(): TypedDriver<Types, OpenOptions, CreateOptions> {
       }
       const handle = await openFile(filename, constants.O_RDWR | constants.O_CREAT);
       try {
-        await lengthOf(handle, filename);
+        await statOf(handle, filename);
         await handle.truncate(0);
         await handle.truncate(size);
         if (preallocation !== "off") await fillWithZeroes(handle, size, signal);
@@ -138,14 +140,25 @@ async function openFile(filename: string, flags: number): Promise<FileHandle> {
 }
 
 /** @throws BlockError EINVAL if it is a directory, a device or a pipe: their length means nothing */
-async function lengthOf(handle: FileHandle, filename: string): Promise<number> {
+async function statOf(handle: FileHandle, filename: string): Promise<Stats> {
   const stat = await handle.stat();
   if (!stat.isFile()) throw new BlockError("EINVAL", `'${filename}' is not a regular file`);
-  return stat.size;
+  return stat;
+}
+
+interface FileInit {
+  readonly handle: FileHandle;
+  readonly filename: string;
+  readonly identity: string | undefined;
+  readonly length: number;
+  readonly readOnly: boolean;
+  readonly io: FileIo;
 }
 
 class FileState implements BlockState {
   readonly limits = { requestAlignment: 1, clusterSize: 0, growable: true };
+  /** Node cannot lock files against other programs; other nodes of this one are seen by it. */
+  readonly identity: string | undefined;
   #handle: FileHandle;
   readonly #filename: string;
   #readOnly: boolean;
@@ -154,8 +167,9 @@ class FileState implements BlockState {
   readonly #end = new RangeLock();
   readonly #io: FileIo;
 
-  constructor(handle: FileHandle, filename: string, length: number, readOnly: boolean, io: FileIo) {
+  constructor({ handle, filename, identity, length, readOnly, io }: FileInit) {
     this.#handle = handle;
+    this.identity = identity;
     this.#filename = filename;
     this.#length = length;
     this.#readOnly = readOnly;

@@ -98,6 +98,10 @@ export class MemoryState implements BlockState {
     store.users += 1;
   }
 
+  get identity(): MemoryStore {
+    return this.#store;
+  }
+
   getLength(): number {
     return this.#store.length;
   }
