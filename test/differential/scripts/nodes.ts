@@ -201,6 +201,18 @@ export const nodes = area("nodes", [
     await t.openRaw("d", "disk.raw", { "read-only": true, "force-share": true });
     await t.openRaw("e", "disk.raw", { "force-share": true });
   }),
+  script("two images in one file", async (t) => {
+    await t.image("disk.qcow2");
+    await t.open("a", "disk.qcow2");
+    await t.open("b", "disk.qcow2");
+    await t.open("c", "disk.qcow2", { "read-only": true });
+    await t.qmp("blockdev-del", { "node-name": "a" });
+    await t.open("d", "disk.qcow2", { "read-only": true });
+    await t.open("e", "disk.qcow2", { "read-only": true });
+    await t.open("f", "disk.qcow2");
+    const file = { driver: "file", filename: "disk.qcow2", locking: "off" };
+    await t.open("g", "disk.qcow2", { "read-only": true, file });
+  }),
   script("nodes without a file", async (t) => {
     await t.qmp("blockdev-add", { driver: "null-co", "node-name": "n", size: 1048576 });
     await t.qmp("blockdev-add", { driver: "null-aio", "node-name": "z", "read-zeroes": true });
