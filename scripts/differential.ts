@@ -29,6 +29,9 @@ export async function main(args: string[]): Promise<number> {
   if (values.list) return list(isChosen);
   const daemons = realDaemons();
   if (daemons.length === 0) throw new UserError(HOW_TO_INSTALL);
+  if (!SCRIPTS.some(({ title }) => isChosen(title))) {
+    throw new UserError(`no script has '${values.only}' in its name; --list shows them all`);
+  }
   if (values.record) return record(daemons, isChosen);
   return run(daemons, isChosen, Number(values.repeat));
 }

@@ -109,6 +109,8 @@ class Daemon {
     // Somebody has ended the parent, and with it what it has begun.
     const orphaned = () => this.#ending.abort();
     process.once("disconnect", orphaned);
+    // Node ends a process in which nothing is left to wait for, such as when the last client has gone.
+    const awake = this.#clock.setTimer(Number.MAX_SAFE_INTEGER, () => {});
     let isWell = true;
     try {
       await this.#setUp(given);
@@ -121,6 +123,7 @@ class Daemon {
       isWell = false;
     }
     if (!(await this.#shutDown())) isWell = false;
+    awake.cancel();
     return isWell ? 0 : 1;
   }
 

@@ -6,6 +6,7 @@
 
 import { lstat, unlink } from "node:fs/promises";
 import { createServer, type ListenOptions, type Server, type Socket } from "node:net";
+import { dirname } from "node:path";
 import { KiB } from "../base/bytes.ts";
 import type { ByteChannel, Listener } from "../base/channel.ts";
 import { BlockError, type Errno } from "../base/errors.ts";
@@ -41,8 +42,17 @@ function hostOf(host: string, family: 4 | 6 | undefined): Pick<ListenOptions, "h
   return host ? { host } : {};
 }
 
-/** What a server that is gone has left; anything but a socket is not ours to remove. */
+/**
+ * What a server that is gone has left; anything but a socket is not ours to remove.
+ *
+ * @throws BlockError ENOENT if there is no folder for it, of which Node says that it is not permitted
+ */
 export async function removeStaleSocket(path: string): Promise<void> {
+  try {
+    await lstat(dirname(path));
+  } catch (error) {
+    throw socketError(error, `Looking for the folder of the socket '${path}'`);
+  }
   try {
     if ((await lstat(path)).isSocket()) await unlink(path);
   } catch (error) {

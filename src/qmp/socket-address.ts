@@ -5,6 +5,8 @@ import { size } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
 
 const PORT_MAX = 65535;
+/** Room for a path, with a NUL behind it: Linux has 108 bytes, and cuts off what is longer. */
+const UNIX_PATH_BYTES_MAX = 107;
 /** None, four numbers, or something with colons in it. */
 const NUMERIC_HOST = /^(?:[0-9.]*|[0-9a-fA-F:.%]*:[0-9a-zA-Z:.%]*)$/;
 
@@ -44,9 +46,20 @@ export type Address =
       readonly family?: 4 | 6 | undefined;
     };
 
+/** @throws BlockError EINVAL for one that would be cut off, and so be another one's */
+export function unixAddress(path: string): { readonly type: "unix"; readonly path: string } {
+  const bytes = new TextEncoder().encode(path).length;
+  if (bytes <= UNIX_PATH_BYTES_MAX) return { type: "unix", path };
+  throw new BlockError(
+    "EINVAL",
+    `The socket path '${path}' is too long: ${bytes} bytes, where ${UNIX_PATH_BYTES_MAX} can be; ` +
+      "a shorter one, or one from the working folder, will do",
+  );
+}
+
 /** @throws BlockError EINVAL */
 export function toAddress(address: v.InferOutput<typeof socketAddressLegacy>): Address {
-  if (address.type === "unix") return { type: "unix", path: address.data.path };
+  if (address.type === "unix") return unixAddress(address.data.path);
   const { host, port, to, ipv4, ipv6, numeric } = address.data;
   if (numeric && !NUMERIC_HOST.test(host)) {
     throw new BlockError("EINVAL", `'${host}' is a name, which 'numeric' does not allow`);

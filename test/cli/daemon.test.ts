@@ -383,6 +383,41 @@ describe("ends", () => {
     expect(child.exitCode).toBeNull();
   });
 
+  it("not because nothing is left that could wake it, and then writes what it has", async () => {
+    spawnSync("qemu-img", ["create", "-qf", "qcow2", inFolder("d.qcow2"), "1M"]);
+    const disk = ["--blockdev", "qcow2,node-name=d,file.driver=file,file.filename=d.qcow2"];
+    const { talk, child, ended } = start(...disk, ...STDIO, "--pidfile", "pid");
+    await talk.negotiate();
+    const bitmap = { node: "d", name: "kept", persistent: true };
+    await talk.execute("block-dirty-bitmap-add", bitmap);
+    talk.finish();
+    // Its monitor is closed with the end of its input: that is all it had to listen to.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect(child.exitCode).toBeNull();
+    child.kill("SIGTERM");
+    expect(await ended).toEqual({ status: 0, signal: null, stderr: "" });
+    const info = spawnSync("qemu-img", ["info", inFolder("d.qcow2")], { encoding: "utf8" });
+    expect(info.stdout).toContain("kept");
+    expect(existsSync(inFolder("pid"))).toBe(false);
+  });
+
+  it("not where it was told to do nothing at all", async () => {
+    const { child, ended } = start("--pidfile", "pid");
+    while (!existsSync(inFolder("pid"))) await new Promise((r) => setTimeout(r, 20));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(child.exitCode).toBeNull();
+    child.kill("SIGTERM");
+    expect(await ended).toEqual({ status: 0, signal: null, stderr: "" });
+  });
+
+  it.each(["socket,server=on,wait=off,id=c,path=", "socket,id=c,path="])(
+    "at once where %s is followed by a path that is too long, and would be cut off",
+    async (chardev) => {
+      const long = await start("--chardev", `${chardev}${"a".repeat(120)}`).ended;
+      expect(long).toMatchObject({ status: 1, stderr: expect.stringContaining("too long") });
+    },
+  );
+
   it("by being killed: the next one takes over its socket and its pidfile", async () => {
     const args = [...SOCKET, "--pidfile", "pid"];
     const first = start(...args);

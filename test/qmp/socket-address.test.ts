@@ -17,3 +17,10 @@ it("does not look up a name where only a number will do", () => {
 it.each(["", "x", "65536", "-1"])("refuses port '%s'", (port) => {
   expect(() => inet({ port })).toThrow(`'${port}' is no port`);
 });
+
+it("refuses a path that would be cut off", () => {
+  const unix = (path: string) => toAddress({ type: "unix", data: { path } });
+  expect(unix("a".repeat(107))).toMatchObject({ type: "unix" });
+  expect(() => unix("a".repeat(108))).toThrow("is too long: 108 bytes");
+  expect(() => unix("ä".repeat(54))).toThrow("is too long: 108 bytes");
+});

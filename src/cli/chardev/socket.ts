@@ -11,6 +11,7 @@ import { createConnection, createServer, type Server, type Socket } from "node:n
 import { Bell } from "../../base/bell.ts";
 import { BlockError } from "../../base/errors.ts";
 import { removeStaleSocket } from "../../engine/node-listen.ts";
+import { unixAddress } from "../../qmp/socket-address.ts";
 import type { Opts } from "../opts.ts";
 import {
   type Chardev,
@@ -73,7 +74,7 @@ function takeAddress(opts: Opts): Address {
   }
   if (path !== undefined) {
     if (path === "") throw new BlockError("EINVAL", "'path' must not be empty");
-    return { type: "unix", path };
+    return unixAddress(path);
   }
   if (port === undefined) throw new BlockError("EINVAL", "Parameter 'port' is missing");
   if (!/^[0-9]{1,5}$/.test(port) || Number(port) > 65535) {
