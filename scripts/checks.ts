@@ -32,12 +32,13 @@ const VITEST = "vitest/vitest.mjs";
 
 export const TYPES: Check = { title: "types", program: TSC, args: ["--noEmit"] };
 export const STYLE: Check = { title: "style", program: BIOME, args: ["ci", "."] };
-export const UNIT = vitest("unit tests on Node", "node");
+/** Most of them wait for other programs now and then: no processor is kept free for Vitest itself. */
+export const UNIT = vitest("unit tests on Node", "node", "--maxWorkers=100%");
 export const BROWSER = vitest("drivers in Chromium", "browser");
 export const END_TO_END = vitest("end to end in Chromium", "e2e");
 
-function vitest(title: string, project: string): Check {
-  return { title, program: VITEST, args: ["run", "--project", project], counts: true };
+function vitest(title: string, project: string, ...more: string[]): Check {
+  return { title, program: VITEST, args: ["run", "--project", project, ...more], counts: true };
 }
 
 /** @returns the exit status: 0 only if every check has passed */
