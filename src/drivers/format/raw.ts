@@ -96,7 +96,14 @@ function checkWindow(file: BlockChild, { offset = 0, size }: RawOptions): void {
 function stateOf(file: BlockChild, options: RawOptions): BlockState {
   let { offset = 0, size } = options;
   return {
-    limits: { requestAlignment: 1, clusterSize: 0, growable: false },
+    limits: {
+      requestAlignment: 1,
+      clusterSize: 0,
+      /** With its file, for an image that lies in it; if that cannot grow, it says so itself. */
+      get growable() {
+        return !isWindow({ offset, size });
+      },
+    },
     getLength: () => size ?? Math.max(0, file.length - offset),
     map: async (at, bytes) => ({ kind: "data", bytes, role: "file", offset: offset + at }),
     allocate: async (at, bytes) => ({

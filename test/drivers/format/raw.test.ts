@@ -9,6 +9,9 @@ import {
   firstDifference,
   mixedData,
   openDisk,
+  qemuCheck,
+  qemuImg,
+  qemuRaw,
   readAll,
   testFolder,
   testGraph,
@@ -59,6 +62,18 @@ it("the disk is a window of the file, and nothing outside is touched", async () 
   await whole.close();
   const beyond = { driver: "raw", offset: 60 * KiB, size: 5 * KiB, file: file("w.raw") };
   await expect(openDisk(graph, beyond)).rejects.toMatchObject({ errno: "EINVAL" });
+});
+
+it("an image that lies in it can grow, as its file can", async () => {
+  const graph = await testGraph();
+  qemuImg(folder, "create", "-q", "-f", "qcow2", "inner.qcow2", "4M");
+  const inner = { driver: "raw", file: file("inner.qcow2") };
+  const disk = await openDisk(graph, { driver: "qcow2", file: inner });
+  const data = mixedData(seededRandom(4), 2048 * KiB);
+  await disk.backend.write(data, 0);
+  await disk.close();
+  expect(qemuCheck(folder, "inner.qcow2").status).toBe(0);
+  expect(firstDifference(qemuRaw(folder, "inner.qcow2").subarray(0, data.length), data)).toBe(-1);
 });
 
 it("probing: qcow2 knows its magic, raw takes whatever nobody is surer of", () => {
