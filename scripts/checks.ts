@@ -24,6 +24,8 @@ interface Verdict {
   readonly passed: boolean;
   readonly seconds: number;
   readonly detail: string;
+  /** Names of tests to look at, each with why: on the last screen, which is all that some see. */
+  readonly named: readonly string[];
 }
 
 const TSC = "typescript/bin/tsc";
@@ -49,10 +51,11 @@ export async function runChecks(checks: readonly Check[]): Promise<number> {
     verdicts.push(await runCheck(check));
   }
   console.log("");
-  for (const { title, passed, seconds, detail } of verdicts) {
+  for (const { title, passed, seconds, detail, named } of verdicts) {
     console.log(
       `${passed ? "ok    " : "FAILED"}  ${title.padEnd(24)}${formatSeconds(seconds).padEnd(12)}${detail}`,
     );
+    for (const line of named) console.log(`        ${line}`);
   }
   return verdicts.every(({ passed }) => passed) ? 0 : 1;
 }
@@ -67,30 +70,51 @@ async function runCheck({ title, program, args, counts }: Check): Promise<Verdic
   try {
     const passed = await runTool(program, [...args, ...reporters]);
     const seconds = (performance.now() - startMs) / 1000;
-    return { title, passed, seconds, detail: counts ? countsOf(report) : "" };
+    if (!counts) return { title, passed, seconds, detail: "", named: [] };
+    const { detail, named } = readReport(report);
+    return { title, passed, seconds, detail, named };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** "312 passed, 1 failed, 2 skipped": what was left out is said, too. */
-function countsOf(report: string): string {
-  if (!existsSync(report)) return "no report";
+/** "312 passed, 1 failed, 2 skipped": what was left out is said, too; and which failed, if only once. */
+function readReport(report: string): Pick<Verdict, "detail" | "named"> {
+  if (!existsSync(report)) return { detail: "no report", named: [] };
   const { testResults, ...numbers } = JSON.parse(readFileSync(report, "utf8")) as VitestReport;
   // A file that cannot even be loaded has no tests that could fail.
   const broken = testResults.filter(
     ({ status, assertionResults }) => status === "failed" && assertionResults.length === 0,
+  );
+  const tests = testResults.flatMap(({ assertionResults }) => assertionResults);
+  const failed = tests.filter(({ status }) => status === "failed");
+  // Errors of a test that passed are those of a first try.
+  const retried = tests.filter(
+    ({ status, failureMessages }) => status === "passed" && failureMessages.length > 0,
   );
   const parts: [string, number][] = [
     ["passed", numbers.numPassedTests],
     ["failed", numbers.numFailedTests],
     ["skipped", numbers.numPendingTests + numbers.numTodoTests],
     ["files broken", broken.length],
+    ["passed at the second try only", retried.length],
   ];
-  return parts
-    .filter(([word, n]) => n > 0 || word === "passed")
-    .map(([word, n]) => `${n} ${word}`)
-    .join(", ");
+  return {
+    detail: parts
+      .filter(([word, n]) => n > 0 || word === "passed")
+      .map(([word, n]) => `${n} ${word}`)
+      .join(", "),
+    named: [
+      ...broken.map(({ name, message }) => `cannot run: ${name}: ${firstLines(message)}`),
+      ...failed.map((test) => `failed: ${test.fullName}: ${firstLines(test.failureMessages[0])}`),
+      ...retried.map((test) => `retried: ${test.fullName}: ${firstLines(test.failureMessages[0])}`),
+    ],
+  };
+}
+
+/** Enough of an error to know it by. */
+function firstLines(text = ""): string {
+  return text.split("\n").slice(0, 3).join(" | ").slice(0, 400);
 }
 
 /** What is read of Vitest's JSON report. */
@@ -100,8 +124,14 @@ interface VitestReport {
   readonly numPendingTests: number;
   readonly numTodoTests: number;
   readonly testResults: readonly {
+    readonly name: string;
     readonly status: string;
-    readonly assertionResults: readonly object[];
+    readonly message?: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages: readonly string[];
+    }[];
   }[];
 }
 

@@ -18,17 +18,14 @@ export function heapInUse(): number {
 }
 
 /**
- * By how many bytes the last third of the batches lies above the first, each by its median; 0 if that
- * is within what comes and goes, or there are too few batches to tell.
+ * By how many bytes the last third of the batches lies above the first, each by its smallest one: what
+ * is on its way out only makes some batches larger, what stays behind makes all of them larger. 0 if
+ * that is within what comes and goes, or there are too few batches to tell.
  */
 export function growth(heap: readonly number[]): number {
   const settled = heap.slice(WARM_UP);
   const third = Math.floor(settled.length / 3);
   if (third === 0) return 0;
-  const more = median(settled.slice(-third)) - median(settled.slice(0, third));
+  const more = Math.min(...settled.slice(-third)) - Math.min(...settled.slice(0, third));
   return more > SLACK_BYTES ? more : 0;
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }

@@ -1,8 +1,10 @@
 /** A few hundred streams; `npm run fuzz -- --nbd 10000` sends more. */
 
 import { expect, it } from "vitest";
-import { systemRandom } from "../../src/base/random.ts";
 import { nbdFuzzer, nbdSocketsFuzzer } from "./nbd/fuzz.ts";
+
+/** The same streams in every run, so that what a change broke is what broke; --seed asks for others. */
+const SEED = 1;
 
 it.each([
   [nbdFuzzer, 500],
@@ -10,9 +12,8 @@ it.each([
 ])(
   "$name: wrong NBD streams harm nobody",
   async ({ name, run }, count) => {
-    const seed = systemRandom().below(2 ** 31);
-    console.log(`npm run fuzz -- --${name} ${count} --seed ${seed}`);
-    const { kinds } = await run({ count, seed });
+    console.log(`npm run fuzz -- --${name} ${count} --seed ${SEED}`);
+    const { kinds } = await run({ count, seed: SEED });
     // It was about something.
     const heard = ["greeting", "option reply", "option error", "simple reply", "chunk"];
     for (const kind of heard) expect(kinds.get(kind), kind).toBeGreaterThan(10);

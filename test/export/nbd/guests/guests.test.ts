@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { describe, expect, it, onTestFailed } from "vitest";
 import { MiB } from "../../../../src/base/bytes.ts";
 import { SystemClock } from "../../../../src/base/clock.ts";
-import { seededRandom, systemRandom } from "../../../../src/base/random.ts";
+import { seededRandom } from "../../../../src/base/random.ts";
 import { connectLocally } from "../../../../src/engine/node.ts";
 import { Dice } from "../../../model/dice.ts";
 import { hasLibnbd, hasQemu, must, ours, testFolder, uri } from "../rig.ts";
@@ -20,7 +20,8 @@ import { Jobs, type Step } from "./jobs.ts";
 
 /** After every kind of job has run once, they go on until then. */
 const SECONDS = Number(process.env["GUESTS_SECONDS"] ?? 5);
-const SEED = Number(process.env["GUESTS_SEED"] ?? systemRandom().below(2 ** 31));
+/** The same dice in every run, though not the same timing. */
+const SEED = Number(process.env["GUESTS_SEED"] ?? 1);
 /** Not a round number of anything but sectors. */
 const SIZE = 9 * MiB + 5 * 512;
 const GUESTS = 3;
