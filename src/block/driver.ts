@@ -38,6 +38,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
 import type { Trace } from "../base/trace.ts";
 import type { Kernel } from "../kernel/kernel.ts";
+import type { CheckRequest, CheckResult } from "./check.ts";
 import type { BlockChild } from "./child.ts";
 import type { DebugPoints } from "./debug.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
@@ -187,6 +188,14 @@ export interface BlockState {
   reopen?(readOnly: boolean, options?: unknown): Promise<void>;
   /** Changes the image's own properties (x-blockdev-amend); `options` are checked. */
   amend?(options: unknown, request: AmendRequest): Promise<void>;
+  /**
+   * Looks for what is wrong with the image, and mends it as far as the request says; the node is
+   * drained. Without it: ENOTSUP. See check.ts.
+   *
+   * @throws BlockError ECANCELED; what makes any further looking pointless, such as a table that cannot
+   *   be read at all
+   */
+  check?(request: CheckRequest): Promise<CheckResult>;
   /** Disk states kept inside the image. Without it: none can be. */
   readonly snapshots?: SnapshotStore;
   /** Dirty bitmaps kept inside the image. Without it none of a node's can be persistent. */
@@ -280,6 +289,11 @@ export interface OpenContext<Options> {
   readonly readOnly: boolean;
   /** What blockdev-add named or nested, by role; a role that was not given is missing. */
   readonly children: Children;
+  /**
+   * The image is opened to be checked, and for nothing else: it opens also where its marks, or what is
+   * wrong with it, forbid all other use (QEMU: BDRV_O_CHECK).
+   */
+  readonly forCheck?: boolean;
   readonly signal?: AbortSignal;
 }
 

@@ -128,6 +128,15 @@ export class Graph {
     return this.#opener.open(options, { readOnly: false, monitorOwned: false }, signal);
   }
 
+  /**
+   * The same as add() for a node that is only to be checked or repaired (checkNode()): its bitmaps stay
+   * in the image, and its backing file need not be decided. Nothing else may be asked of it.
+   */
+  addForCheck(options: BlockdevOptions, signal?: AbortSignal): Promise<BlockNode> {
+    const inherited = { readOnly: false, monitorOwned: true, forCheck: true };
+    return this.#opener.open(options, inherited, signal);
+  }
+
   /** Closes a node that nobody uses, unless it is the monitor's, or on its way out already. */
   closeUnused(node: BlockNode): Promise<void> {
     return this.#opener.closeUnused(node);

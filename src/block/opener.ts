@@ -34,6 +34,8 @@ export interface Inherited {
   /** The one right above it in the same options. */
   readonly parent?: BlockNode;
   readonly settings?: Partial<InheritedSettings>;
+  /** See OpenContext; of the node itself, not of those nested in its options. */
+  readonly forCheck?: boolean;
 }
 
 /** What the graph has for it. */
@@ -64,6 +66,7 @@ export class Opener {
     driver = this.#init.driver(options.driver),
   ): Promise<BlockNode> {
     const { table, world, throttleGroups } = this.#init;
+    const { forCheck = false } = inherited;
     const { own, roles, readOnly, ...checked } = check(driver, options, inherited);
     const isReadOnly = readOnly ?? inherited.readOnly;
     checkForceShare(checked.settings.forceShare, isReadOnly);
@@ -100,11 +103,14 @@ export class Opener {
           nodeName: node.name,
           readOnly: node.readOnly,
           children: liveChildren(node),
+          ...(forCheck && { forCheck }),
           ...(signal && { signal }),
         });
       node.setState(await openAsFarAsAllowed(node, open));
-      checkBackingIsDecided(node, roles);
-      await loadBitmaps(node);
+      if (!forCheck) {
+        checkBackingIsDecided(node, roles);
+        await loadBitmaps(node);
+      }
       world.trace.bdrv_open_common?.(node.name, driver.name, node.readOnly);
       return node;
     } catch (error) {
