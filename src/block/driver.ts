@@ -280,6 +280,11 @@ export interface OpenContext<Options> {
   readonly readOnly: boolean;
   /** What blockdev-add named or nested, by role; a role that was not given is missing. */
   readonly children: Children;
+  /**
+   * Only what the image says of itself will be asked for, none of the disk's bytes: children that hold
+   * some, and keys, may be missing (QEMU: BDRV_O_NO_IO).
+   */
+  readonly noIo?: boolean;
   readonly signal?: AbortSignal;
 }
 
