@@ -25,7 +25,7 @@ export const FLOORS: readonly (readonly string[])[] = [
   ["block"],
   ["drivers"],
   ["blockjob", "export"],
-  ["qmp"],
+  ["qmp", "img"],
   ["engine"],
   ["domain", "cli"],
 ];

@@ -294,6 +294,11 @@ export interface OpenContext<Options> {
    * wrong with it, forbid all other use (QEMU: BDRV_O_CHECK).
    */
   readonly forCheck?: boolean;
+  /**
+   * Only what the image says of itself will be asked for, none of the disk's bytes: children that hold
+   * some, and keys, may be missing (QEMU: BDRV_O_NO_IO).
+   */
+  readonly noIo?: boolean;
   readonly signal?: AbortSignal;
 }
 

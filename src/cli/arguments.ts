@@ -6,11 +6,11 @@
 import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
+import { fromKeyval } from "../base/from-keyval.ts";
+import { parseKeyval } from "../base/keyval.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type JsonItem, JsonReader } from "../qmp/json/reader.ts";
 import { inetSocketAddress, unixSocketAddress } from "../qmp/socket-address.ts";
-import { fromKeyval } from "./from-keyval.ts";
-import { parseKeyval } from "./keyval.ts";
 
 /**
  * @param implied key of a first value that has none

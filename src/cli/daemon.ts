@@ -13,6 +13,7 @@ import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { type Clock, SystemClock, sleep } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
+import type { Given } from "../base/getopt.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createNodeEngine } from "../engine/node.ts";
 import { VERSION } from "../qmp/version.ts";
@@ -20,7 +21,7 @@ import { nbdServerSchema, nestAddress, parseArguments } from "./arguments.ts";
 import { Chardevs } from "./chardev/index.ts";
 import { hostCommands } from "./commands.ts";
 import { isInBackground, leaveParent, runInBackground, say } from "./daemonize.ts";
-import { type Given, helpText, type OptionName, parseCommandLine } from "./options.ts";
+import { helpText, type OptionName, parseCommandLine } from "./options.ts";
 import { Pidfile } from "./pidfile.ts";
 import { QmpStream } from "./qmp-stream.ts";
 import { asksForPoints, POINT_LIST, TraceLog } from "./trace.ts";
@@ -97,7 +98,7 @@ class Daemon {
     });
   }
 
-  async run(given: readonly Given[]): Promise<number> {
+  async run(given: readonly Given<OptionName>[]): Promise<number> {
     this.#engine = await createNodeEngine({
       clock: this.#clock,
       trace: this.#traceLog.trace,
@@ -127,7 +128,7 @@ class Daemon {
     return isWell ? 0 : 1;
   }
 
-  async #setUp(given: readonly Given[]): Promise<void> {
+  async #setUp(given: readonly Given<OptionName>[]): Promise<void> {
     for (const { name, value, shown } of given) {
       if (this.#ending.signal.aborted) return;
       try {

@@ -2,11 +2,14 @@
 
 import { VERSION } from "../qmp/version.ts";
 import { daemon } from "./daemon.ts";
+import { imgCommand } from "./img.ts";
 
 const USAGE = `Usage: blocktab COMMAND [options]
 
   blocktab daemon    serves disk images over QMP and exports, as qemu-storage-daemon does;
                      blocktab daemon --help lists its options
+  blocktab img       makes, inspects and changes disk images, as qemu-img does;
+                     blocktab img --help lists its commands
   blocktab --help    shows this
   blocktab --version shows the version
 `;
@@ -19,6 +22,8 @@ export async function main([command, ...words]: readonly string[]): Promise<numb
   switch (command) {
     case "daemon":
       return daemon(words);
+    case "img":
+      return imgCommand(words);
     case "-h":
     case "--help":
     case "help":

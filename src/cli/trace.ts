@@ -15,6 +15,7 @@
 
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import type { Clock } from "../base/clock.ts";
+import { Opts } from "../base/opts.ts";
 import {
   matchPoints,
   POINT_NAMES,
@@ -25,7 +26,6 @@ import {
   traceText,
 } from "../base/trace.ts";
 import { systemError } from "./chardev/chardev.ts";
-import { Opts } from "./opts.ts";
 
 /** What `help` shows. */
 export const POINT_LIST = `${POINT_NAMES.join("\n")}\n`;

@@ -5,10 +5,11 @@ import { type Clock, SystemClock } from "../base/clock.ts";
 import type { BlockError } from "../base/errors.ts";
 import { type Random, systemRandom } from "../base/random.ts";
 import type { Trace } from "../base/trace.ts";
-import type { BlockDriver } from "../block/driver.ts";
+import type { BlockDriver, World } from "../block/driver.ts";
 import { browserDrivers } from "../drivers/index.ts";
 import { fileDriver } from "../drivers/protocol/file.ts";
 import { NbdServer } from "../export/nbd/server.ts";
+import { loadKernel } from "../kernel/kernel.ts";
 import { nbdCommands } from "../qmp/commands/nbd.ts";
 import type { Command } from "../qmp/schema.ts";
 import { Client } from "./client.ts";
@@ -48,6 +49,11 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
     ...(options.onStopped && { onStopped: options.onStopped }),
   });
   return engine;
+}
+
+/** What nodes on Node live in, for those who need no engine. */
+export async function createNodeWorld(clock: Clock, random: Random): Promise<World> {
+  return { clock, random, kernel: await loadKernel(await readFile(KERNEL)), trace: {} };
 }
 
 /** A client in the same thread. Its close() leaves the engine running: call engine.close(). */

@@ -1,8 +1,8 @@
 /** The command line, taken apart as getopt_long() does it. */
 
 import { describe, expect, it } from "vitest";
+import { Opts } from "../../src/base/opts.ts";
 import { helpText, OPTIONS, parseCommandLine } from "../../src/cli/options.ts";
-import { Opts } from "../../src/cli/opts.ts";
 
 const parse = (...words: string[]) =>
   parseCommandLine(words).map(({ name, value }) => [name, value]);

@@ -5,7 +5,7 @@
 
 import type { Readable, Writable } from "node:stream";
 import { BlockError } from "../../base/errors.ts";
-import type { Opts } from "../opts.ts";
+import type { Opts } from "../../base/opts.ts";
 
 /** Somebody at the other end. */
 export interface ChardevClient {

@@ -1,7 +1,7 @@
 /** The character devices of a daemon, by their ids, and the backends that there are. */
 
 import { BlockError } from "../../base/errors.ts";
-import { Opts } from "../opts.ts";
+import { Opts } from "../../base/opts.ts";
 import type { Chardev, ChardevBackend, ChardevHost, Frontend } from "./chardev.ts";
 import { fileBackend } from "./file.ts";
 import { nullBackend } from "./null.ts";

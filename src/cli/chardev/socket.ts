@@ -10,9 +10,9 @@
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { Bell } from "../../base/bell.ts";
 import { BlockError } from "../../base/errors.ts";
+import type { Opts } from "../../base/opts.ts";
 import { removeStaleSocket } from "../../engine/node-listen.ts";
 import { unixAddress } from "../../qmp/socket-address.ts";
-import type { Opts } from "../opts.ts";
 import {
   type Chardev,
   type ChardevBackend,

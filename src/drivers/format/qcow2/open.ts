@@ -33,7 +33,7 @@ import { readSnapshots } from "./snapshot-table.ts";
 export async function openImage(context: OpenContext<OpenOptions>): Promise<Image> {
   const image = await readImage(context);
   try {
-    checkDataFile(image, context.children);
+    if (!context.noIo) checkDataFile(image, context.children);
   } catch (error) {
     image.pages.close();
     throw error;

@@ -7,7 +7,7 @@
  */
 
 import type * as v from "valibot";
-import { BlockError } from "../base/errors.ts";
+import { BlockError } from "./errors.ts";
 import type { KeyvalTree, KeyvalValue } from "./keyval.ts";
 
 /** What is looked at of a valibot schema; each kind has some of it. */

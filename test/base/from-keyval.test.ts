@@ -2,8 +2,8 @@
 
 import * as v from "valibot";
 import { describe, expect, it } from "vitest";
-import { fromKeyval } from "../../src/cli/from-keyval.ts";
-import { parseKeyval } from "../../src/cli/keyval.ts";
+import { fromKeyval } from "../../src/base/from-keyval.ts";
+import { parseKeyval } from "../../src/base/keyval.ts";
 
 const rule = v.strictObject({
   event: v.string(),

@@ -11,7 +11,7 @@
  * What a string means is decided by whoever knows the schema (from-keyval.ts). QEMU: util/keyval.c.
  */
 
-import { BlockError } from "../base/errors.ts";
+import { BlockError } from "./errors.ts";
 
 export type KeyvalTree = { readonly [key: string]: KeyvalValue };
 export type KeyvalValue = string | readonly KeyvalValue[] | KeyvalTree;

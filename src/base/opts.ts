@@ -3,7 +3,7 @@
  * stand without a value (`server`, `nowait`). QEMU: util/qemu-option.c.
  */
 
-import { BlockError } from "../base/errors.ts";
+import { BlockError } from "./errors.ts";
 
 /** One list, from which each member is taken once; what is left at the end is unknown. */
 export class Opts {

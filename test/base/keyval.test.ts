@@ -1,7 +1,7 @@
 /** QEMU's option lists, as a tree of strings. */
 
 import { describe, expect, it } from "vitest";
-import { parseKeyval } from "../../src/cli/keyval.ts";
+import { parseKeyval } from "../../src/base/keyval.ts";
 
 const READ: [string, string, object][] = [
   ["the first value by its implied key", "raw,node-name=a", { driver: "raw", "node-name": "a" }],

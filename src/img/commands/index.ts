@@ -1,0 +1,6 @@
+/** The subcommands: the one place where a new one is listed. */
+
+import type { ImgCommand } from "../command.ts";
+import { create } from "./create.ts";
+
+export const COMMANDS: readonly ImgCommand[] = [create];

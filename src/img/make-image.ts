@@ -1,0 +1,149 @@
+/**
+ * Making an image from qemu-img's options: a file, and in it what the format's driver makes. Shared by
+ * all subcommands that make one.
+ */
+
+import * as v from "valibot";
+import { alignUp } from "../base/bytes.ts";
+import { check } from "../base/check.ts";
+import { BlockError } from "../base/errors.ts";
+import type { BlockDriver } from "../block/driver.ts";
+import type { BlockdevOptions } from "../block/options.ts";
+import { Perm } from "../block/permissions.ts";
+import type { OptionValues } from "./create-options.ts";
+import { formatDriver } from "./image-name.ts";
+import type { Session } from "./session.ts";
+
+const SECTOR_BYTES = 512;
+
+/**
+ * @param values checked by parseOptions(), `size` among them
+ * @throws BlockError EINVAL that names an option; what the drivers throw. What was made so far stays
+ */
+export async function makeImage(
+  session: Session,
+  name: string,
+  format: string,
+  values: OptionValues,
+): Promise<void> {
+  const store = session.host.store(name);
+  const driver = formatDriver(session, format);
+  const size = alignUp(Number(values.get("size")), SECTOR_BYTES);
+  if (!Number.isSafeInteger(size)) {
+    throw new BlockError("EFBIG", `The disk's size of ${values.get("size")} bytes is too large`);
+  }
+  if (format === "raw") {
+    const preallocation = values.get("preallocation");
+    return makeStore(session, store, {
+      size,
+      ...(preallocation !== undefined && { preallocation }),
+    });
+  }
+  const own = qcow2Options(values, size);
+  const checked = checkCreate(driver, own);
+  const dataFile = values.get("data_file");
+  await makeStore(session, store, { size: 0 });
+  // As large as the disk from the start: it may have to hold the disk's end.
+  if (dataFile !== undefined) {
+    await makeStore(session, session.host.store(dataFile), { size });
+  }
+  await makeIn(session, store, driver, checked);
+}
+
+/** A file, empty or of zeroes; one that is there is emptied. */
+async function makeStore(
+  session: Session,
+  store: BlockdevOptions,
+  options: { readonly size: number; readonly preallocation?: string },
+): Promise<void> {
+  const { graph, signal } = session;
+  const driver = graph.driver(store.driver);
+  const { driver: _, ...place } = store;
+  const { world } = graph;
+  if (!driver.create) {
+    throw new BlockError("ENOTSUP", `No files are made with driver '${driver.name}'`);
+  }
+  const checked = checkCreate(driver, { ...place, ...options });
+  await driver.create({ world, options: checked as never, ...(signal && { signal }) });
+}
+
+async function makeIn(
+  session: Session,
+  store: BlockdevOptions,
+  driver: BlockDriver,
+  options: object,
+): Promise<void> {
+  const { graph, signal } = session;
+  const { world } = graph;
+  const node = await graph.addForUsers(store, signal);
+  const backend = await session.hold(node, {
+    description: "making an image",
+    permissions: { take: Perm.all, share: Perm.consistentRead },
+  });
+  try {
+    const context = { world, options: options as never, ...(signal && { signal }) };
+    await driver.create?.({ ...context, file: backend.edge });
+  } finally {
+    await session.release(backend);
+  }
+}
+
+function checkCreate(driver: BlockDriver, options: object): object {
+  return check(v.strictObject({ ...driver.createOptions }), options) as object;
+}
+
+const VERSIONS: ReadonlyMap<string, string> = new Map([
+  ["0.10", "v2"],
+  ["v2", "v2"],
+  ["1.1", "v3"],
+  ["v3", "v3"],
+]);
+
+/** qemu-img's names as those of blockdev-create. */
+function qcow2Options(values: OptionValues, size: number): Record<string, unknown> {
+  const compat = values.get("compat");
+  const version = compat === undefined ? undefined : VERSIONS.get(compat);
+  if (compat !== undefined && version === undefined) {
+    throw new BlockError(
+      "EINVAL",
+      `Parameter 'compat' takes v2 (0.10) or v3 (1.1), not '${compat}'`,
+    );
+  }
+  const number = (name: string) => numberOf(values.get(name));
+  const flag = (name: string) => booleanOf(values.get(name));
+  const all = {
+    size,
+    version,
+    "cluster-size": number("cluster_size"),
+    "refcount-bits": number("refcount_bits"),
+    "extended-l2": flag("extended_l2"),
+    "compression-type": values.get("compression_type"),
+    "backing-file": values.get("backing_file"),
+    "backing-fmt": values.get("backing_fmt"),
+    "lazy-refcounts": flag("lazy_refcounts"),
+    "data-file": values.get("data_file"),
+    "data-file-raw": flag("data_file_raw"),
+    preallocation: values.get("preallocation"),
+    encrypt: encryptOptions(values),
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+function encryptOptions(values: OptionValues): object | undefined {
+  if (values.get("encryption") === "on") return { format: "aes" };
+  const members: [string, unknown][] = [];
+  for (const [name, value] of values) {
+    const [, member] = /^encrypt\.(.*)$/.exec(name) ?? [];
+    if (member !== undefined)
+      members.push([member, member === "iter-time" ? Number(value) : value]);
+  }
+  return members.length > 0 ? Object.fromEntries(members) : undefined;
+}
+
+function numberOf(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : Number(text);
+}
+
+function booleanOf(text: string | undefined): boolean | undefined {
+  return text === undefined ? undefined : text === "on";
+}
