@@ -27,6 +27,7 @@ import type { Layout } from "./layout.ts";
 import { Pages, type Table } from "./pages.ts";
 import { Refcounts } from "./refcount.ts";
 import type { SnapshotEntry } from "./snapshot-table.ts";
+import { Unpacked } from "./unpacked.ts";
 
 export interface ImageInit {
   readonly header: Header;
@@ -56,6 +57,7 @@ export class Image {
   readonly pages: Pages;
   readonly refcounts: Refcounts;
   readonly epoch: Epoch;
+  readonly unpacked: Unpacked;
   /** As in the file now. Replaced, never changed. */
   header: Header;
   extensions: Extensions;
@@ -95,6 +97,7 @@ export class Image {
     this.guard = new Guard(this.layout.clusterBytes);
     this.refcounts = new Refcounts(this);
     this.epoch = new Epoch(this);
+    this.unpacked = new Unpacked(this.layout.clusterBytes);
   }
 
   get dataFile(): BlockChild | undefined {
