@@ -49,7 +49,8 @@ export class Image {
   readonly kernel: Kernel;
   readonly file: BlockChild;
   readonly inflate: Inflater;
-  readonly layout: Layout;
+  /** Replaced when the refcounts' width changes, which changes nothing but what counts refcounts. */
+  layout: Layout;
   /** True if guest clusters live in the data-file child, each at its guest offset. */
   readonly externalData: boolean;
   readonly keepsDiscarded: boolean;
