@@ -1,7 +1,10 @@
 /**
- * An image's own properties, changed in place: its version, and whether others may keep refcounts
- * lazily. QEMU's x-blockdev-amend changes encryption only, which does not exist here; these two are
- * those of `qemu-img amend` that need nothing to be rebuilt.
+ * An image's own properties, changed in place: what `qemu-img amend -o` changes. QEMU's
+ * x-blockdev-amend changes encryption only, which does not exist here; of the others it has the version
+ * and whether others may keep refcounts lazily.
+ *
+ * Each property is changed by one write that a crash leaves done or not done. Of several the order is
+ * QEMU's: up to version 3 first, down to version 2 last, so that what is between may depend on it.
  *
  * The version decides how the first sector is read, so that sector is written in one piece, and what it
  * points to is in the file before: no crash leaves a header that is half of each.
@@ -19,6 +22,7 @@ import {
 } from "./extensions.ts";
 import {
   AT,
+  Autoclear,
   Compatible,
   Incompatible,
   parseHeader,
@@ -30,7 +34,8 @@ import { decodeEntry } from "./l2.ts";
 import { eachL2 } from "./l2-walk.ts";
 import { SECTOR_BYTES } from "./layout.ts";
 import { decisive } from "./refcount-grow.ts";
-import { endOfNames } from "./rewrite.ts";
+import { changeRefcountWidth } from "./refcount-width.ts";
+import { changeDataFileName, endOfNames } from "./rewrite.ts";
 import { isPossibleL1, tableBytesOf, withV3Extra } from "./snapshot-table.ts";
 
 /** x-blockdev-amend's members for qcow2. */
@@ -43,6 +48,22 @@ export const amendOptions = {
 
 export type AmendOptions = v.InferOutput<v.StrictObjectSchema<typeof amendOptions, undefined>>;
 
+/** What images have besides, for tools that change them as a whole (ImageAmend). */
+export interface ImageAmend extends AmendOptions {
+  readonly "refcount-bits"?: number;
+  /** Of the disk. */
+  readonly size?: number;
+  /** A label in the header; "" for none. Nothing is moved. */
+  readonly "data-file"?: string;
+  readonly "data-file-raw"?: boolean;
+  /** Only as they are: rebase changes them. */
+  readonly "backing-file"?: string;
+  readonly "backing-fmt"?: string;
+}
+
+/** Makes the disk longer or shorter: what truncate() of the state does, for who holds the mutex. */
+type Resize = (length: number) => Promise<void>;
+
 /** The smallest cluster that feature names are written into, as when an image is made. */
 const FEATURE_NAMES_CLUSTER_MIN = 4096;
 
@@ -52,7 +73,12 @@ const FEATURE_NAMES_CLUSTER_MIN = 4096;
  * @throws BlockError ENOTSUP that names what the wanted version cannot hold, EINVAL; nothing has
  *   changed then
  */
-export async function amend(image: Image, options: AmendOptions): Promise<void> {
+export async function amend(
+  image: Image,
+  options: ImageAmend,
+  resize: Resize,
+  signal?: AbortSignal,
+): Promise<void> {
   const { version } = image.header;
   if (options.encrypt) {
     throw new BlockError("ENOTSUP", "The image is not encrypted; encryption is not supported");
@@ -62,12 +88,69 @@ export async function amend(image: Image, options: AmendOptions): Promise<void> 
   if (lazy && wanted === 2) {
     throw new BlockError("EINVAL", "Parameter 'lazy-refcounts' needs version 'v3'");
   }
+  const order = wantedOrder(image, options, wanted);
+  checkNames(image, options);
   await image.beginChange();
   await image.epoch.finish();
-  if (wanted < version) await checkDowngrade(image, lazy);
-  if (wanted > version) await completeSnapshots(image);
-  if (wanted !== version) await switchVersion(image, wanted);
+  if (wanted < version) await checkDowngrade(image, options, order);
+  if (wanted > version) {
+    await completeSnapshots(image);
+    await switchVersion(image, wanted);
+  }
+  await changeRefcountWidth(image, order, signal);
+  if (options["data-file-raw"] === false && image.isRawExternal) {
+    const { hi, lo } = image.header.autoclear;
+    await image.writeAutoclear({ hi, lo: (lo & ~Autoclear.rawExternalData) >>> 0 });
+  }
+  const dataFile = options["data-file"];
+  if (dataFile !== undefined) await changeDataFileName(image, dataFile);
   if (lazy !== undefined && image.header.version === 3) await setLazy(image, lazy);
+  if (options.size !== undefined) await resize(options.size);
+  if (wanted < version) {
+    await image.epoch.finish();
+    await switchVersion(image, wanted);
+  }
+}
+
+function wantedOrder(image: Image, options: ImageAmend, version: 2 | 3): number {
+  const bits = options["refcount-bits"];
+  if (bits === undefined) return image.layout.refcountOrder;
+  const order = Math.log2(bits);
+  if (!Number.isInteger(order) || order < 0 || order > 6) {
+    throw new BlockError(
+      "EINVAL",
+      `Parameter 'refcount-bits' takes a power of two from 1 to 64, not ${bits}`,
+    );
+  }
+  if (version === 2 && bits !== 16) {
+    throw new BlockError(
+      "EINVAL",
+      `Parameter 'refcount-bits' needs version 'v3' for ${bits}; version 2 has 16`,
+    );
+  }
+  return order;
+}
+
+/** Names of other files: what may change at all. */
+function checkNames({ externalData, isRawExternal, extensions }: Image, options: ImageAmend): void {
+  const { "backing-file": backing, "backing-fmt": format } = options;
+  const isOther = (given: string | undefined, there: string | null) =>
+    given !== undefined && given !== (there ?? "");
+  if (isOther(backing, extensions.backingName) || isOther(format, extensions.backingFormat)) {
+    throw new BlockError(
+      "ENOTSUP",
+      "Amending does not change the backing file; use 'rebase' for that",
+    );
+  }
+  if (options["data-file"] !== undefined && !externalData) {
+    throw new BlockError(
+      "EINVAL",
+      "Parameter 'data-file' is for images that have an external data file already",
+    );
+  }
+  if (options["data-file-raw"] && !isRawExternal) {
+    throw new BlockError("EINVAL", "Parameter 'data-file-raw' can be switched off, but not on");
+  }
 }
 
 async function setLazy(image: Image, lazy: boolean): Promise<void> {
@@ -84,8 +167,10 @@ async function setLazy(image: Image, lazy: boolean): Promise<void> {
   image.header = { ...image.header, compatible: word };
 }
 
-async function checkDowngrade(image: Image, lazy: boolean | undefined): Promise<void> {
+/** @param order of the refcounts that it will have then */
+async function checkDowngrade(image: Image, options: ImageAmend, order: number): Promise<void> {
   const { header, layout, extensions, snapshots } = image;
+  const { size = header.size, "lazy-refcounts": lazy } = options;
   const { incompatible, compatible } = header;
   const lazyIsOn = (compatible.lo & Compatible.lazyRefcounts) !== 0 && lazy !== false;
   const otherCompatible = (compatible.lo & ~Compatible.lazyRefcounts) !== 0 || compatible.hi !== 0;
@@ -93,14 +178,14 @@ async function checkDowngrade(image: Image, lazy: boolean | undefined): Promise<
     ["an external data file", (incompatible.lo & Incompatible.externalData) !== 0],
     ["zstd compression", (incompatible.lo & Incompatible.compressionType) !== 0],
     ["extended L2 entries", layout.extendedL2],
-    [`refcounts of ${2 ** layout.refcountOrder} bits`, layout.refcountOrder !== 4],
+    [`refcounts of ${2 ** order} bits`, order !== 4],
     ["lazy refcounts", lazyIsOn],
     ["compatible features that are not known", otherCompatible],
     ["dirty bitmaps", extensions.list.some(({ type }) => type === ExtensionType.bitmaps)],
     ["header fields that are not known", header.headerBytes > V3_HEADER_BYTES],
     [
       "snapshots with a machine's state, or of a disk of another size",
-      snapshots.some(({ info }) => info.vmStateBytes > 0 || info.diskBytes !== header.size),
+      snapshots.some(({ info }) => info.vmStateBytes > 0 || info.diskBytes !== size),
     ],
   ];
   const names = inUse.filter(([, used]) => used).map(([name]) => name);

@@ -6,7 +6,6 @@
  *     refcounts            2            2             lie across two: each touched one counts it
  */
 
-import { deflateRaw } from "pako";
 import { alignDown } from "../../../base/bytes.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import { allocateLocked, unreference } from "./allocate.ts";
@@ -14,6 +13,7 @@ import type { Image } from "./image.ts";
 import { entryAt, packedPlaceAt, withL2 } from "./l2.ts";
 import { ensureL2 } from "./l2-table.ts";
 import { type PackedPlace, packedOffsetEnd, SECTOR_BYTES, writePackedPlace } from "./layout.ts";
+import { loadPacker } from "./pack.ts";
 
 /**
  * Reads from one compressed cluster.
@@ -29,17 +29,31 @@ export async function readEncoded(image: Image, buf: Uint8Array, offset: number)
     if (!spot || !entryAt(image, spot, 0, offset).compressed) throw unpackError(image, offset);
     return packedPlaceAt(image, spot, 0);
   });
+  if (buf.length === clusterBytes) {
+    const known = await image.unpacked.find(place);
+    if (known) buf.set(known);
+    else await unpack(image, place, buf, offset);
+    return;
+  }
+  const cluster = await image.unpacked.get(place, async () => {
+    const whole = new Uint8Array(clusterBytes);
+    await unpack(image, place, whole, offset);
+    return whole;
+  });
+  buf.set(cluster.subarray(inCluster, inCluster + buf.length));
+}
+
+async function unpack(
+  image: Image,
+  place: PackedPlace,
+  cluster: Uint8Array,
+  offset: number,
+): Promise<void> {
   const there = Math.min(place.bytes, image.file.length - place.offset);
   if (there <= 0) throw unpackError(image, offset);
   const packed = new Uint8Array(there);
   await image.file.read(packed, place.offset);
-  if (buf.length === clusterBytes) {
-    if (!image.inflate(packed, buf)) throw unpackError(image, offset);
-    return;
-  }
-  const cluster = new Uint8Array(clusterBytes);
   if (!image.inflate(packed, cluster)) throw unpackError(image, offset);
-  buf.set(cluster.subarray(inCluster, inCluster + buf.length));
 }
 
 function unpackError(image: Image, offset: number): BlockError {
@@ -64,7 +78,7 @@ export function freePacked(image: Image, place: PackedPlace): void {
  *
  * @param buf a whole cluster, or up to the disk's end
  * @param offset guest offset, a cluster's first byte
- * @throws BlockError ENOTSUP with an external data file, or if the image's packing is zstd; EINVAL
+ * @throws BlockError ENOTSUP with an external data file, or if the packer does not run here; EINVAL
  *   for anything but one whole cluster
  */
 export async function writeCompressed(
@@ -73,7 +87,9 @@ export async function writeCompressed(
   offset: number,
 ): Promise<void> {
   const { layout, header } = image;
-  checkCompressible(image);
+  if (image.externalData) {
+    throw new BlockError("ENOTSUP", "An external data file cannot hold compressed clusters");
+  }
   const whole = Math.min(layout.clusterBytes, header.size - offset);
   if (offset % layout.clusterBytes !== 0 || buf.length !== whole) {
     throw new BlockError(
@@ -82,11 +98,11 @@ export async function writeCompressed(
         `at ${offset}`,
     );
   }
+  const pack = await loadPacker(header.compression);
   const cluster = new Uint8Array(layout.clusterBytes);
   cluster.set(buf);
-  // QEMU unpacks with a 4 KiB window, so that is what it must be packed with.
-  const packed = deflateRaw(cluster, { windowBits: 12, memLevel: 9 });
-  if (packed.length >= layout.clusterBytes) return writePlain(image, buf, offset);
+  const packed = pack(cluster);
+  if (packed === null) return writePlain(image, buf, offset);
 
   const place = await image.mutex.run(async () => {
     await image.beginChange();
@@ -102,15 +118,6 @@ export async function writeCompressed(
     throw error;
   }
   await image.mutex.run(() => linkPacked(image, offset, place, packed.length));
-}
-
-function checkCompressible(image: Image): void {
-  if (image.externalData) {
-    throw new BlockError("ENOTSUP", "An external data file cannot hold compressed clusters");
-  }
-  if (image.header.compression !== "zlib") {
-    throw new BlockError("ENOTSUP", "Writing clusters packed with zstd is not supported");
-  }
 }
 
 /** A new cluster, not packed: with or without, the old one's room is given back. */
@@ -137,7 +144,7 @@ async function packedRoom(image: Image, bytes: number): Promise<PackedPlace> {
   const left = tail ? tail.end - tail.offset : 0;
   if (tail && bytes <= left && (await raiseTail(image, tail.end))) {
     image.packedTail = { offset: tail.offset + bytes, end: tail.end };
-    return placeOf(tail.offset, bytes);
+    return freshPlace(image, tail.offset, bytes);
   }
   const run = await image.refcounts.allocate(1);
   const joins = tail !== null && left > 0 && run.offset === tail.end && bytes > left;
@@ -148,7 +155,7 @@ async function packedRoom(image: Image, bytes: number): Promise<PackedPlace> {
     throw new BlockError("EFBIG", "The image is too large for more compressed clusters");
   }
   image.packedTail = { offset: offset + bytes, end: run.offset + clusterBytes };
-  return placeOf(offset, bytes);
+  return freshPlace(image, offset, bytes);
 }
 
 /** @returns false if the tail's cluster has as many references as its refcount can tell */
@@ -158,9 +165,11 @@ function raiseTail(image: Image, end: number): Promise<boolean> {
 }
 
 /** The entry tells the length in sectors, so what is counted reaches to the end of the last one. */
-function placeOf(offset: number, bytes: number): PackedPlace {
+function freshPlace(image: Image, offset: number, bytes: number): PackedPlace {
   const last = alignDown(offset + bytes - 1, SECTOR_BYTES);
-  return { offset, bytes: last + SECTOR_BYTES - offset };
+  const place = { offset, bytes: last + SECTOR_BYTES - offset };
+  image.unpacked.forget(place);
+  return place;
 }
 
 async function linkPacked(

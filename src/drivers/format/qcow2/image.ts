@@ -27,6 +27,7 @@ import type { Layout } from "./layout.ts";
 import { Pages, type Table } from "./pages.ts";
 import { Refcounts } from "./refcount.ts";
 import type { SnapshotEntry } from "./snapshot-table.ts";
+import { Unpacked } from "./unpacked.ts";
 
 export interface ImageInit {
   readonly header: Header;
@@ -48,7 +49,8 @@ export class Image {
   readonly kernel: Kernel;
   readonly file: BlockChild;
   readonly inflate: Inflater;
-  readonly layout: Layout;
+  /** Replaced when the refcounts' width changes, which changes nothing but what counts refcounts. */
+  layout: Layout;
   /** True if guest clusters live in the data-file child, each at its guest offset. */
   readonly externalData: boolean;
   readonly keepsDiscarded: boolean;
@@ -56,6 +58,7 @@ export class Image {
   readonly pages: Pages;
   readonly refcounts: Refcounts;
   readonly epoch: Epoch;
+  readonly unpacked: Unpacked;
   /** As in the file now. Replaced, never changed. */
   header: Header;
   extensions: Extensions;
@@ -95,6 +98,7 @@ export class Image {
     this.guard = new Guard(this.layout.clusterBytes);
     this.refcounts = new Refcounts(this);
     this.epoch = new Epoch(this);
+    this.unpacked = new Unpacked(this.layout.clusterBytes);
   }
 
   get dataFile(): BlockChild | undefined {

@@ -43,6 +43,12 @@ export class Refcounts {
     };
   }
 
+  /** All are counted there from now on; what is free may be anywhere. */
+  useTable(table: Table): void {
+    this.table = table;
+    this.#hint = 0;
+  }
+
   /** How many references a cluster has. */
   get(index: number): Promise<number> {
     const { kernel, layout } = this.#image;

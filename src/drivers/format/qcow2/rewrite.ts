@@ -57,6 +57,22 @@ export async function changeBackingFile(
 }
 
 /**
+ * Records another name of the external data file, or none. A label: the data stays where it is. Caller
+ * holds the mutex; no request is in flight.
+ *
+ * @param name "" for none
+ * @throws BlockError EINVAL if the name does not fit; nothing is written then
+ */
+export async function changeDataFileName(image: Image, name: string): Promise<void> {
+  if (name === (image.extensions.dataFileName ?? "")) return;
+  const { list } = image.extensions;
+  const others = list.filter(({ type }) => type !== ExtensionType.dataFile);
+  const named = name === "" ? others : [textExtension(ExtensionType.dataFile, name), ...others];
+  if (await switchHead(image, named, "kept")) return;
+  await rewriteNames(image, named, image.extensions.backingName);
+}
+
+/**
  * Other extensions, and another name, by one write of the first sector: a crash leaves what was or
  * what is to be. Caller holds the mutex.
  *

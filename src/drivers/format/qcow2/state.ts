@@ -9,7 +9,7 @@ import { alignUp } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
 import type { BlockState } from "../../../block/driver.ts";
 import { allocate } from "./allocate.ts";
-import { type AmendOptions, amend } from "./amend.ts";
+import { amend, type ImageAmend } from "./amend.ts";
 import { bitmapStoreOf } from "./bitmaps.ts";
 import { readEncoded, writeCompressed } from "./compressed.ts";
 import { grow } from "./grow.ts";
@@ -47,7 +47,11 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     truncate: (length) => image.mutex.run(() => grow(image, length)),
     changeBackingFile: (name, format) =>
       image.mutex.run(() => changeBackingFile(image, name, format)),
-    amend: (options) => image.mutex.run(() => amend(image, options as AmendOptions)),
+    amend: (options, { signal }) =>
+      image.mutex.run(
+        () => amend(image, options as ImageAmend, (length) => grow(image, length), signal),
+        signal,
+      ),
     get bitmapStore() {
       return bitmapStoreOf(image);
     },
