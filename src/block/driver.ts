@@ -186,6 +186,8 @@ export interface BlockState {
    *   `file` may be another node than before, so what is known of that must be read anew
    */
   reopen?(readOnly: boolean, options?: unknown): Promise<void>;
+  /** Gives up all that this layer decides, so that what is below shows through. The node is drained. */
+  makeEmpty?(): Promise<void>;
   /** Changes the image's own properties (x-blockdev-amend); `options` are checked. */
   amend?(options: unknown, request: AmendRequest): Promise<void>;
   /**
@@ -244,6 +246,12 @@ export interface SnapshotStore {
   apply(id: string): Promise<void>;
   /** @throws BlockError ENOENT */
   delete(id: string): Promise<void>;
+  /**
+   * The disk reads as it was, and is as long as it was, until it is closed. Of read-only images.
+   *
+   * @throws BlockError ENOENT, EINVAL
+   */
+  load(id: string): void;
 }
 
 /** A dirty bitmap as an image keeps it. */

@@ -11,7 +11,7 @@
  */
 
 import { readU32, writeU32 } from "../../../base/bytes.ts";
-import { BlockError } from "../../../base/errors.ts";
+import { assert, BlockError } from "../../../base/errors.ts";
 import type { SnapshotInfo, SnapshotStore } from "../../../block/driver.ts";
 import type { Image } from "./image.ts";
 import { eachL2, type FoundTable, type Reference, referencesOf } from "./l2-walk.ts";
@@ -37,6 +37,7 @@ export function snapshotsOf(image: Image): SnapshotStore {
     create: (name, taken) => mutex.run(() => create(image, name, taken)),
     apply: (id) => mutex.run(() => apply(image, find(image, id))),
     delete: (id) => mutex.run(() => remove(image, find(image, id))),
+    load: (id) => load(image, find(image, id)),
   };
 }
 
@@ -63,7 +64,7 @@ function diskL1(image: Image): L1Place {
 }
 
 /** All of the active L1 table. */
-function wholeL1({ l1 }: Image): L1Place {
+export function wholeL1({ l1 }: Image): L1Place {
   return { offset: l1.offset, entries: l1.bytes / 8 };
 }
 
@@ -165,6 +166,21 @@ async function apply(image: Image, entry: SnapshotEntry): Promise<void> {
   });
 }
 
+/** The image in memory only: see SnapshotStore.load(). */
+function load(image: Image, entry: SnapshotEntry): void {
+  assert(image.readOnly, "only what is not written is read as a snapshot");
+  const { diskBytes } = entry.info;
+  const l1 = l1Of(image, entry);
+  if (l1EntriesFor(image.layout, diskBytes) > l1.entries) {
+    throw new BlockError(
+      "EINVAL",
+      `The L1 table of snapshot '${entry.info.id}' is too short for its ${diskBytes} bytes`,
+    );
+  }
+  image.l1 = { kind: "l1", offset: l1.offset, bytes: l1.entries * 8 };
+  image.header = { ...image.header, size: diskBytes };
+}
+
 /** @throws BlockError EINVAL if its tables cannot be right */
 async function remove(image: Image, entry: SnapshotEntry): Promise<void> {
   checkSupported(image);
@@ -244,8 +260,10 @@ async function share(image: Image, build: Build, source: L1Place): Promise<void>
 }
 
 /** Nothing of these tables is referred to from there any more. */
-async function giveUp(image: Image, build: Build, l1: L1Place): Promise<void> {
+export async function giveUp(image: Image, build: Build, l1: L1Place): Promise<void> {
   await eachL2(image, l1, async (table) => {
+    // What lies in another file is not counted.
+    if (image.externalData) return build.lowerRegion(table.offset, image.layout.clusterBytes);
     for (const { cluster, count } of referencesOf(image, table)) await build.lower(cluster, count);
     await build.lowerRegion(table.offset, image.layout.clusterBytes);
   });

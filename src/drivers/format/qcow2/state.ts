@@ -12,6 +12,7 @@ import { allocate } from "./allocate.ts";
 import { amend, type ImageAmend } from "./amend.ts";
 import { bitmapStoreOf } from "./bitmaps.ts";
 import { readEncoded, writeCompressed } from "./compressed.ts";
+import { makeEmpty } from "./empty.ts";
 import { grow } from "./grow.ts";
 import type { Image } from "./image.ts";
 import { infoOf } from "./info.ts";
@@ -47,6 +48,7 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     truncate: (length) => image.mutex.run(() => grow(image, length)),
     changeBackingFile: (name, format) =>
       image.mutex.run(() => changeBackingFile(image, name, format)),
+    makeEmpty: () => image.mutex.run(() => makeEmpty(image)),
     amend: (options, { signal }) =>
       image.mutex.run(
         () => amend(image, options as ImageAmend, (length) => grow(image, length), signal),

@@ -1,0 +1,28 @@
+/**
+ * An overlay that has been committed decides nothing any more: its tables are given up, all at once.
+ * Snapshots keep what is theirs. (QEMU: qcow2_make_empty() in block/qcow2.c.)
+ *
+ *     before   header ─▶ L1 ─▶ L2 tables ─▶ clusters         after   header ─▶ L1', nothing but zeroes
+ *
+ * It is a rebuild (rebuild.ts): a crash leaves the one or the other.
+ */
+
+import type { Image } from "./image.ts";
+import { l1EntriesFor } from "./layout.ts";
+import { rebuild } from "./rebuild.ts";
+import { giveUp, wholeL1 } from "./snapshots.ts";
+
+/** Caller holds the mutex; no request is in flight. @throws BlockError as rebuild() */
+export async function makeEmpty(image: Image): Promise<void> {
+  const { size } = image.header;
+  await image.beginChange();
+  await image.epoch.finish();
+  const old = wholeL1(image);
+  await rebuild(image, {
+    size,
+    l1Entries: l1EntriesFor(image.layout, size),
+    l2Tables: 0,
+    snapshots: image.snapshots,
+    fill: (build) => giveUp(image, build, old),
+  });
+}
