@@ -9,6 +9,7 @@
 import { BlockError } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
+import { skipFilters } from "../../src/block/status.ts";
 import { contentOf, idsOf, NOTHING, RUBBISH, SECTOR_BYTES } from "./content.ts";
 import type { Recorder } from "./recorder.ts";
 
@@ -173,7 +174,7 @@ export class Guest {
 
   async flush(): Promise<void> {
     const before = ++this.#moment;
-    const root = this.#disk.node.name;
+    const root = skipFilters(this.#disk.node).name;
     await this.#disk.flush();
     this.#promises.push({ from: this.#recorder.log.length, before, root });
   }
@@ -190,6 +191,21 @@ export class Guest {
     await this.#disk.truncate(length);
     done();
     size.done = this.#moment++;
+  }
+
+  /** Something else changes the whole disk: to these ids, when `change` is over. */
+  async replaced(ids: Int32Array, change: () => Promise<unknown>): Promise<void> {
+    const from = this.#recorder.log.length;
+    for (const [sector, id] of ids.entries()) {
+      if (id !== this.#sectors[sector]!.at(-1)!.id) this.#note(sector, id, from);
+    }
+    await change();
+    this.#moment++;
+  }
+
+  /** What each sector of the disk is now. */
+  ids(): Int32Array {
+    return Int32Array.from(this.#sectors, (versions) => versions.at(-1)!.id);
   }
 
   #setSize(length: number): void {

@@ -12,8 +12,9 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlockError } from "../../src/base/errors.ts";
 import type { World } from "../../src/block/driver.ts";
+import type { BlockNode } from "../../src/block/node.ts";
 import { idsOf } from "./content.ts";
-import { Look, readIds } from "./look.ts";
+import { Look, type Read, readIds } from "./look.ts";
 import type { Shells } from "./qemu-img.ts";
 import type { Files } from "./recorder.ts";
 import type { Trial } from "./trial.ts";
@@ -37,7 +38,7 @@ export class Judge {
   readonly #shells: Shells;
   readonly #folder: string;
   /** By state and root: what the disk reads as. */
-  readonly #read = new Map<string, { ids: Int32Array; bytes: number }>();
+  readonly #read = new Map<string, Read>();
   readonly #seen = new Set<string>();
 
   constructor(world: World, trial: Trial, shells: Shells, folder: string) {
@@ -51,26 +52,49 @@ export class Judge {
   async wrong(files: Files, cut: number): Promise<string> {
     try {
       const hash = hashOf(files);
-      const root = this.#trial.guest.after(cut).root ?? this.#trial.root;
-      const key = `${hash} ${root}`;
-      let read = this.#read.get(key);
-      if (!read) {
-        const look = new Look(this.#world, files);
-        const node = await look.open(root);
-        read = await readIds(node);
-        await look.close(node);
-        this.#read.set(key, read);
-      }
-      const problem = this.#trial.guest.after(cut).wrong(read.ids, read.bytes);
+      const expected = this.#trial.guest.after(cut);
+      const root = expected.root ?? this.#trial.root;
+      const { ids, bytes } = await this.#readOnce(`${hash} ${root}`, files, root);
+      const problem = expected.wrong(ids, bytes) || (await this.#claims(files, root, ids, cut));
       if (problem) return problem;
       if (this.#seen.has(hash)) return "";
       this.#seen.add(hash);
       this.counts.distinct++;
-      return await this.#soundness(files, root, read.ids);
+      return await this.#soundness(files, root, ids);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       return `${error.errno}: ${error.message}`;
     }
+  }
+
+  async #readOnce(key: string, files: Files, root: string): Promise<Read> {
+    const before = this.#read.get(key);
+    if (before) return before;
+    const look = new Look(this.#world, files);
+    const node = await look.open(root);
+    const read = await readIds(node);
+    await look.close(node);
+    this.#read.set(key, read);
+    return read;
+  }
+
+  async #claims(files: Files, root: string, ids: Int32Array, cut: number): Promise<string> {
+    const { claims } = this.#trial;
+    if (claims.length === 0) return "";
+    const using = async <T>(readOnly: boolean, use: (node: BlockNode) => Promise<T>) => {
+      const look = new Look(this.#world, files);
+      const node = await look.open(root, readOnly);
+      const result = await use(node);
+      await look.close(node);
+      return result;
+    };
+    return using(true, async (node) => {
+      for (const claim of claims) {
+        const problem = await claim({ node, ids, cut, again: (use) => using(false, use) });
+        if (problem) return problem;
+      }
+      return "";
+    });
   }
 
   async #soundness(files: Files, root: string, ids: Int32Array): Promise<string> {

@@ -64,8 +64,13 @@ export class Look {
   }
 }
 
-/** What each sector of a node's disk is. */
-export async function readIds(node: BlockNode): Promise<{ ids: Int32Array; bytes: number }> {
+/** A disk: of which write each sector is, and its length. */
+export interface Read {
+  readonly ids: Int32Array;
+  readonly bytes: number;
+}
+
+export async function readIds(node: BlockNode): Promise<Read> {
   const disk = new Uint8Array(io.getLength(node));
   await io.read(node, disk, 0, {});
   return { ids: idsOf(disk), bytes: disk.length };

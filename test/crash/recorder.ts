@@ -71,6 +71,10 @@ export class Recorder {
     this.#files.set(name, new Content(bytes));
   }
 
+  has(name: string): boolean {
+    return this.#files.has(name);
+  }
+
   bytesOf(name: string): Uint8Array<ArrayBuffer> {
     return this.#file(name).bytes;
   }

@@ -33,11 +33,19 @@ export interface ImageOptions extends Omit<CreateOptions, "size"> {
   readonly size: number;
 }
 
-/** Something besides the guest's bytes that must hold after a crash. */
-export type Promise_ = (state: {
+/** What a crash has left, opened. */
+export interface Left {
+  /** The guest's disk, read-only. */
   readonly node: BlockNode;
+  /** Of which write each of its sectors is. */
+  readonly ids: Int32Array;
   readonly cut: number;
-}) => Promise<string>;
+  /** The image once more, in files that may be changed: what `use` does is thrown away. */
+  again<T>(use: (node: BlockNode) => Promise<T>): Promise<T>;
+}
+
+/** Something besides the guest's bytes that must hold. Resolves with what does not, or "". */
+export type Claim = (left: Left) => Promise<string>;
 
 export class Trial {
   readonly random: Random;
@@ -46,8 +54,7 @@ export class Trial {
   readonly images: string[] = [];
   /** The image that the guest is on before the first flush is over. */
   root = "";
-  /** Backing files by name, as the headers say at the start. */
-  readonly promises: Promise_[] = [];
+  readonly claims: Claim[] = [];
   readonly clock: VirtualClock;
   readonly graph: Graph;
   readonly services: BlockJobServices;
@@ -80,7 +87,7 @@ export class Trial {
     recorder.add(name);
     images.push(name);
     const file = await graph.add({ driver: "recorded", "node-name": "new", filename: name });
-    const backend = this.#backend(file);
+    const backend = this.#backend(file, Perm.all);
     await graph.driver("qcow2").create!({
       world: graph.world,
       options: options as never,
@@ -90,8 +97,13 @@ export class Trial {
     await graph.remove("new");
   }
 
-  /** Opens it under its file's name, over a node that is there already. */
+  /**
+   * Opens it under its file's name, and with its data file if there is one.
+   *
+   * @param more other members of blockdev-add, such as the node that it stands on
+   */
   async open(name: string, more: object = {}): Promise<BlockBackend> {
+    const data = `${name}.data`;
     const node = await this.graph.add({
       driver: "qcow2",
       "node-name": name,
@@ -99,11 +111,24 @@ export class Trial {
       "cache-size": 16 * 1024,
       backing: null,
       file: { driver: "recorded", filename: name },
+      ...(this.recorder.has(data) && { "data-file": { driver: "recorded", filename: data } }),
       ...more,
     });
-    return this.#backend(node);
+    return this.#backend(node, Perm.consistentRead | Perm.write);
   }
 
+  /** For a moment, with the right to another size, which jobs would mind. */
+  async resize(length: number): Promise<void> {
+    const { guest } = this;
+    const { disk } = guest;
+    const resizer = this.#backend(disk.node, Perm.all);
+    guest.moveTo(resizer);
+    await guest.resize(length);
+    guest.moveTo(disk);
+    await this.graph.closeBackend(resizer);
+  }
+
+  /** Ends the graph's use of it; what was in memory is in the file then. */
   async close(disk: BlockBackend): Promise<void> {
     const { name } = disk.node;
     await this.graph.closeBackend(disk);
@@ -136,11 +161,11 @@ export class Trial {
     if (job.error) throw job.error;
   }
 
-  #backend(node: BlockNode): BlockBackend {
+  #backend(node: BlockNode, take: number): BlockBackend {
     return this.graph.openBackend(node, {
       name: node.name,
       description: `the disk '${node.name}'`,
-      permissions: { take: node.readOnly ? Perm.consistentRead : Perm.all, share: Perm.all },
+      permissions: { take, share: Perm.all },
     });
   }
 }
