@@ -12,6 +12,7 @@ import type { BlockBackend } from "../../src/block/backend.ts";
 import { skipFilters } from "../../src/block/status.ts";
 import { contentOf, idsOf, NOTHING, RUBBISH, SECTOR_BYTES } from "./content.ts";
 import type { Recorder } from "./recorder.ts";
+import type { Cut } from "./trial.ts";
 
 interface Version {
   readonly id: number;
@@ -241,9 +242,9 @@ export class Guest {
   }
 
   /** Everything that the guest may find after a crash at this cut. */
-  after(cut: number): Expected {
-    const promised = this.#promises.findLast(({ from }) => from <= cut);
-    return new Expected(this.#sectors, this.#sizes, promised ?? null, cut);
+  after({ done, begun }: Cut): Expected {
+    const promised = this.#promises.findLast(({ from }) => from <= done);
+    return new Expected(this.#sectors, this.#sizes, promised ?? null, begun);
   }
 }
 
@@ -254,18 +255,18 @@ export class Expected {
   readonly #sectors: readonly (readonly Version[])[];
   readonly #sizes: readonly Version[];
   readonly #before: number;
-  readonly #cut: number;
+  readonly #begun: number;
 
   constructor(
     sectors: readonly (readonly Version[])[],
     sizes: readonly Version[],
     promised: Promised | null,
-    cut: number,
+    begun: number,
   ) {
     this.#sectors = sectors;
     this.#sizes = sizes;
     this.#before = promised?.before ?? 0;
-    this.#cut = cut;
+    this.#begun = begun;
     this.root = promised?.root ?? null;
   }
 
@@ -289,7 +290,7 @@ export class Expected {
     let certain = 0;
     for (const [i, { done }] of versions.entries()) if (done < this.#before) certain = i;
     return versions
-      .filter(({ from }, i) => i >= certain && (i === certain || from < this.#cut))
+      .filter(({ from }, i) => i >= certain && (i === certain || from < this.#begun))
       .map(({ id }) => id);
   }
 }

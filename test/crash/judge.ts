@@ -17,7 +17,7 @@ import { idsOf } from "./content.ts";
 import { Look, type Read, readIds } from "./look.ts";
 import type { Shells } from "./qemu-img.ts";
 import type { Files } from "./recorder.ts";
-import type { Trial } from "./trial.ts";
+import type { Cut, Trial } from "./trial.ts";
 
 const LEAKS = 3;
 /** One in so many distinct states is also read, and repaired, by the real qemu-img. */
@@ -49,7 +49,7 @@ export class Judge {
   }
 
   /** What is wrong with a state, or "". */
-  async wrong(files: Files, cut: number): Promise<string> {
+  async wrong(files: Files, cut: Cut): Promise<string> {
     try {
       const hash = hashOf(files);
       const expected = this.#trial.guest.after(cut);
@@ -78,7 +78,7 @@ export class Judge {
     return read;
   }
 
-  async #claims(files: Files, root: string, ids: Int32Array, cut: number): Promise<string> {
+  async #claims(files: Files, root: string, ids: Int32Array, cut: Cut): Promise<string> {
     const { claims } = this.#trial;
     if (claims.length === 0) return "";
     const using = async <T>(readOnly: boolean, use: (node: BlockNode) => Promise<T>) => {
@@ -103,8 +103,7 @@ export class Judge {
     try {
       let leaks = false;
       for (const name of this.#trial.images) {
-        const path = join(folder, name);
-        const check = await this.#shells.qemuImg("check", "-f", "qcow2", path);
+        const check = await this.#shells.qemuImg(folder, "check", "-f", "qcow2", name);
         if (check.status !== 0 && check.status !== LEAKS) {
           return `qemu-img check of '${name}' ends with ${check.status}:\n${check.text}`;
         }
@@ -113,17 +112,17 @@ export class Judge {
       if (leaks) this.counts.leaky++;
       if (this.counts.distinct % SAMPLE !== 1) return "";
       this.counts.sampled++;
-      return await this.#asQemuReads(join(folder, root), ids);
+      return await this.#asQemuReads(folder, root, ids);
     } finally {
       rmSync(folder, { recursive: true });
     }
   }
 
-  async #asQemuReads(path: string, ids: Int32Array): Promise<string> {
-    const raw = `${path}.raw`;
-    const convert = await this.#shells.qemuImg("convert", "-f", "qcow2", "-O", "raw", path, raw);
+  async #asQemuReads(folder: string, name: string, ids: Int32Array): Promise<string> {
+    const args = ["-f", "qcow2", "-O", "raw", name, "as-qemu-reads.raw"];
+    const convert = await this.#shells.qemuImg(folder, "convert", ...args);
     if (convert.status !== 0) return `qemu-img convert: ${convert.text}`;
-    const theirs = idsOf(new Uint8Array(readFileSync(raw)));
+    const theirs = idsOf(new Uint8Array(readFileSync(join(folder, "as-qemu-reads.raw"))));
     const at = theirs.findIndex((id, sector) => id !== ids[sector]);
     if (at < 0 && theirs.length === ids.length) return "";
     return `sector ${at} reads as write ${theirs[at]} in QEMU, ${ids[at]} here`;

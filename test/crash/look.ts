@@ -48,7 +48,7 @@ export class Look {
     const node = await this.graph.add(this.#options(name, true, null));
     const below = node.state.info?.()["backing-filename"];
     await this.graph.remove(node.name);
-    return below;
+    return below?.replace(/^(\.\/)+/, "");
   }
 
   #options(file: string, readOnly: boolean, backing: string | null) {

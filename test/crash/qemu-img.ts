@@ -55,9 +55,10 @@ export class Shells {
     this.#idle.push(...this.#all);
   }
 
-  async qemuImg(...args: string[]): Promise<Answer> {
+  /** In a folder: names of data files count from there. */
+  async qemuImg(folder: string, ...args: string[]): Promise<Answer> {
     const shell = this.#idle.pop() ?? (await new Promise<Shell>((next) => this.#queue.push(next)));
-    const answer = await shell.run(["qemu-img", ...args]);
+    const answer = await shell.run(["cd", folder, "&&", "qemu-img", ...args]);
     const next = this.#queue.shift();
     if (next) next(shell);
     else this.#idle.push(shell);

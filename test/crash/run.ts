@@ -9,7 +9,7 @@ import { Judge, writeState } from "./judge.ts";
 import { Shells } from "./qemu-img.ts";
 import type { Entry } from "./recorder.ts";
 import { type Choice, choicesOf, StateMaker } from "./states.ts";
-import { type Kind, Trial } from "./trial.ts";
+import { type Cut, type Kind, Trial } from "./trial.ts";
 
 /** Most states of one trial: many short histories find more than one long one. */
 const STATES_PER_TRIAL = 60;
@@ -37,6 +37,13 @@ export interface Report {
 /** A state that must not be. */
 export class CrashError extends Error {
   override readonly name = "CrashError";
+  /** The folder with its files; "" if the run itself failed. */
+  readonly kept: string;
+
+  constructor(message: string, kept: string, cause?: unknown) {
+    super(message, { cause });
+    this.kept = kept;
+  }
 }
 
 /** @throws CrashError with all that is needed to see it again */
@@ -75,27 +82,40 @@ async function runTrial(kind: Kind, seed: number, most: number, place: Place): P
   try {
     await kind.run(trial);
   } catch (error) {
-    throw new CrashError(`${kind.name}: the run itself failed\nagain: ${again}`, { cause: error });
+    throw new CrashError(`${kind.name}: the run itself failed\nagain: ${again}`, "", error);
   }
   report.trials++;
   const log = tamper ? tamper(trial.recorder.log) : trial.recorder.log;
   const chosen = choose([...choicesOf(log, seededRandom(seed))], most, seededRandom(seed + 1));
   const maker = new StateMaker(trial.recorder.starts, log);
+  const when = cutIn(trial.recorder.log, log);
   const judge = new Judge(await testWorld({ seed }), trial, shells, folder);
   for (const choice of chosen) {
     const files = maker.make(choice);
-    const problem = await judge.wrong(files, choice.cut);
+    const problem = await judge.wrong(files, when(choice.cut));
     report.states++;
     if (!problem) continue;
     const kept = mkdtempSync(join(tmpdir(), "blocktab-crash-kept-"));
     writeState(kept, files);
     throw new CrashError(
       `${kind.name}, seed ${seed}: ${problem}\n${told(choice, log)}\nfiles: ${kept}\nagain: ${again}`,
+      kept,
     );
   }
   report.distinct += judge.counts.distinct;
   report.leaky += judge.counts.leaky;
   report.sampled += judge.counts.sampled;
+}
+
+/** Where a cut of a log that was tampered with is in the true one. */
+function cutIn(log: readonly Entry[], tampered: readonly Entry[]): (cut: number) => Cut {
+  if (log === tampered) return (cut) => ({ done: cut, begun: cut });
+  const places = new Map(log.map((entry, index) => [entry, index]));
+  return (cut) => {
+    const after = tampered.slice(cut).map((entry) => places.get(entry)!);
+    const before = tampered.slice(0, cut).map((entry) => places.get(entry)!);
+    return { done: Math.min(log.length, ...after), begun: Math.max(0, ...before) + 1 };
+  };
 }
 
 /** So many of them, in the order of their cuts. */

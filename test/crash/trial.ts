@@ -33,13 +33,21 @@ export interface ImageOptions extends Omit<CreateOptions, "size"> {
   readonly size: number;
 }
 
+/** When it happened, in entries of the log. */
+export interface Cut {
+  /** All of these are done: a flush that was over by then has been told to the guest. */
+  readonly done: number;
+  /** None of those behind these has begun. The same, unless a test has tampered with the log. */
+  readonly begun: number;
+}
+
 /** What a crash has left, opened. */
 export interface Left {
   /** The guest's disk, read-only. */
   readonly node: BlockNode;
   /** Of which write each of its sectors is. */
   readonly ids: Int32Array;
-  readonly cut: number;
+  readonly cut: Cut;
   /** The image once more, in files that may be changed: what `use` does is thrown away. */
   again<T>(use: (node: BlockNode) => Promise<T>): Promise<T>;
 }
@@ -103,8 +111,13 @@ export class Trial {
    * @param more other members of blockdev-add, such as the node that it stands on
    */
   async open(name: string, more: object = {}): Promise<BlockBackend> {
+    return this.#backend(await this.add(name, more), Perm.consistentRead | Perm.write);
+  }
+
+  /** As open(), without anybody on it. */
+  add(name: string, more: object = {}): Promise<BlockNode> {
     const data = `${name}.data`;
-    const node = await this.graph.add({
+    return this.graph.add({
       driver: "qcow2",
       "node-name": name,
       // So small that epochs also start on their own.
@@ -114,14 +127,13 @@ export class Trial {
       ...(this.recorder.has(data) && { "data-file": { driver: "recorded", filename: data } }),
       ...more,
     });
-    return this.#backend(node, Perm.consistentRead | Perm.write);
   }
 
   /** For a moment, with the right to another size, which jobs would mind. */
   async resize(length: number): Promise<void> {
     const { guest } = this;
     const { disk } = guest;
-    const resizer = this.#backend(disk.node, Perm.all);
+    const resizer = this.#backend(disk.node, Perm.all, "resizer");
     guest.moveTo(resizer);
     await guest.resize(length);
     guest.moveTo(disk);
@@ -161,9 +173,9 @@ export class Trial {
     if (job.error) throw job.error;
   }
 
-  #backend(node: BlockNode, take: number): BlockBackend {
+  #backend(node: BlockNode, take: number, name = node.name): BlockBackend {
     return this.graph.openBackend(node, {
-      name: node.name,
+      name,
       description: `the disk '${node.name}'`,
       permissions: { take, share: Perm.all },
     });

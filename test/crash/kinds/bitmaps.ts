@@ -29,7 +29,7 @@ export const bitmaps: readonly Kind[] = [
         if (last) last.to = Math.min(last.to, recorder.log.length);
       };
       trial.claims.push(async (left) => {
-        const wanted = good.some(({ from, to }) => from <= left.cut && left.cut <= to);
+        const wanted = good.some(({ from, to }) => from <= left.cut.done && left.cut.begun <= to);
         return misses(left, since) || (wanted ? absent(left) : "");
       });
       await trial.record();

@@ -41,8 +41,6 @@ function job(name: string, start: (trial: Trial) => Promise<BlockJob>): Kind {
       const { guest, clock } = trial;
       await guest.acts(3, HABITS);
       const job = await clock.runUntil(start(trial));
-      // Slow enough for the guest to be in between.
-      job.setSpeed(256 * KiB);
       await trial.until(job, () => guest.acts(1 + trial.random.below(2), HABITS));
       await clock.runUntil(guest.acts(6, HABITS));
       await clock.runUntil(guest.flush());
@@ -50,7 +48,8 @@ function job(name: string, start: (trial: Trial) => Promise<BlockJob>): Kind {
   };
 }
 
-const id = { device: "top", jobId: "j0" } as const;
+/** Slow enough for the guest to be in between. */
+const id = { device: "top", jobId: "j0", speed: 256 * KiB } as const;
 
 export const jobs: readonly Kind[] = [
   job("stream", ({ services }) => startStream(services, id)),

@@ -46,9 +46,9 @@ class Shelf {
 
   /** All snapshots of before or all of after, each with its bytes. */
   readonly claim: Claim = async ({ node, cut, again }) => {
-    const certain = this.#history.findLastIndex(({ done }) => done <= cut);
+    const certain = this.#history.findLastIndex(({ done }) => done <= cut.done);
     const possible = this.#history.filter(
-      ({ from }, i) => i === certain || (i > certain && from < cut),
+      ({ from }, i) => i === certain || (i > certain && from < cut.begun),
     );
     const names = namesOf(node);
     const found = possible.find(({ tags }) => [...tags.keys()].join() === names.join());
