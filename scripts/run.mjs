@@ -47,6 +47,7 @@ const COMMANDS = {
     takes: "nothing",
   },
   simulate: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./simulate.ts" },
+  crash: { needs: [ensureDependencies, ensureWasm, ensureQemu], module: "./crash.ts" },
   fuzz: { needs: [ensureDependencies, ensureWasm], module: "./fuzz.ts" },
   differential: {
     needs: [ensureDependencies, ensureWasm, ensureCli, ensureQemu, ensureNbdClients],

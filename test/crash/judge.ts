@@ -1,0 +1,141 @@
+/**
+ * Whether what a crash has left is what was promised:
+ *
+ *   - each image opens, and our check and the real qemu-img's agree that it is clean or leaks
+ *   - each sector that was flushed reads as its data, each other one as before or after
+ *   - repaired by us it is clean, for both, and reads the same
+ *   - for a sample, the real qemu-img reads the same bytes as we do, and its repair ends clean
+ */
+
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { BlockError } from "../../src/base/errors.ts";
+import type { World } from "../../src/block/driver.ts";
+import type { BlockNode } from "../../src/block/node.ts";
+import { idsOf } from "./content.ts";
+import { Look, type Read, readIds } from "./look.ts";
+import type { Shells } from "./qemu-img.ts";
+import type { Files } from "./recorder.ts";
+import type { Cut, Trial } from "./trial.ts";
+
+const LEAKS = 3;
+/** One in so many distinct states is also read, and repaired, by the real qemu-img. */
+const SAMPLE = 16;
+
+export interface Counts {
+  /** States of files that differ from all others of their trial. */
+  distinct: number;
+  leaky: number;
+  sampled: number;
+}
+
+/** Judges the states of one trial. */
+export class Judge {
+  readonly counts: Counts = { distinct: 0, leaky: 0, sampled: 0 };
+  readonly #world: World;
+  readonly #trial: Trial;
+  readonly #shells: Shells;
+  readonly #folder: string;
+  /** By state and root: what the disk reads as. */
+  readonly #read = new Map<string, Read>();
+  readonly #seen = new Set<string>();
+
+  constructor(world: World, trial: Trial, shells: Shells, folder: string) {
+    this.#world = world;
+    this.#trial = trial;
+    this.#shells = shells;
+    this.#folder = folder;
+  }
+
+  /** What is wrong with a state, or "". */
+  async wrong(files: Files, cut: Cut): Promise<string> {
+    try {
+      const hash = hashOf(files);
+      const expected = this.#trial.guest.after(cut);
+      const root = expected.root ?? this.#trial.root;
+      const { ids, bytes } = await this.#readOnce(`${hash} ${root}`, files, root);
+      const problem = expected.wrong(ids, bytes) || (await this.#claims(files, root, ids, cut));
+      if (problem) return problem;
+      if (this.#seen.has(hash)) return "";
+      this.#seen.add(hash);
+      this.counts.distinct++;
+      return await this.#soundness(files, root, ids);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      return `${error.errno}: ${error.message}`;
+    }
+  }
+
+  async #readOnce(key: string, files: Files, root: string): Promise<Read> {
+    const before = this.#read.get(key);
+    if (before) return before;
+    const look = new Look(this.#world, files);
+    const node = await look.open(root);
+    const read = await readIds(node);
+    await look.close(node);
+    this.#read.set(key, read);
+    return read;
+  }
+
+  async #claims(files: Files, root: string, ids: Int32Array, cut: Cut): Promise<string> {
+    const { claims } = this.#trial;
+    if (claims.length === 0) return "";
+    const using = async <T>(readOnly: boolean, use: (node: BlockNode) => Promise<T>) => {
+      const look = new Look(this.#world, files);
+      const node = await look.open(root, readOnly);
+      const result = await use(node);
+      await look.close(node);
+      return result;
+    };
+    return using(true, async (node) => {
+      for (const claim of claims) {
+        const problem = await claim({ node, ids, cut, again: (use) => using(false, use) });
+        if (problem) return problem;
+      }
+      return "";
+    });
+  }
+
+  async #soundness(files: Files, root: string, ids: Int32Array): Promise<string> {
+    const folder = join(this.#folder, `state${this.counts.distinct}`);
+    writeState(folder, files);
+    try {
+      let leaks = false;
+      for (const name of this.#trial.images) {
+        const check = await this.#shells.qemuImg(folder, "check", "-f", "qcow2", name);
+        if (check.status !== 0 && check.status !== LEAKS) {
+          return `qemu-img check of '${name}' ends with ${check.status}:\n${check.text}`;
+        }
+        leaks ||= check.status === LEAKS;
+      }
+      if (leaks) this.counts.leaky++;
+      if (this.counts.distinct % SAMPLE !== 1) return "";
+      this.counts.sampled++;
+      return await this.#asQemuReads(folder, root, ids);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }
+
+  async #asQemuReads(folder: string, name: string, ids: Int32Array): Promise<string> {
+    const args = ["-f", "qcow2", "-O", "raw", name, "as-qemu-reads.raw"];
+    const convert = await this.#shells.qemuImg(folder, "convert", ...args);
+    if (convert.status !== 0) return `qemu-img convert: ${convert.text}`;
+    const theirs = idsOf(new Uint8Array(readFileSync(join(folder, "as-qemu-reads.raw"))));
+    const at = theirs.findIndex((id, sector) => id !== ids[sector]);
+    if (at < 0 && theirs.length === ids.length) return "";
+    return `sector ${at} reads as write ${theirs[at]} in QEMU, ${ids[at]} here`;
+  }
+}
+
+export function writeState(folder: string, files: Files): void {
+  mkdirSync(folder, { recursive: true });
+  for (const [name, bytes] of files) writeFileSync(join(folder, name), bytes);
+}
+
+function hashOf(files: Files): string {
+  const hash = createHash("sha1");
+  for (const [name, bytes] of files) hash.update(`${name} ${bytes.length} `).update(bytes);
+  return hash.digest("base64");
+}

@@ -1,0 +1,10 @@
+/** All kinds of operation that a crash may cut: the rows of docs/crash.md. */
+
+import type { Kind } from "../trial.ts";
+import { allocation } from "./allocation.ts";
+import { bitmaps } from "./bitmaps.ts";
+import { jobs } from "./jobs.ts";
+import { sizes } from "./sizes.ts";
+import { snapshots } from "./snapshots.ts";
+
+export const KINDS: readonly Kind[] = [...allocation, ...snapshots, ...bitmaps, ...sizes, ...jobs];

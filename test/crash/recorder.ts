@@ -1,0 +1,155 @@
+/**
+ * Files in memory, and one log of all that is done to them: what a crash can leave is made of it.
+ *
+ *     log    write a │ write b │ flush a │ truncate b │ step "l2_update" │ write a │ flush a │ …
+ *
+ * One log for all files, because an operation on two of them (a commit, an external data file) is
+ * right or wrong by their common order. Bytes as they were asked for, not whole sectors, because a
+ * file of a browser takes single bytes, and a header field that is written alone can be lost alone.
+ * Lengths, because files grow and shrink. The log of blklogwrites has none of the three, so it is read
+ * into this form (from-blklogwrites.ts) rather than the other way round.
+ */
+
+import * as v from "valibot";
+import type { Random } from "../../src/base/random.ts";
+import type { DebugPoints } from "../../src/block/debug.ts";
+import type { BlockDriver } from "../../src/block/driver.ts";
+
+export type Entry = (
+  | { readonly kind: "write"; readonly offset: number; readonly bytes: Uint8Array }
+  | { readonly kind: "truncate"; readonly length: number }
+  /** A flush keeps what was written before it began. */
+  | { readonly kind: "flush-begin"; readonly flush: number }
+  | { readonly kind: "flush"; readonly flush: number }
+  /** The format tells what comes next (src/block/debug.ts). Changes nothing. */
+  | { readonly kind: "step"; readonly step: string }
+) & { readonly file: string };
+
+/** Bytes that grow without being copied every time. */
+export class Content {
+  #room: Uint8Array<ArrayBuffer>;
+  #length: number;
+
+  constructor(bytes: Uint8Array) {
+    this.#room = new Uint8Array(bytes);
+    this.#length = bytes.length;
+  }
+
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#room.subarray(0, this.#length);
+  }
+
+  apply(entry: Entry): void {
+    if (entry.kind === "truncate") this.resize(entry.length);
+    if (entry.kind !== "write") return;
+    this.resize(Math.max(this.#length, entry.offset + entry.bytes.length));
+    this.#room.set(entry.bytes, entry.offset);
+  }
+
+  resize(length: number): void {
+    if (length > this.#room.length) {
+      const room = new Uint8Array(length + Math.ceil(length / 2));
+      room.set(this.bytes);
+      this.#room = room;
+    }
+    if (length < this.#length) this.#room.fill(0, length, this.#length);
+    this.#length = length;
+  }
+}
+
+export type Files = ReadonlyMap<string, Uint8Array<ArrayBuffer>>;
+
+export class Recorder {
+  /** Since record(). */
+  readonly log: Entry[] = [];
+  /** The files as they were at record(). */
+  starts: Files = new Map();
+  readonly #files = new Map<string, Content>();
+  #isOn = false;
+
+  add(name: string, bytes: Uint8Array = new Uint8Array(0)): void {
+    this.#files.set(name, new Content(bytes));
+  }
+
+  has(name: string): boolean {
+    return this.#files.has(name);
+  }
+
+  bytesOf(name: string): Uint8Array<ArrayBuffer> {
+    return this.#file(name).bytes;
+  }
+
+  /** From here on. What was done before counts as durable. */
+  record(): void {
+    this.starts = new Map([...this.#files].map(([name, { bytes }]) => [name, bytes.slice()]));
+    this.#isOn = true;
+  }
+
+  apply(entry: Entry): void {
+    this.#file(entry.file).apply(entry);
+    if (this.#isOn) this.log.push(entry);
+  }
+
+  #file(name: string): Content {
+    const content = this.#files.get(name);
+    if (!content) throw new Error(`there is no file '${name}'`);
+    return content;
+  }
+}
+
+/**
+ * The files as a protocol driver. What a request does happens a few turns after it was made, so that
+ * requests that are made together happen in any order.
+ */
+export function recordedDriver(recorder: Recorder, random: Random): BlockDriver {
+  let flushes = 0;
+  const someTurns = async () => {
+    for (let turns = random.below(4); turns >= 0; turns--) await null;
+  };
+  return {
+    name: "recorded",
+    kind: "protocol",
+    roles: {},
+    openOptions: { filename: v.string() },
+    async open({ options }) {
+      const { filename: file } = options as { filename: string };
+      return {
+        limits: { requestAlignment: 1, clusterSize: 0, growable: true },
+        getLength: () => recorder.bytesOf(file).length,
+        async pread(buf, offset) {
+          await someTurns();
+          buf.fill(0);
+          buf.set(recorder.bytesOf(file).subarray(offset, offset + buf.length));
+        },
+        async pwrite(buf, offset) {
+          await someTurns();
+          recorder.apply({ kind: "write", file, offset, bytes: buf.slice() });
+        },
+        async truncate(length) {
+          await someTurns();
+          recorder.apply({ kind: "truncate", file, length });
+        },
+        async flush() {
+          const flush = flushes++;
+          recorder.apply({ kind: "flush-begin", file, flush });
+          await someTurns();
+          recorder.apply({ kind: "flush", file, flush });
+        },
+        reopen: async () => {},
+        info: () => ({ filename: file }),
+        debug: {
+          ...noBreakpoints,
+          event: async (step) => recorder.apply({ kind: "step", file, step }),
+        },
+      };
+    },
+  };
+}
+
+const noBreakpoints: Omit<DebugPoints, "event"> = {
+  addBreak() {},
+  removeBreak: () => false,
+  resume: () => false,
+  isSuspended: () => false,
+  suspended: async () => {},
+};
