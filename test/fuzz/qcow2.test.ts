@@ -1,0 +1,33 @@
+/** Some two thousand images; `npm run fuzz -- --qcow2 200000` makes more. */
+
+import { expect, it } from "vitest";
+import { systemRandom } from "../../src/base/random.ts";
+import { qcow2Fuzzer } from "./qcow2/fuzz.ts";
+
+const COUNT = 2000;
+
+it("images made to hurt: only typed errors, bounded work, nothing followed, nothing broken", async () => {
+  const seed = systemRandom().below(2 ** 31);
+  console.log(`npm run fuzz -- --qcow2 ${COUNT} --seed ${seed}`);
+  const { kinds } = await qcow2Fuzzer.run({ count: COUNT, seed });
+  // It was about something.
+  const heard = [
+    "clean images",
+    "broken images",
+    "opened to read",
+    "opened to write",
+    "EIO of read",
+  ];
+  for (const kind of heard) expect(kinds.get(kind), kind).toBeGreaterThan(COUNT / 10);
+  for (const operation of [
+    "open",
+    "map",
+    "write",
+    "discard",
+    "snapshot delete",
+    "compressed write",
+  ])
+    expect(kinds.get(`EIO of ${operation}`) ?? kinds.get(`EINVAL of ${operation}`)).toBeGreaterThan(
+      5,
+    );
+}, 600_000);

@@ -1,0 +1,420 @@
+/**
+ * All that can be done to one image, in a random order. Whatever the image says:
+ *
+ *   1. only BlockErrors come out
+ *   2. no operation asks for more of its files than the size of the file explains
+ *   3. reading changes nothing in the file
+ *   4. no name inside the image is followed
+ *   5. wasm memory is given back
+ *   6. an image that was clean is not corrupt afterwards, and reads as it must
+ */
+
+import { alignDown } from "../../../src/base/bytes.ts";
+import { BlockError } from "../../../src/base/errors.ts";
+import type { BlockBackend } from "../../../src/block/backend.ts";
+import type { World } from "../../../src/block/driver.ts";
+import { Graph } from "../../../src/block/graph.ts";
+import { Perm } from "../../../src/block/permissions.ts";
+import { qcow2Driver } from "../../../src/drivers/format/qcow2/index.ts";
+import type { Dice } from "../../model/dice.ts";
+import { testWorld } from "../../world.ts";
+import { judge } from "./judge.ts";
+import { Model } from "./model.ts";
+import { FuzzStores, traps } from "./store.ts";
+
+export interface Case {
+  readonly bytes: Uint8Array;
+  readonly dataFile: Uint8Array | null;
+}
+
+/** Runs of a map, and of pieces of reads, of which no more are looked at. */
+const RUNS_MAX = 400;
+const READ_BYTES_MAX = 2 ** 20;
+/** Whatever the file's size, and for each of its sectors. */
+const REQUESTS_BASE = 4000;
+const REQUESTS_PER_SECTOR = 24;
+const BYTES_BASE = 96 * 2 ** 20;
+
+export class Abuser {
+  readonly stores = new FuzzStores();
+  /** What came out, by kind. */
+  readonly kinds: Map<string, number>;
+  readonly #world: World;
+  readonly #graph: Graph;
+  readonly #freeBytes: number;
+
+  static async start(kinds: Map<string, number>): Promise<Abuser> {
+    return new Abuser(kinds, await testWorld());
+  }
+
+  constructor(kinds: Map<string, number>, world: World) {
+    this.kinds = kinds;
+    this.#world = world;
+    this.#freeBytes = world.kernel.freeBytes;
+    this.#graph = new Graph(world, [qcow2Driver(), this.stores.driver(), ...traps()] as never);
+  }
+
+  /** @throws Error if anything of the above does not hold */
+  async run({ bytes, dataFile }: Case, dice: Dice, story: string[]): Promise<void> {
+    const { stores } = this;
+    stores.clear();
+    stores.put("image", bytes);
+    if (dataFile) stores.put("data", dataFile);
+    const before = judge(stores.source("image"));
+    const isClean = before.corruptions.length === 0;
+    this.#tell(isClean ? "clean images" : "broken images");
+
+    const reading = await this.#open(true, dataFile !== null);
+    if (reading) {
+      this.#tell("opened to read");
+      await new Visit(this, reading, dice, null, story).look();
+      await this.#close(reading);
+    }
+    if (stores.changes > 0) throw new Error("reading has changed the file");
+    this.#checkMemory();
+
+    const model = isClean ? new Model(0) : null;
+    for (let round = 0; round < 2; round++) {
+      const writing = await this.#open(false, dataFile !== null);
+      if (!writing) break;
+      this.#tell("opened to write");
+      const visit = new Visit(this, writing, dice, model, story);
+      if (round === 0) await visit.learn();
+      await visit.verify();
+      await visit.harm();
+      await visit.verify();
+      await this.#close(writing);
+      this.#checkMemory();
+      if (model) this.#checkStillClean();
+    }
+    for (const name of stores.opened) {
+      if (name !== "image" && name !== "data") throw new Error(`'${name}' was opened`);
+    }
+    stores.clear();
+  }
+
+  #checkStillClean(): void {
+    const { corruptions } = judge(this.stores.source("image"));
+    if (corruptions.length === 0) return;
+    throw new Error(`a clean image is corrupt now: ${corruptions.join("; ")}`);
+  }
+
+  #checkMemory(): void {
+    const { freeBytes } = this.#world.kernel;
+    if (freeBytes !== this.#freeBytes) {
+      throw new Error(`${this.#freeBytes - freeBytes} bytes of wasm memory were not given back`);
+    }
+    if (this.#graph.nodes.length > 0) throw new Error("a node was left open");
+  }
+
+  async #open(readOnly: boolean, hasData: boolean): Promise<BlockBackend | null> {
+    const store = (name: string) => ({ driver: "fuzz-store", name });
+    return this.attempt("open", async () => {
+      const node = await this.#graph.addForUsers({
+        driver: "qcow2",
+        "node-name": "disk",
+        "read-only": readOnly,
+        file: store("image"),
+        backing: null,
+        ...(hasData && { "data-file": store("data") }),
+      });
+      return this.#graph.openBackend(node, {
+        name: "fuzz",
+        description: "the fuzzer",
+        permissions: { take: readOnly ? Perm.consistentRead : Perm.all, share: Perm.all },
+      });
+    });
+  }
+
+  async #close(backend: BlockBackend): Promise<void> {
+    await this.attempt("close", () => this.#graph.closeBackend(backend));
+  }
+
+  /** @returns null if a BlockError came out */
+  async attempt<T>(operation: string, work: () => Promise<T>): Promise<T | null> {
+    const sectors = this.stores.length("image") / 512;
+    this.stores.expect(operation, {
+      requests: REQUESTS_BASE + REQUESTS_PER_SECTOR * sectors,
+      bytes: BYTES_BASE,
+    });
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      this.#tell(`${error.errno} of ${operation}`);
+      return null;
+    }
+  }
+
+  #tell(kind: string): void {
+    this.kinds.set(kind, (this.kinds.get(kind) ?? 0) + 1);
+  }
+}
+
+interface Taken {
+  readonly id: string;
+  readonly model: Model | null;
+  readonly length: number;
+}
+
+/** One opening of one image. */
+class Visit {
+  readonly #abuser: Abuser;
+  readonly #backend: BlockBackend;
+  readonly #dice: Dice;
+  readonly #model: Model | null;
+  readonly #story: string[];
+  readonly #taken: Taken[] = [];
+
+  constructor(
+    abuser: Abuser,
+    backend: BlockBackend,
+    dice: Dice,
+    model: Model | null,
+    story: string[],
+  ) {
+    this.#abuser = abuser;
+    this.#backend = backend;
+    this.#dice = dice;
+    this.#model = model;
+    this.#story = story;
+  }
+
+  get #state() {
+    return this.#backend.node.state;
+  }
+
+  /** All that changes nothing. */
+  async look(): Promise<void> {
+    await this.#try("info", async () => this.#state.info?.());
+    await this.#try("map", () => this.#map());
+    await this.#try("snapshot list", async () => this.#state.snapshots?.list());
+    await this.#try("bitmap list", async () => {
+      await this.#state.bitmapStore?.list();
+    });
+    await this.#read(0, Math.min(this.#backend.length, READ_BYTES_MAX));
+    const tail = Math.max(0, this.#backend.length - 70_000);
+    await this.#read(tail, this.#backend.length - tail);
+    const middle = this.#offset();
+    await this.#read(middle, Math.min(100_000, this.#backend.length - middle));
+  }
+
+  async #map(): Promise<void> {
+    const { length } = this.#backend;
+    for (let at = 0, runs = 0; at < length && runs < RUNS_MAX; runs++) {
+      const { bytes } = await this.#backend.status(at, length - at);
+      if (!(bytes > 0 && at + bytes <= length)) throw new Error(`a run of ${bytes} bytes at ${at}`);
+      at += bytes;
+    }
+  }
+
+  /** In pieces that end anywhere. */
+  async #read(offset: number, bytes: number): Promise<void> {
+    for (let done = 0; done < bytes; ) {
+      const piece = new Uint8Array(Math.min(bytes - done, 1 + this.#dice.below(70_000)));
+      const at = offset + done;
+      await this.#try("read", () => this.#backend.read(piece, at));
+      done += piece.length;
+    }
+  }
+
+  /** Fills the model with what the disk reads as now. */
+  async learn(): Promise<void> {
+    const model = this.#model;
+    if (!model) return;
+    model.resize(this.#backend.length);
+    model.forget(0, model.length);
+    for (let at = 0; at < model.length; at += 512) {
+      const piece = new Uint8Array(Math.min(512, model.length - at));
+      const done = await this.#try("read", async () => {
+        await this.#backend.read(piece, at);
+        return true;
+      });
+      if (done) model.set(at, piece);
+    }
+  }
+
+  async verify(): Promise<void> {
+    const model = this.#model;
+    if (!model) return;
+    for (let at = 0; at < model.length; ) {
+      const piece = new Uint8Array(Math.min(1 + this.#dice.below(60_000), model.length - at));
+      const from = at;
+      const done = await this.#try("read", async () => {
+        await this.#backend.read(piece, from);
+        return true;
+      });
+      const wrong = done ? model.difference(at, piece) : -1;
+      if (wrong >= 0) {
+        const { [wrong]: wanted } = model.bytes;
+        throw new Error(`byte ${wrong} of a clean disk is ${piece[wrong - at]}, not ${wanted}`);
+      }
+      at += piece.length;
+    }
+  }
+
+  async harm(): Promise<void> {
+    for (let i = 4 + this.#dice.below(14); i > 0; i--) await this.#step();
+  }
+
+  #offset(): number {
+    const { length } = this.#backend;
+    if (length === 0) return 0;
+    const near = Math.min(length, 192 * 1024);
+    if (!this.#dice.oneIn(4)) return this.#dice.below(near);
+    return Math.floor((this.#dice.below(2 ** 31) / 2 ** 31) * length);
+  }
+
+  async #step(): Promise<void> {
+    const dice = this.#dice;
+    const offset = this.#offset();
+    const { length } = this.#backend;
+    const most = dice.pick([512, 5000, 70_000, 200_000]);
+    const bytes = Math.min(1 + dice.below(most), length - offset);
+    switch (dice.below(16)) {
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+        return this.#write(offset, bytes);
+      case 4:
+        return this.#zero(offset, bytes, dice.oneIn(2));
+      case 5:
+        return this.#discard(offset, bytes);
+      case 6:
+      case 7:
+        return this.#pack(offset);
+      case 8:
+        return this.#takeSnapshot();
+      case 9:
+        return this.#applySnapshot();
+      case 10:
+        return this.#deleteSnapshot();
+      case 11:
+        return this.#resize();
+      case 12:
+        await this.#try("flush", () => this.#backend.flush());
+        return;
+      case 13:
+        return this.#relabel();
+      case 14:
+        await this.#try("amend", async () => {
+          await this.#state.amend?.({ version: dice.pick(["v2", "v3"]) }, { force: false });
+        });
+        return;
+      default:
+        return this.#read(offset, bytes);
+    }
+  }
+
+  async #write(offset: number, bytes: number): Promise<void> {
+    const data = new Uint8Array(bytes).fill(this.#dice.below(256));
+    this.#dice.random.fill(data.subarray(0, 40));
+    const isDone = await this.#done("write", offset, bytes, () =>
+      this.#backend.write(data, offset),
+    );
+    if (isDone) this.#model?.set(offset, data);
+  }
+
+  async #zero(offset: number, bytes: number, mayUnmap: boolean): Promise<void> {
+    const isDone = await this.#done("zero write", offset, bytes, () =>
+      this.#backend.writeZeroes(offset, bytes, { mayUnmap }),
+    );
+    if (isDone) this.#model?.zero(offset, bytes);
+  }
+
+  async #discard(offset: number, bytes: number): Promise<void> {
+    await this.#done("discard", offset, bytes, () => this.#backend.discard(offset, bytes));
+    // It may read as anything now.
+    this.#model?.forget(offset, bytes);
+  }
+
+  async #pack(offset: number): Promise<void> {
+    const { clusterSize } = this.#state.limits;
+    const start = alignDown(offset, clusterSize);
+    const data = new Uint8Array(Math.min(clusterSize, this.#backend.length - start));
+    data.fill(this.#dice.below(256));
+    this.#dice.random.fill(data.subarray(0, this.#dice.pick([0, 40, clusterSize])));
+    const isDone = await this.#done("compressed write", start, data.length, () =>
+      this.#backend.writeCompressed(data, start),
+    );
+    if (isDone) this.#model?.set(start, data);
+  }
+
+  async #takeSnapshot(): Promise<void> {
+    const name = this.#dice.pick(["s", "%s%n", "", "x".repeat(300), `s${this.#dice.below(99)}`]);
+    const info = await this.#try("snapshot create", async () =>
+      this.#state.snapshots?.create(name, { seconds: 1, nanoseconds: 2 }),
+    );
+    if (!info) return;
+    const model = this.#model?.copy() ?? null;
+    this.#taken.push({ id: info.id, model, length: this.#backend.length });
+  }
+
+  async #listed(): Promise<readonly { readonly id: string }[]> {
+    const list = await this.#try("snapshot list", async () => this.#state.snapshots?.list());
+    return list ?? [];
+  }
+
+  async #applySnapshot(): Promise<void> {
+    const list = await this.#listed();
+    if (list.length === 0) return;
+    const { id } = this.#dice.pick(list);
+    const isDone = await this.#try("snapshot apply", async () => {
+      await this.#state.snapshots?.apply(id);
+      return true;
+    });
+    const model = this.#model;
+    if (!isDone || !model) return;
+    // Ids are used again.
+    const taken = this.#taken.findLast((other) => other.id === id);
+    model.resize(this.#backend.length);
+    model.forget(0, model.length);
+    if (!taken?.model || taken.length !== this.#backend.length) return;
+    model.restore(taken.model);
+  }
+
+  async #deleteSnapshot(): Promise<void> {
+    const list = await this.#listed();
+    if (list.length === 0) return;
+    const { id } = this.#dice.pick(list);
+    await this.#try("snapshot delete", async () => this.#state.snapshots?.delete(id));
+  }
+
+  async #resize(): Promise<void> {
+    const dice = this.#dice;
+    const { length } = this.#backend;
+    const by = dice.pick([512, 65536, 2 ** 20, -512, -65536, 2 ** 40, 1]);
+    const to = Math.max(0, dice.oneIn(4) ? dice.below(2 ** 20) * 512 : length + by);
+    const isDone = await this.#done("resize", 0, 0, () => this.#backend.truncate(to));
+    if (isDone) this.#model?.resize(to);
+    else if (this.#backend.length !== length) throw new Error("a resize that failed has resized");
+  }
+
+  async #relabel(): Promise<void> {
+    const name = this.#dice.pick([null, "json:{}", "x".repeat(1023), "../%s%n"]);
+    await this.#try("change of the backing file", async () => {
+      await this.#state.changeBackingFile?.(name, name === null ? null : "raw");
+    });
+  }
+
+  /** @returns whether it was done; if not, nobody knows what the range reads as */
+  async #done(
+    operation: string,
+    offset: number,
+    bytes: number,
+    work: () => Promise<void>,
+  ): Promise<boolean> {
+    const isDone = await this.#try(`${operation}`, async () => {
+      await work();
+      return true;
+    });
+    if (!isDone) this.#model?.forget(offset, bytes);
+    return isDone === true;
+  }
+
+  #try<T>(operation: string, work: () => Promise<T>): Promise<T | null> {
+    if (operation !== "read") this.#story.push(operation);
+    return this.#abuser.attempt(operation, work);
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * A store for one image that somebody made to hurt: it is sparse, counts what is asked of it, and ends a
+ * run that asks for too much. What it throws then is no BlockError, so nobody takes it for the world's.
+ */
+
+import { MiB } from "../../../src/base/bytes.ts";
+import { BlockError } from "../../../src/base/errors.ts";
+import type { BlockDriver, BlockState } from "../../../src/block/driver.ts";
+import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.ts";
+import type { Source } from "./judge.ts";
+
+/** As of a disk that is full: what an attacker may fill. */
+const PAGES_MAX = 1024;
+/** No buffer needs to be longer, whatever an image says: a cluster is 2 MiB at most. */
+const REQUEST_BYTES_MAX = 4 * MiB;
+
+/** What one operation may ask of its files; see FuzzStores.expect(). */
+export interface Bounds {
+  readonly requests: number;
+  readonly bytes: number;
+}
+
+/** The stores of one run, by name; "image" and "data". */
+export class FuzzStores {
+  readonly #stores = new Map<string, MemoryStore>();
+  #opened = new Set<string>();
+  #requests = 0;
+  #bytes = 0;
+  #bounds: Bounds = { requests: 0, bytes: 0 };
+  #operation = "";
+  changes = 0;
+  /** Of all operations: what the most demanding one took. */
+  readonly most = { requests: 0, bytes: 0, request: 0, operation: "" };
+
+  put(name: string, content: Uint8Array): void {
+    const store = new MemoryStore(content.length);
+    for (let at = 0; at < content.length; at += 65536) {
+      const page = new Uint8Array(65536);
+      page.set(content.subarray(at, at + 65536));
+      store.pages.set(at / 65536, page);
+    }
+    this.#stores.set(name, store);
+    this.changes = 0;
+  }
+
+  clear(): void {
+    this.#stores.clear();
+    this.#opened = new Set();
+  }
+
+  /** Names that were asked for. */
+  get opened(): ReadonlySet<string> {
+    return this.#opened;
+  }
+
+  /** What lies in a store now, for the judge. */
+  source(name: string): Source {
+    const store = this.#stores.get(name)!;
+    return {
+      length: store.length,
+      read(offset, bytes) {
+        const all = new Uint8Array(bytes);
+        for (let at = 0; at < bytes; ) {
+          const inPage = (offset + at) % 65536;
+          const piece = Math.min(bytes - at, 65536 - inPage);
+          const page = store.pages.get(Math.floor((offset + at) / 65536));
+          if (page) all.set(page.subarray(inPage, inPage + piece), at);
+          at += piece;
+        }
+        return all;
+      },
+    };
+  }
+
+  length(name: string): number {
+    return this.#stores.get(name)!.length;
+  }
+
+  /** An operation begins, and may ask for so much. */
+  expect(operation: string, bounds: Bounds): void {
+    this.#operation = operation;
+    this.#bounds = bounds;
+    this.#requests = 0;
+    this.#bytes = 0;
+  }
+
+  #count(bytes: number): void {
+    this.#requests++;
+    this.#bytes += bytes;
+    const { most } = this;
+    if (this.#requests > most.requests) {
+      most.requests = this.#requests;
+      most.operation = this.#operation;
+    }
+    most.bytes = Math.max(most.bytes, this.#bytes);
+    most.request = Math.max(most.request, bytes);
+    const { requests, bytes: most_ } = this.#bounds;
+    if (this.#requests <= requests && this.#bytes <= most_ && bytes <= REQUEST_BYTES_MAX) return;
+    throw new Error(
+      `${this.#operation} asks too much of a file: ${this.#requests} requests, ${this.#bytes} bytes, ` +
+        `${bytes} in the last one`,
+    );
+  }
+
+  #checkRoom(store: MemoryStore): void {
+    if (store.pages.size < PAGES_MAX) return;
+    throw new BlockError("ENOSPC", "The store is full");
+  }
+
+  /** Takes `name`; the traps beside it take anything, and take it amiss. */
+  driver(): BlockDriver {
+    const stores = this;
+    return {
+      name: "fuzz-store",
+      kind: "protocol",
+      roles: {},
+      openOptions: { name: anything },
+      async open({ options, readOnly }) {
+        const { name } = options as unknown as { name: string };
+        const store = stores.#stores.get(name);
+        stores.#opened.add(name);
+        if (!store) throw new BlockError("ENOENT", `There is no '${name}'`);
+        return stores.#state(store, readOnly);
+      },
+    } as BlockDriver;
+  }
+
+  #state(store: MemoryStore, readOnly: boolean): BlockState {
+    const state = new MemoryState(store, readOnly);
+    const changed = (bytes: number) => {
+      this.#count(bytes);
+      this.changes++;
+      this.#checkRoom(store);
+    };
+    return {
+      limits: state.limits,
+      identity: state.identity,
+      getLength: () => state.getLength(),
+      pread: async (buf, offset, options) => {
+        this.#count(buf.length);
+        return state.pread(buf, offset, options);
+      },
+      pwrite: async (buf, offset, options) => {
+        changed(buf.length);
+        return state.pwrite(buf, offset, options);
+      },
+      pwriteZeroes: async (offset, bytes, options) => {
+        // Costs nothing here, as in a sparse file.
+        changed(0);
+        return state.pwriteZeroes(offset, bytes, options);
+      },
+      pdiscard: async (offset, bytes, options) => {
+        changed(0);
+        return state.pdiscard(offset, bytes, options);
+      },
+      storeStatus: async (offset, bytes) => {
+        this.#count(0);
+        return state.storeStatus(offset, bytes);
+      },
+      truncate: async (length) => {
+        changed(0);
+        return state.truncate(length);
+      },
+      flush: async () => this.#count(0),
+      reopen: (isReadOnly) => state.reopen(isReadOnly),
+      close: () => state.close(),
+    };
+  }
+}
+
+import * as v from "valibot";
+
+const anything = v.any();
+
+/** Drivers under the names that images ask for: whoever opens one has followed a name. */
+export function traps(): BlockDriver[] {
+  return ["file", "http", "https", "nbd", "opfs", "memory", "blob"].map((name) => ({
+    name,
+    kind: "protocol",
+    roles: {},
+    openOptions: { filename: anything, url: anything, name: anything },
+    open: async () => {
+      throw new Error(`A name inside an image was followed: driver '${name}' was opened`);
+    },
+    create: async () => {
+      throw new Error(`A name inside an image was followed: driver '${name}' was to create`);
+    },
+  })) as unknown as BlockDriver[];
+}
