@@ -8,7 +8,7 @@ import { Perm } from "../block/permissions.ts";
  *
  * @param name of a device or node
  * @throws BlockError ENOENT; EBUSY if a job has blocked it, or another node stands on it; EPERM if some user of the node does not
- *   let others resize it; EROFS; ENOTSUP where the driver cannot, such as a qcow2 image made smaller
+ *   let others resize it; EROFS; ENOTSUP where the driver cannot
  */
 export async function resizeNode(graph: Graph, name: string, length: number): Promise<void> {
   const node = graph.getDeviceOrNode(name);

@@ -61,7 +61,7 @@ export interface Room extends Allocation {
 /** allocate() for those who hold the mutex. */
 export async function allocateLocked(image: Image, offset: number, bytes: number): Promise<Room> {
   await image.beginChange();
-  await image.epoch.makeRoom();
+  await image.epoch.makeRoom(true);
   await ensureL2(image, offset);
   const stretch = await withL2(image, offset, (spot) => {
     assert(spot, "ensureL2() has made a table");
@@ -260,7 +260,13 @@ function link(
 }
 
 /** What an entry refers to loses that reference, at the time that epoch.ts says. */
-export function unreference(image: Image, spot: L2Spot, i: number, entry: L2Entry): void {
-  if (entry.compressed) freePacked(image, packedPlaceAt(image, spot, i));
-  else if (hostOf(image, entry) >= 0) image.epoch.free(entry.host, 1);
+export function unreference(
+  image: Image,
+  spot: L2Spot,
+  i: number,
+  entry: L2Entry,
+  why: "request" | "other" = "other",
+): void {
+  if (entry.compressed) freePacked(image, packedPlaceAt(image, spot, i), why);
+  else if (hostOf(image, entry) >= 0) image.epoch.free(entry.host, 1, why);
 }

@@ -66,11 +66,15 @@ function unpackError(image: Image, offset: number): BlockError {
 }
 
 /** Packed data loses one reference: each host cluster that its sectors touch counts it. */
-export function freePacked(image: Image, place: PackedPlace): void {
+export function freePacked(
+  image: Image,
+  place: PackedPlace,
+  why: "request" | "other" = "other",
+): void {
   const { clusterBytes } = image.layout;
   const first = alignDown(place.offset, clusterBytes);
   const last = alignDown(place.offset + place.bytes - 1, clusterBytes);
-  for (let at = first; at <= last; at += clusterBytes) image.epoch.free(at, 1);
+  for (let at = first; at <= last; at += clusterBytes) image.epoch.free(at, 1, why);
 }
 
 /**
@@ -106,7 +110,7 @@ export async function writeCompressed(
 
   const place = await image.mutex.run(async () => {
     await image.beginChange();
-    await image.epoch.makeRoom();
+    await image.epoch.makeRoom(true);
     await ensureL2(image, offset);
     return packedRoom(image, packed.length);
   });

@@ -28,13 +28,18 @@
  *      guest's data.
  */
 
+import { MiB } from "../../../base/bytes.ts";
+import { BlockError } from "../../../base/errors.ts";
 import { settleAll } from "../../../base/settle.ts";
 import type { DebugEvent } from "../../../block/debug.ts";
 import type { Image } from "./image.ts";
 import type { Page, TableKind } from "./pages.ts";
+import type { HostRun } from "./refcount.ts";
 
 /** Most runs of freed clusters that are remembered; more start an epoch early. */
 const FREED_RUNS_MAX = 16 * 1024;
+/** More bytes than these start one before room is made: the file would grow while there is some in it. */
+const FREED_BYTES_MAX = 64 * MiB;
 /** Adjacent pages go out as one write, up to this many bytes. */
 const WRITE_BYTES_MAX = 128 * 1024;
 const PARALLEL_WRITES = 16;
@@ -50,6 +55,8 @@ interface FreedRun {
   /** In host clusters. */
   index: number;
   count: number;
+  /** What becomes free is discarded in the file as well. */
+  readonly discards: boolean;
 }
 
 export class Epoch {
@@ -59,6 +66,7 @@ export class Epoch {
   /** Offsets of L2 tables that no L1 entry in the file leads to. */
   readonly #newTables = new Set<number>();
   #freed: FreedRun[] = [];
+  #freedClusters = 0;
 
   constructor(image: Image) {
     this.#image = image;
@@ -72,21 +80,38 @@ export class Epoch {
     this.#newTables.add(offset);
   }
 
-  /** One reference less to each of `count` clusters, once that is on disk (invariant 3). */
-  free(offset: number, count: number): void {
+  /** The table entry that led to it is gone. */
+  removeNewBlock(offset: number): void {
+    this.#newBlocks.delete(offset);
+  }
+
+  /**
+   * One reference less to each of `count` clusters, once that is on disk (invariant 3).
+   *
+   * @param why somebody gave up what was there, or it has moved: 'pass-discard-…' tells them apart
+   */
+  free(offset: number, count: number, why: "request" | "other" = "other"): void {
     const index = offset / this.#image.layout.clusterBytes;
+    const discards = this.#image.passesDiscard[why];
     const last = this.#freed.at(-1);
-    if (last && last.index + last.count === index) last.count += count;
-    else this.#freed.push({ index, count });
+    this.#freedClusters += count;
+    if (last && last.index + last.count === index && last.discards === discards) {
+      last.count += count;
+    } else this.#freed.push({ index, count, discards });
   }
 
   /**
    * To be called under the mutex before a change: a change may then dirty a few pages.
    *
+   * @param allocates the change will take clusters for data
    * @throws BlockError what writing throws; nothing is lost then
    */
-  async makeRoom(): Promise<void> {
-    if (this.#image.pages.isFull || this.#freed.length >= FREED_RUNS_MAX) await this.run();
+  async makeRoom(allocates = false): Promise<void> {
+    const freedBytes = this.#freedClusters * this.#image.layout.clusterBytes;
+    const isMuch = allocates && freedBytes >= FREED_BYTES_MAX;
+    if (this.#image.pages.isFull || this.#freed.length >= FREED_RUNS_MAX || isMuch) {
+      await this.run();
+    }
   }
 
   /** One epoch. The caller holds the mutex. @throws BlockError what writing or flushing throws */
@@ -119,6 +144,7 @@ export class Epoch {
     const had = pages.hasDirty || this.#freed.length > 0;
     for (const page of pages.dirtyPages(() => true)) pages.drop(page.offset, 1);
     this.#freed = [];
+    this.#freedClusters = 0;
     this.#newBlocks.clear();
     this.#newTables.clear();
     return had;
@@ -164,18 +190,37 @@ export class Epoch {
     const { pages, refcounts } = this.#image;
     const freed = this.#freed.sort((a, b) => a.index - b.index);
     this.#freed = [];
+    this.#freedClusters = 0;
     try {
       for (let run = freed[0]; run; run = freed[0]) {
         // Going down is safe to write at any time now.
         if (pages.isFull) await this.#step((page) => !this.#isReachable(page));
-        const lowered = await refcounts.lower(run.index, run.count);
+        const free: HostRun[] | undefined = run.discards ? [] : undefined;
+        const lowered = await refcounts.lower(run.index, run.count, free);
         run.index += lowered;
         run.count -= lowered;
         if (run.count === 0) freed.shift();
+        if (free) await this.#discard(free);
       }
     } finally {
       // After a failure: a leak until the next epoch.
+      for (const run of freed) this.#freedClusters += run.count;
       this.#freed.push(...freed);
+    }
+  }
+
+  /** Nothing on disk refers to these any more, and nobody is given them before this is over. */
+  async #discard(runs: readonly HostRun[]): Promise<void> {
+    const { file, layout } = this.#image;
+    for (const { offset, count } of runs) {
+      const bytes = Math.min(count * layout.clusterBytes, file.length - offset);
+      if (bytes <= 0) continue;
+      try {
+        await file.discard(offset, bytes);
+      } catch (error) {
+        // It only gives back room.
+        if (!(error instanceof BlockError)) throw error;
+      }
     }
   }
 }

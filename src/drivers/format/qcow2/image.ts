@@ -3,7 +3,7 @@
  *
  *     l2.ts          where is this byte?            refcount.ts   which clusters are free?
  *     allocate.ts    room for a write               epoch.ts      what is written in which order
- *     zeroes.ts      zero writes, discards          grow.ts       larger disks
+ *     zeroes.ts      zero writes, discards          resize.ts     larger and smaller disks
  *     compressed.ts  packed clusters                rewrite.ts    the header's names
  *     snapshots.ts   internal snapshots             amend.ts      the image's own properties
  *
@@ -24,6 +24,7 @@ import { Guard } from "./guard.ts";
 import { AT, Autoclear, type FeatureWord, type Header, Incompatible } from "./header.ts";
 import type { Inflater } from "./inflate.ts";
 import type { Layout } from "./layout.ts";
+import type { PassesDiscard } from "./open-options.ts";
 import { Pages, type Table } from "./pages.ts";
 import { Refcounts } from "./refcount.ts";
 import type { SnapshotEntry } from "./snapshot-table.ts";
@@ -41,6 +42,8 @@ export interface ImageInit {
   readonly cacheBytes: number;
   /** What is discarded keeps its clusters ('discard-no-unref'). */
   readonly keepsDiscarded: boolean;
+  /** Freed clusters are discarded in the file: see open-options.ts. */
+  readonly passesDiscard: PassesDiscard;
 }
 
 export class Image {
@@ -54,6 +57,7 @@ export class Image {
   /** True if guest clusters live in the data-file child, each at its guest offset. */
   readonly externalData: boolean;
   readonly keepsDiscarded: boolean;
+  readonly passesDiscard: PassesDiscard;
   readonly mutex = new Mutex();
   readonly pages: Pages;
   readonly refcounts: Refcounts;
@@ -84,6 +88,7 @@ export class Image {
     this.nodeName = init.nodeName;
     this.readOnly = init.readOnly;
     this.keepsDiscarded = init.keepsDiscarded;
+    this.passesDiscard = init.passesDiscard;
     this.kernel = init.kernel;
     this.file = children.file;
     this.inflate = init.inflate;

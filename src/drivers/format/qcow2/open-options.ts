@@ -4,6 +4,7 @@
  *
  *     cache-size, or l2-cache-size + refcount-cache-size    the one cache that there is
  *     discard-no-unref                                      discards keep their clusters
+ *     pass-discard-request, pass-discard-other              whether freed clusters are discarded below
  *     all others                                            checked; they change nothing that shows
  */
 
@@ -26,9 +27,11 @@ export const openOptions = {
   "cache-clean-interval": v.optional(v.pipe(size, v.maxValue(2 ** 32 - 1))),
   /** Refcounts are written late anyway, in an order that needs no repair. */
   "lazy-refcounts": v.optional(v.boolean()),
-  // Freed clusters are used again, and their place in the file is not discarded.
+  /** Clusters that a guest's discard has freed are discarded in the file; unless false. */
   "pass-discard-request": v.optional(v.boolean()),
+  /** No effect: what a snapshot alone had is used again, and the end of the file cut off. */
   "pass-discard-snapshot": v.optional(v.boolean()),
+  /** Clusters that were freed for other reasons, such as a copy that replaces them; if true. */
   "pass-discard-other": v.optional(v.boolean()),
   /** Clusters that are discarded keep their place in the file, and read as zeroes. */
   "discard-no-unref": v.optional(v.boolean()),
@@ -91,4 +94,17 @@ export function cacheBytesOf(options: OpenOptions): number {
     throw new BlockError("EINVAL", `'${member}' cannot be larger than 'cache-size'`);
   }
   return all;
+}
+
+export interface PassesDiscard {
+  readonly request: boolean;
+  readonly other: boolean;
+}
+
+/** A request's is passed on as a node's 'discard' is: unless it was said not to. */
+export function passesDiscardOf(options: OpenOptions): PassesDiscard {
+  return {
+    request: options["pass-discard-request"] ?? true,
+    other: options["pass-discard-other"] ?? false,
+  };
 }

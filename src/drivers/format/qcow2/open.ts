@@ -23,7 +23,12 @@ import {
 import { Image } from "./image.ts";
 import { loadInflater } from "./inflate.ts";
 import { SECTOR_BYTES } from "./layout.ts";
-import { cacheBytesOf, checkOpenOptions, type OpenOptions } from "./open-options.ts";
+import {
+  cacheBytesOf,
+  checkOpenOptions,
+  type OpenOptions,
+  passesDiscardOf,
+} from "./open-options.ts";
 import { readSnapshots } from "./snapshot-table.ts";
 
 /**
@@ -65,6 +70,7 @@ export async function readImage(context: OpenContext<OpenOptions>): Promise<Imag
     inflate,
     cacheBytes: cacheBytesOf(options),
     keepsDiscarded: options["discard-no-unref"] ?? false,
+    passesDiscard: passesDiscardOf(options),
   });
   try {
     await readStructures(image);

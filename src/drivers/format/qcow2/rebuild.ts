@@ -22,6 +22,7 @@
 import { writeU32, writeU64 } from "../../../base/bytes.ts";
 import { assert } from "../../../base/errors.ts";
 import { EntryWriter } from "./entry-writer.ts";
+import { cutFileEnd } from "./file-end.ts";
 import { Guard } from "./guard.ts";
 import { scanGuard } from "./guard-scan.ts";
 import { AT, type Header } from "./header.ts";
@@ -61,6 +62,7 @@ export async function rebuild(image: Image, plan: RebuildPlan): Promise<void> {
     await build.undo();
     throw error;
   }
+  await cutFileEnd(image);
 }
 
 interface Region {

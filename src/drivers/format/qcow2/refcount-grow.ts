@@ -17,11 +17,8 @@ import { overlapError } from "./guard.ts";
 import { AT } from "./header.ts";
 import type { Image } from "./image.ts";
 import { type Layout, REFCOUNT_TABLE_BYTES_MAX } from "./layout.ts";
-import type { HostRun } from "./refcount.ts";
 
 const COPY_BYTES = 64 * 1024;
-/** Gaps that are looked at for a region before it goes to the end. */
-const REGION_TRIES = 64;
 
 interface Plan {
   readonly blocks: number;
@@ -36,25 +33,12 @@ interface Plan {
  * @throws BlockError as Refcounts.allocate(), and ENOSPC if the refcount table cannot hold more
  */
 export async function allocateRegion(image: Image, count: number): Promise<number> {
-  const { refcounts, layout } = image;
-  const tried: HostRun[] = [];
-  let start = 0;
-  let found = 0;
-  try {
-    while (found < count && tried.length < REGION_TRIES) {
-      const run = await refcounts.allocate(count - found);
-      const joins = found > 0 && run.offset === start + found * layout.clusterBytes;
-      tried.push(run);
-      if (!joins) start = run.offset;
-      found = joins ? found + run.count : run.count;
-    }
-  } catch (error) {
-    for (const run of tried) await refcounts.release(run);
-    throw error;
+  const { refcounts } = image;
+  const gap = await refcounts.findGap(count);
+  if (gap >= 0) {
+    await refcounts.takeGap(gap, count);
+    return gap;
   }
-  const isWhole = found === count;
-  for (const run of tried) if (!isWhole || run.offset < start) await refcounts.release(run);
-  if (isWhole) return start;
   let end = 0;
   for await (const { block } of refcounts.blocks()) end = block + 1;
   return appendRegion(image, end, count);

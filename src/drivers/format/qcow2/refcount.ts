@@ -12,8 +12,8 @@
  * All under the image's mutex.
  */
 
-import { writeU64 } from "../../../base/bytes.ts";
-import { BlockError } from "../../../base/errors.ts";
+import { alignDown, writeU64 } from "../../../base/bytes.ts";
+import { assert, BlockError } from "../../../base/errors.ts";
 import { overlapError } from "./guard.ts";
 import type { Image } from "./image.ts";
 import { type Layout, REFCOUNT_TABLE_RESERVED, tableOffsetOf } from "./layout.ts";
@@ -32,6 +32,8 @@ export class Refcounts {
   readonly #image: Image;
   /** No cluster below it is free, counted in clusters. */
   #hint = 0;
+  /** One past the highest cluster that lost a reference since takeFreedEnd() was asked. */
+  #freedEnd = 0;
 
   constructor(image: Image) {
     const { header, layout } = image;
@@ -149,21 +151,126 @@ export class Refcounts {
   /**
    * One reference less, for as many of `count` clusters as share a page with the first.
    *
+   * @param freed gets those of them that are free now
    * @returns how many
    * @throws BlockError EIO, and the image is marked corrupt, if one has no reference to lose
    */
-  async lower(index: number, count: number): Promise<number> {
+  async lower(index: number, count: number, freed?: HostRun[]): Promise<number> {
     const { kernel, layout, pages } = this.#image;
     const done = await this.#withCounts(index, (page, at, left) => {
       const n = Math.min(count, left);
       if (!page || kernel.refcountAdd(page.bytes, layout.refcountOrder, at, n, -1) >= 0) return 0;
       pages.markDirty(page);
       this.#forgetTail(page, at, index, n);
+      if (freed) this.#findFree(page, at, index, n, freed);
       return n;
     });
     if (done === 0) throw await this.#image.markCorrupt(uncounted(index, count, layout));
     this.#hint = Math.min(this.#hint, index);
+    this.#freedEnd = Math.max(this.#freedEnd, index + done);
     return done;
+  }
+
+  /** One past the highest cluster that has lost a reference since this was asked, 0 if none has. */
+  takeFreedEnd(): number {
+    const end = this.#freedEnd;
+    this.#freedEnd = 0;
+    return end;
+  }
+
+  /** The last cluster in use at or below `index`; the first one, with the header, always is. */
+  async lastUsed(index: number): Promise<number> {
+    const { kernel, layout } = this.#image;
+    for (let from = index; from > 0; ) {
+      const step = await this.#withCounts(from, (page, at) => {
+        if (!page) return { next: alignDown(from, layout.refcountBlockEntries) - 1 };
+        if (kernel.isZero(page.bytes)) return { next: from - at - 1 };
+        for (let i = at; i >= 0; i--) {
+          if (kernel.refcountGet(page.bytes, layout.refcountOrder, i) === 0) continue;
+          return { found: from - at + i };
+        }
+        return { next: from - at - 1 };
+      });
+      if (step.found !== undefined) return step.found;
+      from = step.next;
+    }
+    return 0;
+  }
+
+  /**
+   * Looks for `count` free clusters side by side, and takes none of them.
+   *
+   * @returns the first one's offset, -1 if there is no such gap where refcount blocks are
+   */
+  async findGap(count: number): Promise<number> {
+    const { kernel, layout } = this.#image;
+    const end = (this.table.bytes / 8) * layout.refcountBlockEntries;
+    let start = 0;
+    let found = 0;
+    for (let from = this.#hint; from < end; ) {
+      const step = await this.#withCounts(from, (page, at, left) => {
+        if (!page) return { next: alignDown(from, layout.refcountBlockEntries) };
+        const want = count - found;
+        const run = kernel.findFreeRun(page.bytes, layout.refcountOrder, at, left, want);
+        return run ? { first: from + run.index - at, count: run.count } : { next: from + left };
+      });
+      if (step.count === undefined) {
+        from = step.next + (step.next > from ? 0 : layout.refcountBlockEntries);
+        found = 0;
+        continue;
+      }
+      if (found === 0 || step.first !== start + found) {
+        start = step.first;
+        found = 0;
+      }
+      found += step.count;
+      from = step.first + step.count;
+      if (found >= count) return start * layout.clusterBytes;
+    }
+    return -1;
+  }
+
+  /**
+   * Hands out these clusters, which findGap() has found.
+   *
+   * @throws BlockError as allocate()
+   */
+  async takeGap(offset: number, count: number): Promise<void> {
+    const { kernel, layout, guard, pages } = this.#image;
+    const area = guard.find(offset, count * layout.clusterBytes);
+    if (area) {
+      const error = overlapError("a cluster that is counted as free", offset, area);
+      throw await this.#image.markCorrupt(error);
+    }
+    const first = offset / layout.clusterBytes;
+    for (let done = 0; done < count; ) {
+      done += await this.#withCounts(first + done, (page, at, left) => {
+        assert(page, "a gap lies where refcount blocks are");
+        const n = Math.min(left, count - done);
+        kernel.refcountAdd(page.bytes, layout.refcountOrder, at, n, 1);
+        pages.markDirty(page);
+        return n;
+      });
+    }
+    if (this.#hint === first) this.#hint = first + count;
+  }
+
+  /** Pieces of a run that has just lost references. */
+  #findFree(page: Page, at: number, index: number, count: number, freed: HostRun[]): void {
+    const { kernel, layout } = this.#image;
+    for (let i = 0; i < count; ) {
+      const run = kernel.findFreeRun(
+        page.bytes,
+        layout.refcountOrder,
+        at + i,
+        count - i,
+        count - i,
+      );
+      if (!run) return;
+      i = run.index - at;
+      freed.push({ offset: (index + i) * layout.clusterBytes, count: run.count });
+      i += run.count;
+    }
   }
 
   /**
@@ -231,6 +338,21 @@ export class Refcounts {
       const at = inBlock - (pageOffset - offset) * perByte;
       return look(page, at, pages.pageBytes * perByte - at);
     }
+  }
+
+  /** The last refcount block with a number below this one; null if there is none. */
+  async lastBlock(
+    below: number,
+  ): Promise<{ readonly block: number; readonly offset: number } | null> {
+    const { pageBytes } = this.#image.pages;
+    for (let at = alignDown((below - 1) * 8, pageBytes); at >= 0; at -= pageBytes) {
+      const page = await this.#entriesAt(this.table, at);
+      for (let block = Math.min(below, (at + pageBytes) / 8) - 1; block * 8 >= at; block--) {
+        const offset = this.#blockOffset(page, block);
+        if (offset !== 0) return { block, offset };
+      }
+    }
+    return null;
   }
 
   #blockOffset(entries: Page, block: number, table: Table = this.table): number {

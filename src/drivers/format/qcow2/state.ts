@@ -13,12 +13,13 @@ import { amend, type ImageAmend } from "./amend.ts";
 import { bitmapStoreOf } from "./bitmaps.ts";
 import { readEncoded, writeCompressed } from "./compressed.ts";
 import { makeEmpty } from "./empty.ts";
-import { grow } from "./grow.ts";
+import { cutFileEnd } from "./file-end.ts";
 import type { Image } from "./image.ts";
 import { infoOf } from "./info.ts";
 import { mapRun } from "./l2.ts";
 import { SECTOR_BYTES } from "./layout.ts";
 import type { OpenOptions } from "./open-options.ts";
+import { resize } from "./resize.ts";
 import { changeBackingFile } from "./rewrite.ts";
 import { snapshotsOf } from "./snapshots.ts";
 import { discard, writeZeroes } from "./zeroes.ts";
@@ -45,13 +46,13 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     pdiscard: (offset, bytes, options) => discard(image, offset, bytes, options),
     pwriteCompressed: (buf, offset) => writeCompressed(image, buf, offset),
 
-    truncate: (length) => image.mutex.run(() => grow(image, length)),
+    truncate: (length) => image.mutex.run(() => resize(image, length)),
     changeBackingFile: (name, format) =>
       image.mutex.run(() => changeBackingFile(image, name, format)),
     makeEmpty: () => image.mutex.run(() => makeEmpty(image)),
     amend: (options, { signal }) =>
       image.mutex.run(
-        () => amend(image, options as ImageAmend, (length) => grow(image, length), signal),
+        () => amend(image, options as ImageAmend, (length) => resize(image, length), signal),
         signal,
       ),
     get bitmapStore() {
@@ -74,7 +75,10 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
 
 async function flush(image: Image): Promise<void> {
   if (!image.hasBegunChanging) return;
-  if (!image.isCorrupt) return image.epoch.run();
+  if (!image.isCorrupt) {
+    await image.epoch.run();
+    return cutFileEnd(image);
+  }
   if (image.epoch.abandon()) {
     throw new BlockError(
       "EIO",
@@ -113,7 +117,9 @@ async function reopen(
 
 async function finish(image: Image): Promise<void> {
   await image.mutex.run(async () => {
-    if (image.hasBegunChanging && !image.isCorrupt) await image.epoch.finish();
+    if (!image.hasBegunChanging || image.isCorrupt) return;
+    await image.epoch.finish();
+    await cutFileEnd(image);
   });
 }
 

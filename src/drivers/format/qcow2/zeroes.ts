@@ -121,7 +121,7 @@ function zeroEntry(image: Image, spot: L2Spot, i: number, entry: L2Entry, unmap:
   const keeps = (!unmap || image.keepsDiscarded) && zero !== 0 && hostOf(image, entry) >= 0;
   if (entry.zero === zero && (empty || (keeps && entry.allocated === 0))) return;
 
-  if (!keeps) unreference(image, spot, i, entry);
+  if (!keeps) unreference(image, spot, i, entry, "request");
   writeL2Entry(spot.page.bytes, (spot.index + i) * layout.l2EntryBytes, layout, {
     host: keeps ? entry.host : -1,
     copied: keeps && entry.copied,
