@@ -9,7 +9,7 @@ import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import type { Trace } from "../base/trace.ts";
 import { BlockChild, type RootParent } from "./child.ts";
-import type { RequestOptions } from "./driver.ts";
+import type { RequestOptions, TruncateOptions } from "./driver.ts";
 import * as io from "./io.ts";
 import { type IoKind, IoStats } from "./io-stats.ts";
 import type { BlockNode } from "./node.ts";
@@ -134,9 +134,9 @@ export class BlockBackend implements RootParent {
     return this.#request(null, offset, bytes, options, () => depthStatus(this.node, offset, bytes));
   }
 
-  truncate(length: number): Promise<void> {
+  truncate(length: number, options: TruncateOptions = {}): Promise<void> {
     this.#assertTaken(Perm.resize);
-    return this.#request(null, 0, 0, {}, () => io.truncate(this.node, length));
+    return this.#request(null, 0, 0, {}, () => io.truncate(this.node, length, options));
   }
 
   /** No request may be under way, none comes after it. Graph.closeBackend() takes the edge away. */

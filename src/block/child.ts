@@ -8,7 +8,7 @@
  */
 
 import type { DebugEvent } from "./debug.ts";
-import type { ChildRole, RequestOptions } from "./driver.ts";
+import type { ChildRole, RequestOptions, TruncateOptions } from "./driver.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
 import type { ChildPermissions } from "./permissions.ts";
@@ -95,8 +95,8 @@ export class BlockChild {
   }
 
   /** Makes the disk or store `length` bytes long; new bytes read as zeroes. */
-  truncate(length: number): Promise<void> {
-    return io.truncate(this.node, length);
+  truncate(length: number, options: TruncateOptions = {}): Promise<void> {
+    return io.truncate(this.node, length, options);
   }
 
   /** After it, a crash takes nothing back that was written before it. */

@@ -75,6 +75,16 @@ export interface RequestOptions {
   readonly unrecorded?: DirtyBitmap;
 }
 
+/** How much of a disk that grows gets its place at once (QEMU: PreallocMode). */
+export type Preallocation = "off" | "metadata" | "falloc" | "full";
+
+/** Manners of one change of length. */
+export interface TruncateOptions {
+  /** Of the new bytes; "off" if not given, and for a disk that does not grow. */
+  readonly preallocation?: Preallocation;
+  readonly signal?: AbortSignal;
+}
+
 export interface BlockLimits {
   /** Granule of offset and length of every request; a power of two, 1 if any will do. */
   readonly requestAlignment: number;
@@ -169,8 +179,8 @@ export interface BlockState {
   pwriteZeroes?(offset: number, bytes: number, options: RequestOptions): Promise<void>;
   /** Without it nothing happens, which is a legal discard. */
   pdiscard?(offset: number, bytes: number, options: RequestOptions): Promise<void>;
-  /** Without it: ENOTSUP. New bytes read as zeroes. */
-  truncate?(length: number): Promise<void>;
+  /** Without it: ENOTSUP. New bytes read as zeroes. For stores io.ts preallocates. */
+  truncate?(length: number, options?: TruncateOptions): Promise<void>;
   /** Makes all that was written last, here and in the children. A filter may leave it out. */
   flush?(): Promise<void>;
   /** Writes back what is still in memory and lets go of the store. Called once. */
@@ -315,6 +325,8 @@ export interface CreateContext<Options> {
   readonly options: Options;
   /** For formats: the node to write the new image into, opened for writing and resizing. */
   readonly file?: BlockChild;
+  /** Where the new image keeps its data, if elsewhere: gets the disk's length. Without it a name will do. */
+  readonly dataFile?: BlockChild;
   readonly signal?: AbortSignal;
 }
 

@@ -10,10 +10,10 @@
  * share, changes of a format's clusters are alone (QEMU: block/io.c).
  */
 
-import { BlockError } from "../base/errors.ts";
+import { assert, BlockError } from "../base/errors.ts";
 import { copyUpLocked } from "./copy-up.ts";
-import type { RequestOptions } from "./driver.ts";
-import { readLocked, writeLocked, writeZeroesLocked } from "./locked.ts";
+import type { RequestOptions, TruncateOptions } from "./driver.ts";
+import { readLocked, writeLocked, writeZeroBuffers, writeZeroesLocked } from "./locked.ts";
 import { BlockNode } from "./node.ts";
 import {
   changing,
@@ -222,12 +222,20 @@ export async function blockStatus(
   });
 }
 
-/** Makes the disk or store `length` bytes long. @throws BlockError ENOTSUP if it cannot */
-export async function truncate(node: BlockNode, length: number): Promise<void> {
+/**
+ * Makes the disk or store `length` bytes long.
+ *
+ * @throws BlockError ENOTSUP if it cannot; EINVAL for preallocation of a disk that does not grow
+ */
+export async function truncate(
+  node: BlockNode,
+  length: number,
+  options: TruncateOptions = {},
+): Promise<void> {
   if (node.readOnly) throw readOnlyError(node);
   const { state } = node;
   if (node.driver.kind === "filter" && !state.truncate) {
-    return truncate(fileOf(node).node, length);
+    return truncate(fileOf(node).node, length, options);
   }
   if (!state.truncate) {
     throw new BlockError("ENOTSUP", `Driver '${node.driver.name}' cannot change an image's size`);
@@ -238,11 +246,40 @@ export async function truncate(node: BlockNode, length: number): Promise<void> {
     0,
     Number.POSITIVE_INFINITY,
     { granule: 1, alone: true },
-    {},
+    options.signal ? { signal: options.signal } : {},
     null,
-    () => change(length),
+    () => {
+      const { preallocation = "off" } = options;
+      if (preallocation === "off") return change(length, options);
+      if (length < getLength(node)) {
+        throw new BlockError("EINVAL", "Preallocation is only for disks that grow");
+      }
+      if (node.driver.kind !== "protocol") return change(length, options);
+      return growStore(node, length, options);
+    },
     () => resized(node),
   );
+}
+
+/** Stores set room aside by zeroes that are written out: none of them has another way. */
+async function growStore(
+  node: BlockNode,
+  length: number,
+  { preallocation, signal }: TruncateOptions,
+): Promise<void> {
+  const { state } = node;
+  assert(state.truncate, "the caller has asked");
+  if (preallocation === "metadata") {
+    throw new BlockError("ENOTSUP", "A store has no metadata that could be preallocated");
+  }
+  const before = getLength(node);
+  await state.truncate(length, {});
+  try {
+    await writeZeroBuffers(node, before, length - before, signal ? { signal } : {});
+  } catch (error) {
+    await state.truncate(before, {});
+    throw error;
+  }
 }
 
 /** Bitmaps are as long as their disk: of this node, and of those that have their length from it. */

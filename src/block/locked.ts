@@ -277,7 +277,8 @@ async function cheapZeroes(
   }
 }
 
-async function writeZeroBuffers(
+/** Zeroes as data, whatever else there is for them. */
+export async function writeZeroBuffers(
   node: BlockNode,
   offset: number,
   bytes: number,

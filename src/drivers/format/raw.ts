@@ -117,10 +117,10 @@ function stateOf(file: BlockChild, options: RawOptions): BlockState {
     }),
     pwriteZeroes: (at, bytes, options) => file.writeZeroes(offset + at, bytes, options),
     pdiscard: (at, bytes, options) => file.discard(offset + at, bytes, options),
-    async truncate(length) {
+    async truncate(length, options) {
       if (isWindow({ offset, size }))
         throw new BlockError("ENOTSUP", "A window of a file cannot change its size");
-      await file.truncate(length);
+      await file.truncate(length, options);
     },
     flush: () => file.flush(),
     async reopen(_readOnly, changed) {

@@ -74,7 +74,7 @@ interface Plan {
  *   and what the file throws
  */
 export async function create(context: CreateContext<CreateOptions>): Promise<void> {
-  const { file, options, world } = context;
+  const { file, dataFile, options, world, signal } = context;
   assert(file, "a qcow2 image is made in a file");
   checkOptions(options);
   const extendedL2 = options["extended-l2"] ?? false;
@@ -95,9 +95,11 @@ export async function create(context: CreateContext<CreateOptions>): Promise<voi
   await file.flush();
   // A raw data file is the disk: every cluster of it is in use, as with QEMU.
   const { preallocation = "off" } = options;
-  const mapAll = preallocation !== "off" || options["data-file-raw"] === true;
-  const fill = preallocation === "falloc" || preallocation === "full";
-  if (mapAll) await preallocate(context, file, fill);
+  const isRaw = options["data-file-raw"] === true;
+  await preallocate(context, file, isRaw && preallocation === "off" ? "metadata" : preallocation);
+  if (dataFile) await dataFile.truncate(0);
+  const ofData = preallocation === "metadata" ? "off" : preallocation;
+  if (dataFile) await dataFile.truncate(size, { preallocation: ofData, ...(signal && { signal }) });
 }
 
 function checkOptions(options: CreateOptions): void {
@@ -147,8 +149,9 @@ function checkOptions(options: CreateOptions): void {
   if (backing !== undefined && new TextEncoder().encode(backing).length > BACKING_NAME_BYTES_MAX) {
     throw bad(`Parameter 'backing-file' has at most ${BACKING_NAME_BYTES_MAX} bytes`);
   }
-  if ((options.preallocation ?? "off") !== "off" && backing !== undefined) {
-    throw bad("Parameter 'preallocation' cannot be used with 'backing-file'");
+  const isPreallocated = (options.preallocation ?? "off") !== "off";
+  if (isPreallocated && backing !== undefined && !options["extended-l2"]) {
+    throw bad("Parameter 'preallocation' cannot be used with 'backing-file' without 'extended-l2'");
   }
 }
 

@@ -9,10 +9,13 @@
 
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
+import type { Preallocation, TruncateOptions } from "../../../block/driver.ts";
+import { cutFileEnd } from "./file-end.ts";
 import { AT } from "./header.ts";
 import type { Image } from "./image.ts";
 import { L1_BYTES_MAX, l1EntriesFor } from "./layout.ts";
 import { clearTail, dropPastEnd } from "./past-end.ts";
+import { preallocateRange } from "./preallocate.ts";
 import { copyWithin, decisive } from "./refcount-grow.ts";
 import { writeZeroesLocked } from "./zeroes.ts";
 
@@ -23,7 +26,11 @@ import { writeZeroesLocked } from "./zeroes.ts";
  * @throws BlockError ENOTSUP where zeroes would not be certain; EFBIG if the L1 table would be too large;
  *   what reading and writing throw
  */
-export async function grow(image: Image, length: number): Promise<void> {
+export async function grow(
+  image: Image,
+  length: number,
+  { preallocation = "off", signal }: TruncateOptions,
+): Promise<void> {
   const { header, layout, dataFile } = image;
   const old = header.size;
   const entries = l1EntriesFor(layout, length);
@@ -37,20 +44,55 @@ export async function grow(image: Image, length: number): Promise<void> {
   await clearTail(image, old, image.backing !== undefined && image.backing.length > old);
   // Whatever it held past the disk's end, the new bytes are zeroes.
   if (dataFile && dataFile.length > old) await dataFile.truncate(old);
-  if (dataFile) await dataFile.truncate(length);
+  const ofData = preallocation === "metadata" ? "off" : preallocation;
+  if (dataFile)
+    await dataFile.truncate(length, { preallocation: ofData, ...(signal && { signal }) });
   await image.epoch.run();
 
   if (entries > header.l1Entries) {
     const l1 = await longerL1(image, entries);
     await switchSize(image, old, l1.offset, l1.bytes / 8);
   }
-  // Before the size: at no time may the backing file show through, not even after a crash.
-  const firstNew = Math.min(alignUp(old, layout.clusterBytes), length);
-  if (shown > firstNew) {
-    await writeZeroesLocked(image, firstNew, shown - firstNew);
-    await image.epoch.run();
+  try {
+    await fillNew(image, length, shown, preallocation, signal);
+  } catch (error) {
+    if (error instanceof BlockError && !image.isCorrupt) await giveUpNew(image);
+    throw error;
   }
   await switchSize(image, length, image.l1.offset, image.l1.bytes / 8);
+}
+
+/** What the new bytes need before they are there. @param shown the backing file ends there */
+async function fillNew(
+  image: Image,
+  length: number,
+  shown: number,
+  preallocation: Preallocation,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { layout, header } = image;
+  const firstNew = Math.min(alignUp(header.size, layout.clusterBytes), length);
+  // A raw data file is the disk: every cluster of it is in use.
+  const mode = image.isRawExternal && preallocation === "off" ? "metadata" : preallocation;
+  await preallocateRange(image, firstNew, length, mode, signal);
+  const hides = shown > firstNew;
+  // Before the size: at no time may the backing file show through, not even after a crash.
+  if (hides && (mode === "off" || mode === "metadata" || layout.extendedL2)) {
+    await writeZeroesLocked(image, firstNew, shown - firstNew);
+  }
+  if (hides || mode !== "off") await image.epoch.run();
+}
+
+/** The disk has not grown: nothing may be left past its end that takes room. */
+async function giveUpNew(image: Image): Promise<void> {
+  try {
+    await dropPastEnd(image);
+    await image.epoch.finish();
+    await cutFileEnd(image);
+  } catch (error) {
+    // What has failed first is told; what is left goes with the next change of size.
+    if (!(error instanceof BlockError)) throw error;
+  }
 }
 
 /** End of what a backing file would show of the new bytes, at most `length`. */

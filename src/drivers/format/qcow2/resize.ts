@@ -3,6 +3,7 @@
  */
 
 import { BlockError } from "../../../base/errors.ts";
+import type { TruncateOptions } from "../../../block/driver.ts";
 import { grow } from "./grow.ts";
 import type { Image } from "./image.ts";
 import { SECTOR_BYTES } from "./layout.ts";
@@ -14,7 +15,11 @@ import { shrink } from "./shrink.ts";
  * @throws BlockError EINVAL if not whole sectors; ENOTSUP where version 2 has no place for the sizes of
  *   snapshots; see grow() and shrink()
  */
-export async function resize(image: Image, length: number): Promise<void> {
+export async function resize(
+  image: Image,
+  length: number,
+  options: TruncateOptions,
+): Promise<void> {
   const { header } = image;
   if (length % SECTOR_BYTES !== 0) {
     throw new BlockError("EINVAL", `The new size must be a multiple of ${SECTOR_BYTES}`);
@@ -22,6 +27,6 @@ export async function resize(image: Image, length: number): Promise<void> {
   if (header.version === 2 && header.snapshotCount > 0) {
     throw new BlockError("ENOTSUP", "A version 2 image with snapshots cannot change its size");
   }
-  if (length > header.size) await grow(image, length);
+  if (length > header.size) await grow(image, length, options);
   else if (length < header.size) await shrink(image, length);
 }

@@ -46,7 +46,7 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     pdiscard: (offset, bytes, options) => discard(image, offset, bytes, options),
     pwriteCompressed: (buf, offset) => writeCompressed(image, buf, offset),
 
-    truncate: (length) => image.mutex.run(() => resize(image, length)),
+    truncate: (length, options = {}) => image.mutex.run(() => resize(image, length, options)),
     changeBackingFile: (name, format) =>
       image.mutex.run(() => changeBackingFile(image, name, format)),
     makeEmpty: () => image.mutex.run(() => makeEmpty(image)),
