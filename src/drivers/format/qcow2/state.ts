@@ -52,7 +52,7 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     makeEmpty: () => image.mutex.run(() => makeEmpty(image)),
     amend: (options, { signal }) =>
       image.mutex.run(
-        () => amend(image, options as ImageAmend, (length) => resize(image, length), signal),
+        () => amend(image, options as ImageAmend, (length) => resize(image, length, {}), signal),
         signal,
       ),
     get bitmapStore() {
