@@ -4,9 +4,10 @@
 
 import type { TypedDriver } from "../../../block/option-types.ts";
 import { amendOptions } from "./amend.ts";
+import { checkStateOf } from "./check/state.ts";
 import { type CreateOptions, create, createOptions } from "./create.ts";
 import { looksLikeQcow2 } from "./header.ts";
-import { openImage } from "./open.ts";
+import { openImage, readImage } from "./open.ts";
 import { type OpenOptions, openOptions } from "./open-options.ts";
 import { stateOf } from "./state.ts";
 
@@ -30,12 +31,14 @@ export function qcow2Driver(): TypedDriver<Types, OpenOptions, CreateOptions> {
     amendOptions,
     reopenOptions: Object.keys(openOptions),
     probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
-    open: async (context) =>
-      stateOf(
+    open: async (context) => {
+      if (context.forCheck) return checkStateOf(await readImage(context), context.world.clock);
+      return stateOf(
         await openImage(context),
         (readOnly, options) => openImage({ ...context, readOnly, options }),
         context.options,
-      ),
+      );
+    },
     create,
   };
 }

@@ -129,7 +129,8 @@ async function writeBlocks(
   }
 }
 
-async function switchTable(image: Image, offset: number, clusters: number): Promise<void> {
+/** Makes the table at `offset`, which is on disk, the image's. @throws as decisive() */
+export async function switchTable(image: Image, offset: number, clusters: number): Promise<void> {
   const field = new Uint8Array(12);
   writeU64(field, 0, offset);
   writeU32(field, 8, clusters);

@@ -24,11 +24,11 @@ import type { SnapshotInfo } from "../../../block/driver.ts";
 import type { Header } from "./header.ts";
 import { L1_BYTES_MAX } from "./layout.ts";
 
-const FIXED_BYTES = 40;
+export const FIXED_BYTES = 40;
 const EXTRA_BYTES = 24;
-const EXTRA_BYTES_MAX = 1024;
+export const EXTRA_BYTES_MAX = 1024;
 /** Version 3 must tell the state's and the disk's size in the extra data. */
-const V3_EXTRA_BYTES_MIN = 16;
+export const V3_EXTRA_BYTES_MIN = 16;
 export const SNAPSHOT_TABLE_BYTES_MAX = 64 * MiB;
 const WINDOW_BYTES = 64 * 1024;
 
@@ -91,7 +91,7 @@ export async function readSnapshots(file: BlockChild, header: Header): Promise<S
   return entries;
 }
 
-function parseEntry(raw: Uint8Array, header: Header, index: number): SnapshotEntry {
+export function parseEntry(raw: Uint8Array, header: Header, index: number): SnapshotEntry {
   const extra = readU32(raw, 36);
   const idAt = FIXED_BYTES + extra;
   const nameAt = idAt + readU16(raw, 12);
