@@ -33,8 +33,9 @@ export function qcow2Driver(): TypedDriver<Types, OpenOptions, CreateOptions> {
     open: async (context) =>
       stateOf(
         await openImage(context),
-        (readOnly, options) => openImage({ ...context, readOnly, options }),
+        (readOnly, options, before) => openImage({ ...context, readOnly, options }, before),
         context.options,
+        context.world.clock,
       ),
     create,
   };

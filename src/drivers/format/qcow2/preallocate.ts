@@ -8,6 +8,7 @@ import type { BlockChild } from "../../../block/child.ts";
 import type { CreateContext } from "../../../block/driver.ts";
 import { allocateLocked } from "./allocate.ts";
 import { readImage } from "./open.ts";
+import { writeZeroesLocked } from "./zeroes.ts";
 
 const ZEROES = new Uint8Array(1 * MiB);
 
@@ -28,6 +29,8 @@ export async function preallocate(
     readOnly: false,
     children: { file },
     options: {},
+    // Nothing is encrypted here.
+    noIo: true,
     ...(signal && { signal }),
   });
   try {
@@ -41,6 +44,8 @@ export async function preallocate(
         if (file.length < end) await file.truncate(end);
         if (fill && !image.externalData) await writeZeroes(file, room.offset, room.bytes, signal);
         await room.commitLocked();
+        // What was never encrypted does not decrypt to zeroes: the clusters have to say so.
+        if (image.encryption) await writeZeroesLocked(image, at, room.bytes);
         at += room.bytes;
       }
       await image.epoch.finish();
