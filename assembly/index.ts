@@ -19,3 +19,4 @@ export { firstDifference, isZero, zeroRun } from "./bytes";
 export { copy, gather, scatter } from "./cluster";
 export { l2Run, l2RunExtended } from "./l2";
 export { refcountAdd, refcountGet, refcountNextFree, refcountNextUsed } from "./refcount";
+export { xtsSectors } from "./xts";

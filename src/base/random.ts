@@ -42,3 +42,9 @@ export function seededRandom(seed: number): Random {
 export function systemRandom(): Random {
   return seededRandom(crypto.getRandomValues(new Uint32Array(1))[0]!);
 }
+
+/** Fills the buffer with what keys are made of: always from the machine, never from a seed. */
+export function fillSecret(buf: Uint8Array<ArrayBuffer>): void {
+  const most = 65536;
+  for (let at = 0; at < buf.length; at += most) crypto.getRandomValues(buf.subarray(at, at + most));
+}

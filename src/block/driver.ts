@@ -43,6 +43,7 @@ import type { BlockChild } from "./child.ts";
 import type { DebugPoints } from "./debug.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import type { ChildPermissions } from "./permissions.ts";
+import type { Secrets } from "./secrets.ts";
 import type { ThrottleGroups } from "./throttle-group.ts";
 
 /** What is otherwise reached for, as a parameter: time, chance, and the wasm kernels. */
@@ -148,6 +149,14 @@ export interface StateInfo {
   readonly "format-specific"?: { readonly type: string; readonly data: object };
 }
 
+/** What the data of an encrypted image goes through. Whole sectors of 512 bytes, in place. */
+export interface SectorCipher {
+  /** @param offset where the bytes are in the child: the same data is another at another place */
+  encrypt(buf: Uint8Array, offset: number): void;
+  /** @throws BlockError EACCES if the image was opened without its key */
+  decrypt(buf: Uint8Array, offset: number): void;
+}
+
 /** One opened image, store or filter. */
 export interface BlockState {
   readonly limits: BlockLimits;
@@ -169,6 +178,8 @@ export interface BlockState {
   map?(offset: number, bytes: number, options: RequestOptions): Promise<Mapping>;
   /** Reads a run that map() called encoded. */
   readEncoded?(buf: Uint8Array, offset: number, options: RequestOptions): Promise<void>;
+  /** All that map() calls data, and that goes where allocate() says, is encrypted by this. */
+  readonly cipher?: SectorCipher | undefined;
   /** Room for a write of up to `bytes` bytes at `offset`; may serve fewer, at least one. */
   allocate?(offset: number, bytes: number, options: RequestOptions): Promise<Allocation>;
   /** Writes one whole cluster packed, or as it is where packing does not make it smaller. */
@@ -229,6 +240,7 @@ export interface BlockState {
 
 export interface AmendRequest {
   readonly force: boolean;
+  readonly secrets?: Secrets;
   readonly signal?: AbortSignal;
 }
 
@@ -300,6 +312,8 @@ export interface OpenContext<Options> {
   readonly world: World;
   /** Of the graph; missing where a driver is used without one. */
   readonly throttleGroups?: ThrottleGroups;
+  /** Of the graph; without it no id of a secret is known. */
+  readonly secrets?: Secrets;
   /** The driver's own options, already checked by its schema. */
   readonly options: Options;
   /** For error texts. */
@@ -322,6 +336,7 @@ export interface OpenContext<Options> {
 
 export interface CreateContext<Options> {
   readonly world: World;
+  readonly secrets?: Secrets;
   readonly options: Options;
   /** For formats: the node to write the new image into, opened for writing and resizing. */
   readonly file?: BlockChild;

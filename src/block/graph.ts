@@ -22,6 +22,7 @@ import { Opener } from "./opener.ts";
 import type { BlockdevOptions } from "./options.ts";
 import { storeBitmaps } from "./persistent-bitmaps.ts";
 import { Reopener } from "./reopener.ts";
+import { Secrets } from "./secrets.ts";
 import { ThrottleGroups } from "./throttle-group.ts";
 
 export class Graph {
@@ -29,6 +30,8 @@ export class Graph {
   readonly drivers: ReadonlyMap<string, BlockDriver>;
   /** For throttle nodes; made by object-add. */
   readonly throttleGroups: ThrottleGroups;
+  /** For encrypted images; made by object-add. */
+  readonly secrets = new Secrets();
   readonly #table = new NodeTable();
   readonly #backends = new Set<BlockBackend>();
   readonly #quietBell = new Bell();
@@ -45,6 +48,7 @@ export class Graph {
     this.#opener = new Opener({
       world,
       throttleGroups: this.throttleGroups,
+      secrets: this.secrets,
       quietBell: this.#quietBell,
       table: this.#table,
       links: this.#links,

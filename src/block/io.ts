@@ -204,11 +204,13 @@ export async function blockStatus(
           bytes: mapping.bytes,
           allocated: true,
           zero: true,
-          ...(mapping.offset !== undefined && { offset: mapping.offset }),
+          ...(mapping.offset !== undefined && !state.cipher && { offset: mapping.offset }),
         };
       case "encoded":
         return { bytes: mapping.bytes, allocated: true, zero: false };
       case "data": {
+        // What is there is not what is read; nor do holes decrypt to zeroes.
+        if (state.cipher) return { bytes: mapping.bytes, allocated: true, zero: false };
         // A raw image is as sparse as the store it lies in.
         const below = await childOf(node, mapping.role).status(mapping.offset, mapping.bytes);
         return {

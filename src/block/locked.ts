@@ -9,6 +9,7 @@ import { settleAll } from "../base/settle.ts";
 import type { BlockChild } from "./child.ts";
 import type { DebugEvent } from "./debug.ts";
 import type { Allocation, BlockState, Mapping, RequestOptions } from "./driver.ts";
+import { CIPHER_SECTOR_BYTES, isWholeSectors, readData, writeData, writeOwn } from "./encrypted.ts";
 import type { BlockNode } from "./node.ts";
 import {
   COPY_BYTES,
@@ -77,7 +78,7 @@ async function readRun(
   if (stop) await stop;
   switch (mapping.kind) {
     case "data":
-      return childOf(node, mapping.role).read(piece, mapping.offset, passDown(options));
+      return readData(node, mapping, piece, passDown(options));
     case "encoded":
       assert(node.state.readEncoded, "a driver that maps encoded runs can read them");
       return node.state.readEncoded(piece, offset, passDown(options));
@@ -139,6 +140,9 @@ export async function writeLocked(
 ): Promise<void> {
   const { state } = node;
   if (state.pwrite) return writeAligned(state, buf, offset, options);
+  if (state.cipher && !isWholeSectors(buf, offset)) {
+    return withWholeSectors(node, buf, offset, options);
+  }
   assert(state.allocate, `driver '${node.driver.name}' can be written`);
   for (let done = 0; done < buf.length; ) {
     const room = await state.allocate(offset + done, buf.length - done, options);
@@ -168,7 +172,7 @@ async function fillRoom(
   if (headBytes === 0 && tailBytes === 0) {
     const stop = tellOfWrite(node, "write_aio", down);
     if (stop) await stop;
-    return child.write(data, room.offset, down);
+    return writeData(node, child, data, room.offset, down);
   }
 
   const whole = headBytes + data.length + tailBytes;
@@ -181,12 +185,12 @@ async function fillRoom(
       bounce.set(data, headBytes);
       await tellOfWrite(node, "write_aio", down);
       await tellOfWrite(node, "cow_write", down);
-      await child.write(bounce, room.offset - headBytes, down);
+      await writeOwn(node, child, bounce, room.offset - headBytes, down);
     });
   }
   await takeOver(node, offset - headBytes, headBytes, child, room.offset - headBytes, down);
   await tellOfWrite(node, "write_aio", down);
-  await child.write(data, room.offset, down);
+  await writeData(node, child, data, room.offset, down);
   const end = offset + data.length;
   await takeOver(node, end, tailBytes, child, room.offset + data.length, down);
 }
@@ -206,10 +210,28 @@ async function takeOver(
       await tellOfWrite(node, "cow_read", options);
       await readLocked(node, buf, offset + done, options);
       await tellOfWrite(node, "cow_write", options);
-      await target.write(buf, targetOffset + done, options);
+      await writeOwn(node, target, buf, targetOffset + done, options);
     });
     done += piece;
   }
+}
+
+/** Half-written sectors of an encrypted disk: with the rest of them, as it reads now. */
+async function withWholeSectors(
+  node: BlockNode,
+  buf: Uint8Array,
+  offset: number,
+  options: RequestOptions,
+): Promise<void> {
+  const start = alignDown(offset, CIPHER_SECTOR_BYTES);
+  const end = alignUp(offset + buf.length, CIPHER_SECTOR_BYTES);
+  const down = passDown(options);
+  const whole = new Uint8Array(end - start);
+  const tail = whole.length - CIPHER_SECTOR_BYTES;
+  await readLocked(node, whole.subarray(0, CIPHER_SECTOR_BYTES), start, down);
+  if (tail > 0) await readLocked(node, whole.subarray(tail), start + tail, down);
+  whole.set(buf, offset - start);
+  return writeLocked(node, whole, start, options);
 }
 
 async function writeAligned(

@@ -19,6 +19,7 @@ import {
   roleMember,
 } from "./options.ts";
 import { loadBitmaps, storeBitmaps } from "./persistent-bitmaps.ts";
+import type { Secrets } from "./secrets.ts";
 import type { ThrottleGroups } from "./throttle-group.ts";
 
 /** Deeper nesting of nodes than this is taken for a mistake, or an attack on the stack. */
@@ -42,6 +43,7 @@ export interface Inherited {
 export interface OpenerInit {
   readonly world: World;
   readonly throttleGroups: ThrottleGroups;
+  readonly secrets: Secrets;
   readonly quietBell: Bell;
   readonly table: NodeTable;
   readonly links: Links;
@@ -65,7 +67,7 @@ export class Opener {
     signal?: AbortSignal,
     driver = this.#init.driver(options.driver),
   ): Promise<BlockNode> {
-    const { table, world, throttleGroups } = this.#init;
+    const { table, world, throttleGroups, secrets } = this.#init;
     const { forCheck = false } = inherited;
     const { own, roles, readOnly, ...checked } = check(driver, options, inherited);
     const isReadOnly = readOnly ?? inherited.readOnly;
@@ -100,6 +102,7 @@ export class Opener {
           world,
           options: own as never,
           throttleGroups,
+          secrets,
           nodeName: node.name,
           readOnly: node.readOnly,
           children: liveChildren(node),

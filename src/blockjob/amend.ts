@@ -1,6 +1,6 @@
 /**
- * x-blockdev-amend: changes an image's own properties, as a job (QEMU: block/amend.c). One step that
- * a cancel does not interrupt; guests wait meanwhile.
+ * x-blockdev-amend: changes an image's own properties, as a job (QEMU: block/amend.c). Guests wait
+ * meanwhile. A cancel ends the making of a key, and interrupts nothing once something is written.
  */
 
 import * as v from "valibot";
@@ -52,7 +52,7 @@ export function startAmend(services: BlockJobServices, request: AmendOptions): J
     autoDismiss: false,
     driver: {
       type: "amend",
-      async run({ progress }) {
+      async run({ progress, signal }) {
         progress.setRemaining(1);
         checkThere();
         await holding(graph, [node], `job '${jobId}'`, () =>
@@ -61,7 +61,7 @@ export function startAmend(services: BlockJobServices, request: AmendOptions): J
             checkThere();
             if (node.readOnly) throw readOnlyError(node);
             assert(node.state.amend, "a node can be amended as long as it is open");
-            await node.state.amend(own, { force });
+            await node.state.amend(own, { force, secrets: graph.secrets, signal });
           }),
         );
         progress.workDone(1);

@@ -47,7 +47,8 @@ export function startCreate(services: BlockJobServices, { jobId, options }: Crea
       type: "create",
       async run(running) {
         running.progress.setRemaining(1);
-        const context = { world: graph.world, options: own as never, signal: running.signal };
+        const { world, secrets } = graph;
+        const context = { world, secrets, options: own as never, signal: running.signal };
         try {
           if (file === undefined) {
             checkFileUnused(graph, driver, own);

@@ -48,6 +48,8 @@ export interface EngineOptions {
   readonly exportDrivers?: Iterable<BlockExportDriver>;
   /** and commands, which have hold of what they work on. */
   readonly commands?: Iterable<Command>;
+  /** Reads a file that a secret is in. @throws BlockError */
+  readonly readSecretFile?: (filename: string) => Promise<Uint8Array>;
   /** Where images live that clients may list, fetch and delete. */
   readonly files?: FileStore;
   /** The engine has stopped after an internal error. */
@@ -107,6 +109,7 @@ export class Engine {
       types: hostTypes(graph.drivers.values(), this.exports),
       turns: new Mutex(),
       signal: this.#closing.signal,
+      readSecretFile: options.readSecretFile,
       emit: (event) => this.emit(event),
     };
   }

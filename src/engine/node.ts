@@ -1,8 +1,9 @@
 /** The same engine on Node, with files as stores: for scripts, command lines and tests. */
 
-import { readFile } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
+import { KiB } from "../base/bytes.ts";
 import { type Clock, SystemClock } from "../base/clock.ts";
-import type { BlockError } from "../base/errors.ts";
+import { BlockError } from "../base/errors.ts";
 import { type Random, systemRandom } from "../base/random.ts";
 import type { Trace } from "../base/trace.ts";
 import type { BlockDriver, World } from "../block/driver.ts";
@@ -44,6 +45,7 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
     kernelBytes: options.kernelBytes ?? (await readFile(KERNEL)),
     drivers: options.drivers ?? [...browserDrivers(blobs), fileDriver()],
     blobs,
+    readSecretFile,
     exportDrivers: [nbd],
     commands: [...nbdCommands(nbd, listen), ...(options.commands ?? [])],
     ...(options.onStopped && { onStopped: options.onStopped }),
@@ -54,6 +56,32 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
 /** What nodes on Node live in, for those who need no engine. */
 export async function createNodeWorld(clock: Clock, random: Random): Promise<World> {
   return { clock, random, kernel: await loadKernel(await readFile(KERNEL)), trace: {} };
+}
+
+/** More than this is no passphrase. */
+const SECRET_BYTES_MAX = 64 * KiB;
+
+async function readSecretFile(filename: string): Promise<Uint8Array> {
+  const buf = new Uint8Array(SECRET_BYTES_MAX + 1);
+  let done = 0;
+  try {
+    const file = await open(filename);
+    try {
+      for (let bytes = 1; bytes > 0 && done < buf.length; done += bytes) {
+        bytes = (await file.read(buf, done, buf.length - done)).bytesRead;
+      }
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if (!(error instanceof Error) || !("code" in error)) throw error;
+    throw new BlockError("EIO", `The secret's file '${filename}' cannot be read: ${error.code}`);
+  }
+  if (done <= SECRET_BYTES_MAX) return buf.slice(0, done);
+  throw new BlockError(
+    "EFBIG",
+    `The secret's file '${filename}' is longer than ${SECRET_BYTES_MAX} bytes`,
+  );
 }
 
 /** A client in the same thread. Its close() leaves the engine running: call engine.close(). */

@@ -7,6 +7,7 @@
  */
 
 import { assert } from "../base/errors.ts";
+import type { XtsKey } from "./aes.ts";
 import { Arena } from "./arena.ts";
 import { checkFields, checkList, checkRange } from "./checks.ts";
 import { ARENA_START, instantiate, type KernelExports, SCRATCH_BYTES } from "./module.ts";
@@ -16,6 +17,7 @@ import { Scratch } from "./scratch.ts";
 export type { ClusterKind, ClusterRun } from "./runs.ts";
 
 const SUBCLUSTERS = 32;
+const SECTOR_BYTES = 512;
 /** How many L2 entries of a foreign table are looked at first, and how much further each time. */
 const FIRST_ENTRIES = 64;
 const FURTHER = 8;
@@ -359,6 +361,38 @@ export class Kernel {
       this.#wasm.bitmapMerge(address, this.#scratch.lend(source, at, bytes, 1), bytes);
       this.#scratch.giveBack(target, at, bytes, address);
     }
+  }
+
+  /**
+   * Encrypts or decrypts whole sectors of 512 bytes in place: AES-XTS, the sector's number as IV.
+   *
+   * @param sector number of the first one
+   */
+  xts(buf: Uint8Array, key: XtsKey, sector: number, way: "encrypt" | "decrypt"): void {
+    assert(buf.length % SECTOR_BYTES === 0, "whole sectors are encrypted");
+    checkRange(sector, buf.length / SECTOR_BYTES, 2 ** 53 - 1, "a sector has a number");
+    const data = way === "encrypt" ? key.encryption : key.decryption;
+    const keys = new Uint8Array(data.length + key.tweak.length);
+    keys.set(data);
+    keys.set(key.tweak, data.length);
+    const address = this.#scratch.lend(keys, 0, keys.length, 1);
+    this.#scratch.pieces(buf, 0, buf.length, (at, done, bytes) => {
+      const first = sector + done / SECTOR_BYTES;
+      this.#wasm.xtsSectors(
+        address,
+        address + data.length,
+        key.rounds,
+        at,
+        bytes / SECTOR_BYTES,
+        first >>> 0,
+        Math.floor(first / 2 ** 32),
+        Number(way === "decrypt"),
+      );
+      this.#scratch.giveBack(buf, done, bytes, at);
+      return true;
+    });
+    // Keys are not left lying about where every kernel works.
+    this.#scratch.lend(keys.fill(0), 0, keys.length, 1);
   }
 
   /** What `look` says of a run; asked a little at first, and further while the run may go on. */

@@ -53,6 +53,16 @@ export interface KernelExports {
   bitmapClear(map: number, start: number, count: number): void;
   bitmapCount(map: number, start: number, count: number): number;
   bitmapMerge(target: number, source: number, bytes: number): void;
+  xtsSectors(
+    data: number,
+    tweak: number,
+    rounds: number,
+    address: number,
+    sectors: number,
+    low: number,
+    high: number,
+    decrypt: number,
+  ): void;
 }
 
 type MoveClusters = (

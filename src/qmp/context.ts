@@ -14,6 +14,8 @@ export interface QmpServices extends BlockJobServices {
   readonly types: HostTypes;
   /** Of commands that run alone (see Command). */
   readonly turns: Mutex;
+  /** Reads a file with a secret in it, where there are files. @throws BlockError */
+  readonly readSecretFile?: ((filename: string) => Promise<Uint8Array>) | undefined;
   /** Raised when the engine closes down: nothing that is still waited for will be wanted. */
   readonly signal: AbortSignal;
 }

@@ -29,6 +29,7 @@ import { type JsonItem, JsonReader } from "./json/reader.ts";
 import { messageText } from "./json/writer.ts";
 import { idOf, isOutOfBand, parseRequest } from "./request.ts";
 import { type Command, findCommand, invoke } from "./schema.ts";
+import { withoutSecrets } from "./secret.ts";
 import { CAPABILITIES, VERSION } from "./version.ts";
 
 /** Requests that may wait where input cannot be held back; what comes after them is refused. */
@@ -181,7 +182,7 @@ export class Monitor {
   #enqueue(incoming: Incoming): void {
     if (this.#isClosed) return;
     const { message, error } = incoming;
-    this.#trace.handle_qmp_command?.(textOf(message));
+    this.#trace.handle_qmp_command?.(textOf(withoutSecrets(message)));
     const isAtOnce = isOutOfBand(message) && !error;
     const refusal =
       this.#stopped ?? (isAtOnce ? this.#refusalOutOfBand(message) : this.#overflow());

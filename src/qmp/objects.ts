@@ -5,7 +5,8 @@
  *     ├── backend          container, empty
  *     ├── chardevs         container, empty
  *     └── objects          container: what object-add has made
- *         └── t0           throttle-group: limits, and each limit as x-…
+ *         ├── t0           throttle-group: limits, and each limit as x-…
+ *         └── s0           secret: what it holds is never told
  *
  * There are no iothread objects: there is one thread, and an object that says otherwise would be a lie.
  */
@@ -29,7 +30,7 @@ export interface TypeInfo {
 
 /** What a path leads to. */
 export interface QomObject {
-  readonly type: "container" | "throttle-group";
+  readonly type: "container" | "throttle-group" | "secret";
   /** Of a container: names, and where they lead. */
   readonly children: ReadonlyMap<string, QomObject>;
   readonly group?: ThrottleGroup;
@@ -37,6 +38,8 @@ export interface QomObject {
 
 const TYPES: readonly (TypeInfo & { readonly implements: readonly string[] })[] = [
   { name: "container", parent: "object", implements: [] },
+  { name: "secret", parent: "secret_common", implements: ["user-creatable"] },
+  { name: "secret_common", parent: "object", abstract: true, implements: [] },
   { name: "throttle-group", parent: "object", implements: ["user-creatable"] },
   { name: "user-creatable", parent: "interface", abstract: true, implements: [] },
 ];
@@ -44,6 +47,12 @@ const TYPES: readonly (TypeInfo & { readonly implements: readonly string[] })[] 
 const NO_CHILDREN: ReadonlyMap<string, QomObject> = new Map();
 const EMPTY: QomObject = { type: "container", children: NO_CHILDREN };
 const TYPE_PROPERTY: PropertyInfo = { name: "type", type: "string" };
+
+/** QEMU's also has `data`, and tells it to whoever asks. */
+const SECRET_PROPERTIES: PropertyInfo[] = [
+  TYPE_PROPERTY,
+  { name: "format", type: "QCryptoSecretFormat" },
+];
 
 /** What object-add and qom-get call a limit on its own. */
 export const limitProperty = <Member extends string>(member: Member): `x-${Member}` =>
@@ -64,6 +73,7 @@ export function listTypes(implementing: string | undefined, abstract: boolean): 
 /** @throws BlockError ENOENT (DeviceNotFound) for a type there is not */
 export function propertiesOfType(typename: string): PropertyInfo[] {
   if (typename === "container") return [TYPE_PROPERTY];
+  if (typename === "secret") return SECRET_PROPERTIES;
   if (typename !== "throttle-group") throw notFound(`type '${typename}'`);
   return [
     TYPE_PROPERTY,
@@ -96,7 +106,11 @@ function tree(graph: Graph): QomObject {
     name,
     { type: "throttle-group", children: NO_CHILDREN, group },
   ]);
-  const objects: QomObject = { type: "container", children: new Map(groups) };
+  const secrets = [...graph.secrets.ids].map((name): [string, QomObject] => [
+    name,
+    { type: "secret", children: NO_CHILDREN },
+  ]);
+  const objects: QomObject = { type: "container", children: new Map([...groups, ...secrets]) };
   const children = new Map([
     ["backend", EMPTY],
     ["objects", objects],

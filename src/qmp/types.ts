@@ -6,6 +6,7 @@
 import * as v from "valibot";
 import { size } from "../base/check.ts";
 import { STATUSES } from "../job/status.ts";
+import { qcow2EncryptInfo } from "./encrypt-info.ts";
 import { int } from "./schema.ts";
 import { union } from "./union.ts";
 
@@ -132,6 +133,7 @@ const imageInfoSpecific = union(
         corrupt: v.exactOptional(v.boolean()),
         "refcount-bits": int,
         "compression-type": v.picklist(["zlib", "zstd"]),
+        encrypt: v.exactOptional(qcow2EncryptInfo),
         /** Only there if there are any. */
         bitmaps: v.exactOptional(v.array(qcow2BitmapInfo)),
       }),

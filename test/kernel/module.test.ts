@@ -34,6 +34,7 @@ describe("the kernel module", () => {
       "function refcountNextFree",
       "function refcountNextUsed",
       "function scatter",
+      "function xtsSectors",
       "function zeroRun",
       "memory memory",
     ]);

@@ -87,7 +87,7 @@ it("refuses other objects, and limits that make no sense", async () => {
   expect(qmp.transcript()).toMatchInlineSnapshot(`
     "
     -> {"execute":"object-add","arguments":{"id":"t0","qom-type":"iothread"}}
-    <- {"error":{"class":"GenericError","desc":"Parameter 'qom-type' does not accept value 'iothread'; it takes 'throttle-group'"}}
+    <- {"error":{"class":"GenericError","desc":"Parameter 'qom-type' does not accept value 'iothread'; it takes 'secret', 'throttle-group'"}}
     -> {"execute":"object-add","arguments":{"id":"0","qom-type":"throttle-group"}}
     <- {"error":{"class":"GenericError","desc":"Invalid object ID '0': letters, digits, '-', '.' and '_', starting with a letter"}}
     -> {"execute":"object-add","arguments":{"id":"t0","qom-type":"throttle-group","speed":1}}
@@ -126,6 +126,7 @@ it("are listed as a tree, by their types and properties", async () => {
   );
   expect(await answer("qom-list", { path: "/objects/nope" })).toBe("error");
   expect(await answer("qom-list-types", { implements: "user-creatable" })).toEqual([
+    { name: "secret", parent: "secret_common" },
     { name: "throttle-group", parent: "object" },
   ]);
   expect(await answer("qom-list-types", { implements: "nope" })).toEqual([]);

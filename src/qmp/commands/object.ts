@@ -1,6 +1,6 @@
 /**
- * Objects that are no nodes (QEMU: qapi/qom.json). One type can be made, throttle-group; objects.ts
- * draws the tree that it stands in.
+ * Objects that are no nodes (QEMU: qapi/qom.json). Two types can be made, throttle-group and secret;
+ * objects.ts draws the tree that they stand in.
  */
 
 import * as v from "valibot";
@@ -16,6 +16,7 @@ import {
   type QomObject,
 } from "../objects.ts";
 import { command, nothing } from "../schema.ts";
+import { type SecretProperties, secretOf, secretProperties } from "../secret.ts";
 import { union } from "../union.ts";
 
 /** As QEMU's id_wellformed(). */
@@ -31,11 +32,15 @@ const groupProperties = { ...singleLimits, limits: v.optional(throttleLimits) };
 type GroupProperties = v.InferOutput<v.StrictObjectSchema<typeof groupProperties, undefined>>;
 
 /** Properties by type. */
-const objectOptions = union("qom-type", { id: v.string() }, { "throttle-group": groupProperties });
+const objectOptions = union(
+  "qom-type",
+  { id: v.string() },
+  { secret: secretProperties, "throttle-group": groupProperties },
+);
 
 export const objectAdd = command({
   name: "object-add",
-  doc: "Makes an object: a throttle-group for throttle nodes.",
+  doc: "Makes an object: a throttle-group for throttle nodes, or a secret for encrypted images.",
   args: {
     "qom-type": v.string(),
     id: v.string(),
@@ -43,13 +48,20 @@ export const objectAdd = command({
   open: true,
   exactArgs: () => objectOptions,
   returns: nothing,
-  run({ graph }, { id, ...properties }) {
+  async run({ graph, readSecretFile }, { id, "qom-type": type, ...properties }) {
     if (!ID.test(id)) {
       throw new BlockError(
         "EINVAL",
         `Invalid object ID '${id}': letters, digits, '-', '.' and '_', starting with a letter`,
       );
     }
+    if (type === "secret") {
+      const secret = await secretOf(properties as SecretProperties, readSecretFile);
+      checkFree(graph.throttleGroups.find(id) !== undefined, id);
+      graph.secrets.add(id, secret);
+      return {};
+    }
+    checkFree(graph.secrets.has(id), id);
     const { limits = {}, ...single } = properties as GroupProperties;
     const alone = LIMIT_MEMBERS.flatMap((member) => {
       const value = single[limitProperty(member)];
@@ -62,11 +74,12 @@ export const objectAdd = command({
 
 export const objectDel = command({
   name: "object-del",
-  doc: "Removes an object that nothing uses.",
+  doc: "Removes an object that nothing uses; images that a secret has unlocked stay so.",
   args: { id: v.string() },
   returns: nothing,
   run({ graph }, { id }) {
-    graph.throttleGroups.remove(id);
+    if (graph.secrets.has(id)) graph.secrets.remove(id);
+    else graph.throttleGroups.remove(id);
     return {};
   },
 });
@@ -136,10 +149,16 @@ export const qomListProperties = command({
   run: (_context, { typename }) => propertiesOfType(typename),
 });
 
+function checkFree(isTaken: boolean, id: string): void {
+  if (isTaken) throw new BlockError("EEXIST", `There is an object '${id}' already`);
+}
+
 /** @throws BlockError EINVAL for a property there is not */
 function propertyOf(found: QomObject, path: string, property: string): unknown {
   const { type, children, group } = found;
   if (property === "type") return type;
+  // It is kept as bytes, whatever it came as.
+  if (type === "secret" && property === "format") return "raw";
   const limits = group && withDefaults(group.limits);
   if (limits && property === "limits") return limits;
   const member = LIMIT_MEMBERS.find((name) => limitProperty(name) === property);

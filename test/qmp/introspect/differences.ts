@@ -6,7 +6,7 @@
 type Reasons = readonly (readonly [path: RegExp, reason: string])[];
 
 const OUR_STORES = "stores of browsers, which QEMU does not have";
-const NO_ENCRYPTION = "there is no encryption here, and no secrets";
+const NO_ACCOUNTS = "no accounts on servers, whose passwords secrets would hold";
 
 export const ONLY_OURS: Reasons = [
   [/driver\/\^(memory|opfs|indexeddb|blob)$/, OUR_STORES],
@@ -24,7 +24,7 @@ export const ONLY_OURS: Reasons = [
 export const ONLY_THEIRS: Reasons = [
   [/\/(values|file)\/\$|\/\+file\/\$/, "no client can tell by it what would be different here"],
   [/driver\/\^/, "drivers that there are not: see the README"],
-  [/(encrypt|secret|username|cookie|\^luks|\^qcow$)/, NO_ENCRYPTION],
+  [/(\+https?\/.*secret|username|cookie)/, NO_ACCOUNTS],
   [/preallocation|nocow|extent-size-hint/, "stores of browsers cannot set room aside"],
   [/\/active$/, "all nodes are active here"],
   [/\+blkdebug\/(config|inject-error)/, "no configuration files; delays are not there yet"],
@@ -32,7 +32,7 @@ export const ONLY_THEIRS: Reasons = [
   [/ret-type\/(bps|iops)_|ret-type\/group$/, "limits are told by qom-get of their group"],
   [/^qom-list\/ret-type\/(description|default-value)$/, "properties here have neither"],
   [/full-backing-filename/, "names inside images are not resolved"],
-  [/format-specific\/type\/\^(vmdk|rbd)/, "formats that there are not"],
+  [/format-specific\/type\/\^(vmdk|rbd|luks)$/, "formats that there are not"],
   [/^query-block(stats)?\/ret-type\/(qdev|tray_open|io-status)$/, "there are no guest devices"],
   [/latency|queue_depth|interval_length/, "no intervals and histograms can be asked for"],
   [/qom-type\/\^/, "objects that there are not"],
@@ -45,5 +45,4 @@ export const ONLY_THEIRS: Reasons = [
 export const UNLIKE: Reasons = [
   [/^blockdev-create.*\+qcow2\/(data-file|backing-fmt):/, "a node's name; any format's name"],
   [/^query-block-exports\/ret-type\/type:/, "a text: which types there are depends on the host"],
-  [/\/encrypt: tag/, NO_ENCRYPTION],
 ];

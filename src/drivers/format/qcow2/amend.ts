@@ -1,7 +1,7 @@
 /**
  * An image's own properties, changed in place: what `qemu-img amend -o` changes. QEMU's
- * x-blockdev-amend changes encryption only, which does not exist here; of the others it has the version
- * and whether others may keep refcounts lazily.
+ * x-blockdev-amend changes encryption only (amend-keys.ts); of the others it has the version and whether
+ * others may keep refcounts lazily.
  *
  * Each property is changed by one write that a crash leaves done or not done. Of several the order is
  * QEMU's: up to version 3 first, down to version 2 last, so that what is between may depend on it.
@@ -13,6 +13,8 @@
 import * as v from "valibot";
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
+import { type AmendContext, amendKeys } from "./amend-keys.ts";
+import { amendEncrypt } from "./encryption.ts";
 import {
   type Extension,
   ExtensionType,
@@ -42,8 +44,7 @@ import { isPossibleL1, tableBytesOf, withV3Extra } from "./snapshot-table.ts";
 export const amendOptions = {
   version: v.optional(v.picklist(["v2", "v3"])),
   "lazy-refcounts": v.optional(v.boolean()),
-  /** QEMU's only one: always refused. */
-  encrypt: v.optional(v.strictObject({ format: v.picklist(["luks"]) })),
+  encrypt: v.optional(amendEncrypt),
 };
 
 export type AmendOptions = v.InferOutput<v.StrictObjectSchema<typeof amendOptions, undefined>>;
@@ -77,11 +78,14 @@ export async function amend(
   image: Image,
   options: ImageAmend,
   resize: Resize,
-  signal?: AbortSignal,
+  request: AmendContext,
 ): Promise<void> {
   const { version } = image.header;
   if (options.encrypt) {
-    throw new BlockError("ENOTSUP", "The image is not encrypted; encryption is not supported");
+    if (Object.keys(options).length > 1) {
+      throw new BlockError("EINVAL", "'encrypt' is amended alone: its steps are final one by one");
+    }
+    return amendKeys(image, options.encrypt, request);
   }
   const wanted = options.version === undefined ? version : options.version === "v3" ? 3 : 2;
   const lazy = options["lazy-refcounts"];
@@ -97,7 +101,7 @@ export async function amend(
     await completeSnapshots(image);
     await switchVersion(image, wanted);
   }
-  await changeRefcountWidth(image, order, signal);
+  await changeRefcountWidth(image, order, request.signal);
   if (options["data-file-raw"] === false && image.isRawExternal) {
     const { hi, lo } = image.header.autoclear;
     await image.writeAutoclear({ hi, lo: (lo & ~Autoclear.rawExternalData) >>> 0 });

@@ -82,8 +82,8 @@ export function freePacked(
  *
  * @param buf a whole cluster, or up to the disk's end
  * @param offset guest offset, a cluster's first byte
- * @throws BlockError ENOTSUP with an external data file, or if the packer does not run here; EINVAL
- *   for anything but one whole cluster
+ * @throws BlockError ENOTSUP with an external data file, in an encrypted image, or if the packer
+ *   does not run here; EINVAL for anything but one whole cluster
  */
 export async function writeCompressed(
   image: Image,
@@ -93,6 +93,9 @@ export async function writeCompressed(
   const { layout, header } = image;
   if (image.externalData) {
     throw new BlockError("ENOTSUP", "An external data file cannot hold compressed clusters");
+  }
+  if (image.encryption) {
+    throw new BlockError("ENOTSUP", "An encrypted image cannot hold compressed clusters");
   }
   const whole = Math.min(layout.clusterBytes, header.size - offset);
   if (offset % layout.clusterBytes !== 0 || buf.length !== whole) {

@@ -1,21 +1,26 @@
 /**
  * New, empty images, laid out as qemu-img's:
  *
- *     │ header │ refcount table │ refcount blocks │ L1 table │
+ *     │ header │ refcount table │ refcount blocks │ L1 table │ keys, if it is encrypted │
  *
  * The header is written last, after a flush: a file that has one is a whole image.
  */
 
 import * as v from "valibot";
-import { writeU32, writeU64 } from "../../../base/bytes.ts";
+import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
 import { size as sizeSchema } from "../../../base/check.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { CreateContext } from "../../../block/driver.ts";
 import type { Kernel } from "../../../kernel/kernel.ts";
+import { areaBytes, makeLuks } from "../luks/create.ts";
+import { serializeLuks } from "../luks/header.ts";
+import { createEncrypt, newLuksOf } from "./encryption.ts";
 import {
+  type EncryptionPlace,
   type Extension,
   ExtensionType,
+  encryptionExtension,
   featureNamesExtension,
   serializeTail,
   textExtension,
@@ -23,6 +28,7 @@ import {
 import {
   Autoclear,
   Compatible,
+  CRYPT_LUKS,
   Incompatible,
   MAGIC,
   V2_HEADER_BYTES,
@@ -56,6 +62,7 @@ export const createOptions = {
   "lazy-refcounts": v.optional(v.boolean()),
   "data-file": v.optional(v.string()),
   "data-file-raw": v.optional(v.boolean()),
+  encrypt: v.optional(createEncrypt),
   preallocation: v.optional(v.picklist(["off", "metadata", "falloc", "full"])),
 };
 
@@ -63,6 +70,8 @@ export type CreateOptions = v.InferOutput<v.StrictObjectSchema<typeof createOpti
 
 /** Where the parts of a new image are, in clusters from the start; 1 cluster of header. */
 interface Plan {
+  /** Of the encryption header, which comes last. */
+  readonly keyClusters: number;
   readonly tableClusters: number;
   readonly blocks: number;
   readonly l1Entries: number;
@@ -74,7 +83,7 @@ interface Plan {
  *   and what the file throws
  */
 export async function create(context: CreateContext<CreateOptions>): Promise<void> {
-  const { file, dataFile, options, world, signal } = context;
+  const { file, dataFile, options, world, secrets, signal } = context;
   assert(file, "a qcow2 image is made in a file");
   checkOptions(options);
   const extendedL2 = options["extended-l2"] ?? false;
@@ -82,13 +91,24 @@ export async function create(context: CreateContext<CreateOptions>): Promise<voi
   const refcountOrder = Math.log2(options["refcount-bits"] ?? 16);
   const layout = layoutOf(Math.log2(clusterBytes), refcountOrder, extendedL2);
   const { size } = options;
-  const plan = planImage(layout, size);
-  const header = serializeHeader(options, layout, size, plan);
+  const wanted = options.encrypt && newLuksOf(options.encrypt, secrets);
+  const plan = planImage(layout, size, wanted ? areaBytes(wanted.keyBytes) : 0);
+  const keys = wanted && { bytes: areaBytes(wanted.keyBytes), offset: keysOffset(layout, plan) };
+  const header = serializeHeader(options, layout, size, plan, keys);
+  // Takes its time, and may be called off: nothing is written before.
+  const luks = wanted && (await makeLuks({ ...world, ...(signal && { signal }) }, wanted));
 
   const { clusterBytes: cluster } = layout;
   const l1Offset = (1 + plan.tableClusters + plan.blocks) * cluster;
   await file.truncate(0);
-  await file.truncate(l1Offset + plan.l1Entries * 8);
+  await file.truncate(
+    keys ? alignUp(keys.offset + keys.bytes, cluster) : l1Offset + plan.l1Entries * 8,
+  );
+  if (keys && luks) {
+    await file.write(serializeLuks(luks.header), keys.offset);
+    const [first] = luks.header.slots;
+    await file.write(luks.material, keys.offset + first!.place * SECTOR_BYTES);
+  }
   await writeRefcounts(file, world.kernel, layout, plan);
   await file.flush();
   await file.write(header, 0);
@@ -150,12 +170,20 @@ function checkOptions(options: CreateOptions): void {
     throw bad(`Parameter 'backing-file' has at most ${BACKING_NAME_BYTES_MAX} bytes`);
   }
   const isPreallocated = (options.preallocation ?? "off") !== "off";
+  if (isPreallocated && options.encrypt && options.version === "v2") {
+    throw bad("Parameter 'preallocation' with 'encrypt' needs version 'v3'; version is 'v2'");
+  }
   if (isPreallocated && backing !== undefined && !options["extended-l2"]) {
     throw bad("Parameter 'preallocation' cannot be used with 'backing-file' without 'extended-l2'");
   }
 }
 
-function planImage(layout: Layout, size: number): Plan {
+/** Where the keys of an encrypted image are. */
+function keysOffset({ clusterBytes }: Layout, plan: Plan): number {
+  return (1 + plan.tableClusters + plan.blocks + plan.l1Clusters) * clusterBytes;
+}
+
+function planImage(layout: Layout, size: number, keyBytes: number): Plan {
   const { clusterBytes, refcountBlockEntries } = layout;
   const l1Entries = l1EntriesFor(layout, size);
   if (l1Entries * 8 > L1_BYTES_MAX) {
@@ -166,10 +194,11 @@ function planImage(layout: Layout, size: number): Plan {
     );
   }
   const l1Clusters = Math.ceil((l1Entries * 8) / clusterBytes);
+  const keyClusters = Math.ceil(keyBytes / clusterBytes);
   let blocks = 1;
   let tableClusters = 1;
   for (;;) {
-    const total = 1 + tableClusters + blocks + l1Clusters;
+    const total = 1 + tableClusters + blocks + l1Clusters + keyClusters;
     const moreBlocks = Math.ceil(total / refcountBlockEntries);
     const moreTable = Math.ceil((moreBlocks * 8) / clusterBytes);
     if (moreBlocks <= blocks && moreTable <= tableClusters) break;
@@ -180,7 +209,7 @@ function planImage(layout: Layout, size: number): Plan {
     tableClusters * clusterBytes <= REFCOUNT_TABLE_BYTES_MAX,
     "a new image is counted in full",
   );
-  return { tableClusters, blocks, l1Entries, l1Clusters };
+  return { tableClusters, blocks, l1Entries, l1Clusters, keyClusters };
 }
 
 async function writeRefcounts(
@@ -192,7 +221,7 @@ async function writeRefcounts(
   const { clusterBytes, refcountBlockEntries, refcountOrder } = layout;
   const first = (1 + plan.tableClusters) * clusterBytes;
   const table = new Uint8Array(plan.blocks * 8);
-  const total = 1 + plan.tableClusters + plan.blocks + plan.l1Clusters;
+  const total = 1 + plan.tableClusters + plan.blocks + plan.l1Clusters + plan.keyClusters;
   for (let i = 0; i < plan.blocks; i++) {
     const block = new Uint8Array(clusterBytes);
     const used = Math.min(refcountBlockEntries, total - i * refcountBlockEntries);
@@ -209,13 +238,14 @@ function serializeHeader(
   layout: Layout,
   size: number,
   plan: Plan,
+  keys: EncryptionPlace | undefined,
 ): Uint8Array {
   const { clusterBytes, clusterBits } = layout;
   const isV3 = options.version !== "v2";
   const headerBytes = isV3 ? V3_HEADER_BYTES : V2_HEADER_BYTES;
   const backing = options["backing-file"] ?? null;
   const tail = serializeTail(
-    extensionsOf(options, isV3, clusterBytes),
+    extensionsOf(options, isV3, clusterBytes, keys),
     backing,
     headerBytes,
     clusterBytes,
@@ -228,6 +258,7 @@ function serializeHeader(
   writeU32(bytes, 16, tail.nameBytes);
   writeU32(bytes, 20, clusterBits);
   writeU64(bytes, 24, size);
+  writeU32(bytes, 32, keys ? CRYPT_LUKS : 0);
   writeU32(bytes, 36, plan.l1Entries);
   writeU64(bytes, 40, (1 + plan.tableClusters + plan.blocks) * clusterBytes);
   writeU64(bytes, 48, clusterBytes);
@@ -248,12 +279,18 @@ function serializeHeader(
   return bytes;
 }
 
-function extensionsOf(options: CreateOptions, isV3: boolean, clusterBytes: number): Extension[] {
+function extensionsOf(
+  options: CreateOptions,
+  isV3: boolean,
+  clusterBytes: number,
+  keys: EncryptionPlace | undefined,
+): Extension[] {
   const list: Extension[] = [];
   const format = options["backing-fmt"];
   const dataFile = options["data-file"];
   if (format !== undefined) list.push(textExtension(ExtensionType.backingFormat, format));
   if (dataFile !== undefined) list.push(textExtension(ExtensionType.dataFile, dataFile));
+  if (keys) list.push(encryptionExtension(keys));
   // The names are a courtesy: in a cluster too small for them the image does without, as QEMU's.
   if (!isV3 || clusterBytes < 4096) return list;
   return [...list, featureNamesExtension()];

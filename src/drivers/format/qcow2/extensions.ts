@@ -7,7 +7,7 @@
  * else: none is believed before it is known to fit the cluster.
  */
 
-import { alignUp, readU32, writeU32 } from "../../../base/bytes.ts";
+import { alignUp, readU32, readU64, writeU32, writeU64 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
 import { type Header, Incompatible, invalid } from "./header.ts";
 
@@ -17,11 +17,17 @@ export const ExtensionType = {
   featureNames: 0x6803f857,
   bitmaps: 0x23852875,
   dataFile: 0x44415441,
+  encryption: 0x0537be77,
 } as const;
 
 export interface Extension {
   readonly type: number;
   readonly data: Uint8Array;
+}
+
+export interface EncryptionPlace {
+  readonly offset: number;
+  readonly bytes: number;
 }
 
 export interface Extensions {
@@ -30,6 +36,8 @@ export interface Extensions {
   readonly backingName: string | null;
   readonly backingFormat: string | null;
   readonly dataFileName: string | null;
+  /** Where the header of LUKS lies in the file, with its keys. */
+  readonly encryption: EncryptionPlace | null;
   /** What the image calls a feature. @param kind 0 incompatible, 1 compatible, 2 autoclear */
   featureName(kind: number, bit: number): string | undefined;
 }
@@ -56,6 +64,7 @@ export function parseExtensions(cluster: Uint8Array, header: Header): Extensions
   const backingFormat = one(ExtensionType.backingFormat, "backing format");
   const dataFile = one(ExtensionType.dataFile, "data file name");
   const features = one(ExtensionType.featureNames, "feature name");
+  const encryption = one(ExtensionType.encryption, "encryption header");
   one(ExtensionType.bitmaps, "bitmaps");
   if (dataFile && !(header.incompatible.lo & Incompatible.externalData)) {
     throw invalid("there is a data file name, but the incompatible bit of data files is 0");
@@ -68,8 +77,27 @@ export function parseExtensions(cluster: Uint8Array, header: Header): Extensions
         : null,
     backingFormat: backingFormat && text(backingFormat),
     dataFileName: dataFile && text(dataFile),
+    encryption: parseEncryption(encryption, header),
     featureName: (kind, bit) => (features ? findFeature(features, kind, bit) : undefined),
   };
+}
+
+function parseEncryption(data: Uint8Array | null, header: Header): EncryptionPlace | null {
+  if (header.crypt === "none") {
+    if (data) throw invalid("there is an encryption header, but crypt_method is 0");
+    return null;
+  }
+  if (data?.length !== 16) {
+    throw invalid(
+      `crypt_method says LUKS, but its extension has ${data?.length ?? "no"} bytes, not 16`,
+    );
+  }
+  const offset = readU64(data, 0, "the encryption header's offset");
+  const bytes = readU64(data, 8, "the encryption header's length");
+  if (offset === 0 || offset % header.layout.clusterBytes !== 0) {
+    throw invalid(`the encryption header is at ${offset}, which is no cluster for it`);
+  }
+  return { offset, bytes };
 }
 
 function* walk(cluster: Uint8Array, start: number, end: number): Generator<Extension> {
@@ -139,6 +167,13 @@ export function serializeTail(
 /** A string as an extension, without an end mark. */
 export function textExtension(type: number, value: string): Extension {
   return { type, data: new TextEncoder().encode(value) };
+}
+
+export function encryptionExtension({ offset, bytes }: EncryptionPlace): Extension {
+  const data = new Uint8Array(16);
+  writeU64(data, 0, offset);
+  writeU64(data, 8, bytes);
+  return { type: ExtensionType.encryption, data };
 }
 
 const FEATURE_NAMES: readonly (readonly [number, number, string])[] = [

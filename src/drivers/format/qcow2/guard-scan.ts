@@ -42,6 +42,8 @@ export async function scanGuard(
     guard.setArea(`snapshot ${i}'s L1 table`, entry.l1.offset, entry.l1.entries * 8);
   }
   const directory = directoryOf(header, image.extensions);
+  const { encryption } = image.extensions;
+  if (encryption) guard.setArea("encryption header", encryption.offset, encryption.bytes);
   if (directory) guard.setArea("bitmap directory", directory.offset, directory.bytes);
   await scanTable(image, guard, refcountTable, "refcount block");
   await scanTable(image, guard, l1, "L2 table");

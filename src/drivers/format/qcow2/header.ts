@@ -36,6 +36,7 @@ export const V3_HEADER_BYTES = 112;
 export const AT = {
   backingName: 8,
   size: 24,
+  cryptMethod: 32,
   l1Size: 36,
   refcountTable: 48,
   snapshots: 60,
@@ -62,6 +63,9 @@ export const Compatible = { lazyRefcounts: 1 } as const;
 /** autoclear_features, low word. */
 export const Autoclear = { bitmaps: 1, rawExternalData: 2 } as const;
 
+/** crypt_method of LUKS. */
+export const CRYPT_LUKS = 2;
+
 const BACKING_NAME_BYTES_MAX = 1023;
 const SNAPSHOTS_MAX = 65536;
 
@@ -79,6 +83,8 @@ export interface Header {
   readonly backingNameBytes: number;
   /** Guest size in bytes as the field says; see state.ts for those that are no whole sectors. */
   readonly size: number;
+  /** How data is encrypted; the key is where an extension says. */
+  readonly crypt: "none" | "luks";
   readonly l1Entries: number;
   readonly l1Offset: number;
   readonly refcountTableOffset: number;
@@ -139,6 +145,7 @@ export function parseHeader(head: Uint8Array): Header {
     backingNameOffset: readU64(head, 8, "backing_file_offset"),
     backingNameBytes: readU32(head, 16),
     size: readU64(head, 24, "size"),
+    crypt: parseCryptMethod(readU32(head, AT.cryptMethod)),
     l1Entries: readU32(head, 36),
     l1Offset: readU64(head, 40, "l1_table_offset"),
     refcountTableOffset: readU64(head, 48, "refcount_table_offset"),
@@ -149,15 +156,19 @@ export function parseHeader(head: Uint8Array): Header {
   };
   checkBackingName(header);
   checkTables(header);
-  const crypt = readU32(head, 32);
-  if (crypt !== 0) {
-    const name = ["", "AES-CBC", "LUKS"][crypt] ?? `method ${crypt}`;
-    throw new BlockError(
-      "ENOTSUP",
-      `The image is encrypted (${name}); encryption is not supported`,
-    );
-  }
   return header;
+}
+
+/** @throws BlockError ENOTSUP that names the method */
+function parseCryptMethod(method: number): "none" | "luks" {
+  if (method === 0) return "none";
+  if (method === CRYPT_LUKS) return "luks";
+  const name = method === 1 ? "AES-CBC, which protects nothing" : `method ${method}`;
+  throw new BlockError(
+    "ENOTSUP",
+    `The image is encrypted with ${name}, and that is not supported; LUKS is. 'qemu-img convert' can ` +
+      "make another image of it",
+  );
 }
 
 type V3Fields = Pick<

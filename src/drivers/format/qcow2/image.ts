@@ -6,6 +6,7 @@
  *     zeroes.ts      zero writes, discards          resize.ts     larger and smaller disks
  *     compressed.ts  packed clusters                rewrite.ts    the header's names
  *     snapshots.ts   internal snapshots             amend.ts      the image's own properties
+ *     encryption.ts  keys, and the cipher of data
  *
  * Whatever changes the image's tables runs inside `mutex`, one at a time. Guest data does not: room
  * for it is made under the mutex, it is written without, and made reachable under the mutex again.
@@ -18,6 +19,7 @@ import type { BlockChild } from "../../../block/child.ts";
 import type { Children } from "../../../block/driver.ts";
 import type { Kernel } from "../../../kernel/kernel.ts";
 import { markBitmapsInUse } from "./bitmaps.ts";
+import type { Encryption } from "./encryption.ts";
 import { Epoch } from "./epoch.ts";
 import type { Extensions } from "./extensions.ts";
 import { Guard } from "./guard.ts";
@@ -73,6 +75,8 @@ export class Image {
   snapshots: readonly SnapshotEntry[] = [];
   /** Why `snapshots` is not known: only where the image is read-only. */
   snapshotError: BlockError | null = null;
+  /** null: data is as it is. Set once, when the image is opened. */
+  encryption: Encryption | null = null;
   /** Something was found that must not be: nothing is written any more. */
   isCorrupt: boolean;
   /** That the bitmaps of a corrupt image are lost has been told. */

@@ -35,8 +35,9 @@ export function qcow2Driver(): TypedDriver<Types, OpenOptions, CreateOptions> {
       if (context.forCheck) return checkStateOf(await readImage(context), context.world.clock);
       return stateOf(
         await openImage(context),
-        (readOnly, options) => openImage({ ...context, readOnly, options }),
+        (readOnly, options, before) => openImage({ ...context, readOnly, options }, before),
         context.options,
+        context.world.clock,
       );
     },
     create,

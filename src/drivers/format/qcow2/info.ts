@@ -3,6 +3,7 @@
  */
 
 import type { StateInfo } from "../../../block/driver.ts";
+import { luksInfo } from "../luks/header.ts";
 import { Compatible, Incompatible } from "./header.ts";
 import type { Image } from "./image.ts";
 
@@ -11,6 +12,7 @@ export function infoOf(image: Image): StateInfo {
   const { backingName, backingFormat, dataFileName } = extensions;
   return {
     "cluster-size": layout.clusterBytes,
+    ...(image.encryption && { encrypted: true }),
     "dirty-flag": (header.incompatible.lo & Incompatible.dirty) !== 0,
     ...(backingName !== null && { "backing-filename": backingName }),
     ...(backingName !== null &&
@@ -24,6 +26,7 @@ export function infoOf(image: Image): StateInfo {
           "lazy-refcounts": (header.compatible.lo & Compatible.lazyRefcounts) !== 0,
         }),
         "refcount-bits": 2 ** layout.refcountOrder,
+        ...(image.encryption && { encrypt: luksInfo(image.encryption.header) }),
         ...(dataFileName !== null && { "data-file": dataFileName }),
         ...(image.externalData && { "data-file-raw": image.isRawExternal }),
         ...(header.version === 3 && {

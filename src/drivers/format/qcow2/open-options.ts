@@ -11,12 +11,15 @@
 import * as v from "valibot";
 import { size } from "../../../base/check.ts";
 import { BlockError } from "../../../base/errors.ts";
+import { openEncrypt } from "./encryption.ts";
 import type { Layout } from "./layout.ts";
 import { CACHE_BYTES } from "./pages.ts";
 
 const overlapTemplate = v.picklist(["none", "constant", "cached", "all"]);
 
 export const openOptions = {
+  /** Of an encrypted image: the secret that unlocks it. */
+  encrypt: v.optional(openEncrypt),
   /** Most bytes of tables in memory; 2 MiB if not given. */
   "cache-size": v.optional(size),
   "l2-cache-size": v.optional(size),

@@ -10,6 +10,7 @@
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { Children, OpenContext } from "../../../block/driver.ts";
+import { type Encryption, openEncryption } from "./encryption.ts";
 import { parseExtensions } from "./extensions.ts";
 import { scanGuard } from "./guard-scan.ts";
 import {
@@ -32,11 +33,15 @@ import {
 import { readSnapshots } from "./snapshot-table.ts";
 
 /**
+ * @param before of the same node, reopened: see encryption.ts
  * @throws BlockError EINVAL that names the field, ENOTSUP that names the feature, EPERM for images
- *   that may only be read
+ *   that may only be read, EACCES for a wrong passphrase
  */
-export async function openImage(context: OpenContext<OpenOptions>): Promise<Image> {
-  const image = await readImage(context);
+export async function openImage(
+  context: OpenContext<OpenOptions>,
+  before: Encryption | null = null,
+): Promise<Image> {
+  const image = await readImage(context, before);
   try {
     if (!context.noIo) checkDataFile(image, context.children);
   } catch (error) {
@@ -47,7 +52,10 @@ export async function openImage(context: OpenContext<OpenOptions>): Promise<Imag
 }
 
 /** openImage() that does not ask for the data file: enough to change tables. */
-export async function readImage(context: OpenContext<OpenOptions>): Promise<Image> {
+export async function readImage(
+  context: OpenContext<OpenOptions>,
+  before: Encryption | null = null,
+): Promise<Image> {
   const { children, readOnly, nodeName, world, options, forCheck = false } = context;
   const { file } = children;
   assert(file, "a qcow2 node has a file");
@@ -75,6 +83,7 @@ export async function readImage(context: OpenContext<OpenOptions>): Promise<Imag
   // Who checks reads everything himself, and believes nothing.
   if (forCheck) return image;
   try {
+    image.encryption = await openEncryption(image, context, before);
     await readStructures(image);
   } catch (error) {
     image.pages.close();

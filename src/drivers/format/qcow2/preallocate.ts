@@ -13,7 +13,7 @@
  */
 
 import { MiB } from "../../../base/bytes.ts";
-import { assert, throwIfAborted } from "../../../base/errors.ts";
+import { assert, BlockError, throwIfAborted } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { CreateContext, Preallocation } from "../../../block/driver.ts";
 import type { Image } from "./image.ts";
@@ -41,6 +41,8 @@ export async function preallocate(
     readOnly: false,
     children: { file },
     options: {},
+    // Nothing is encrypted here.
+    noIo: true,
     ...(signal && { signal }),
   });
   try {
@@ -69,6 +71,12 @@ export async function preallocateRange(
   const { clusterBytes } = image.layout;
   const fills = mode === "falloc" || mode === "full";
   if (mode === "off") return;
+  if (image.encryption && image.header.version === 2) {
+    throw new BlockError(
+      "ENOTSUP",
+      "Version 2 images have no zero clusters, so encrypted ones cannot be preallocated",
+    );
+  }
   for (let at = start; at < end; ) {
     throwIfAborted(signal);
     await image.beginChange();
@@ -143,6 +151,8 @@ async function makeZero(
 
 function link(image: Image, offset: number, host: number, count: number): Promise<void> {
   const { layout, pages } = image;
+  // What was never encrypted does not decrypt to zeroes: the clusters have to say so.
+  const says = image.encryption ? { allocated: 0, zero: 1 } : { allocated: 1, zero: 0 };
   return withL2(image, offset, (spot) => {
     assert(spot && spot.left >= count, "a table stays while it is filled");
     for (let i = 0; i < count; i++) {
@@ -150,8 +160,7 @@ function link(image: Image, offset: number, host: number, count: number): Promis
         host: host + i * layout.clusterBytes,
         copied: true,
         compressed: false,
-        allocated: layout.extendedL2 ? 0 : 1,
-        zero: 0,
+        ...(layout.extendedL2 ? { allocated: 0, zero: 0 } : says),
       });
     }
     pages.markDirty(spot.page);

@@ -25,7 +25,7 @@ import { EntryWriter } from "./entry-writer.ts";
 import { cutFileEnd } from "./file-end.ts";
 import { Guard } from "./guard.ts";
 import { scanGuard } from "./guard-scan.ts";
-import { AT, type Header } from "./header.ts";
+import { AT, CRYPT_LUKS, type Header } from "./header.ts";
 import type { Image } from "./image.ts";
 import type { Table } from "./pages.ts";
 import type { HostRun } from "./refcount.ts";
@@ -280,10 +280,11 @@ export class Build {
   }
 }
 
-/** The header from its size to snapshots_offset; crypt_method in between is 0. */
+/** The header from its size to snapshots_offset. */
 function switchedFields(header: Header): Uint8Array {
   const bytes = new Uint8Array(48);
   writeU64(bytes, 0, header.size);
+  writeU32(bytes, AT.cryptMethod - AT.size, header.crypt === "luks" ? CRYPT_LUKS : 0);
   writeU32(bytes, AT.l1Size - AT.size, header.l1Entries);
   writeU64(bytes, AT.l1Size - AT.size + 4, header.l1Offset);
   writeU64(bytes, AT.refcountTable - AT.size, header.refcountTableOffset);

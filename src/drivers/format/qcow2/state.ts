@@ -6,6 +6,7 @@
  */
 
 import { alignUp } from "../../../base/bytes.ts";
+import type { Clock } from "../../../base/clock.ts";
 import { BlockError } from "../../../base/errors.ts";
 import type { BlockState } from "../../../block/driver.ts";
 import { allocate } from "./allocate.ts";
@@ -13,6 +14,7 @@ import { amend, type ImageAmend } from "./amend.ts";
 import { bitmapStoreOf } from "./bitmaps.ts";
 import { readEncoded, writeCompressed } from "./compressed.ts";
 import { makeEmpty } from "./empty.ts";
+import type { Encryption } from "./encryption.ts";
 import { cutFileEnd } from "./file-end.ts";
 import type { Image } from "./image.ts";
 import { infoOf } from "./info.ts";
@@ -25,20 +27,36 @@ import { snapshotsOf } from "./snapshots.ts";
 import { discard, writeZeroes } from "./zeroes.ts";
 
 /** Reads the image anew, from what is its file now. */
-type OpenAs = (readOnly: boolean, options: OpenOptions) => Promise<Image>;
+type OpenAs = (
+  readOnly: boolean,
+  options: OpenOptions,
+  before: Encryption | null,
+) => Promise<Image>;
 
-export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): BlockState {
+export function stateOf(
+  first: Image,
+  openAs: OpenAs,
+  given: OpenOptions,
+  clock: Clock,
+): BlockState {
   let image = first;
   let options = given;
   const { clusterBytes } = image.layout;
   return {
-    limits: { requestAlignment: 1, clusterSize: clusterBytes, growable: false },
+    limits: {
+      requestAlignment: image.encryption ? SECTOR_BYTES : 1,
+      clusterSize: clusterBytes,
+      growable: false,
+    },
     getLength: () => alignUp(image.header.size, SECTOR_BYTES),
 
     async map(offset, bytes) {
       const inside = image.header.size - offset;
       if (inside <= 0) return { kind: "zero", bytes };
       return mapRun(image, offset, Math.min(bytes, inside));
+    },
+    get cipher() {
+      return image.encryption?.cipher;
     },
     readEncoded: (buf, offset) => readEncoded(image, buf, offset),
     allocate: (offset, bytes, options) => allocate(image, offset, bytes, options),
@@ -50,10 +68,14 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     changeBackingFile: (name, format) =>
       image.mutex.run(() => changeBackingFile(image, name, format)),
     makeEmpty: () => image.mutex.run(() => makeEmpty(image)),
-    amend: (options, { signal }) =>
+    amend: (options, request) =>
       image.mutex.run(
-        () => amend(image, options as ImageAmend, (length) => resize(image, length, {}), signal),
-        signal,
+        () =>
+          amend(image, options as ImageAmend, (length) => resize(image, length, {}), {
+            ...request,
+            clock,
+          }),
+        request.signal,
       ),
     get bitmapStore() {
       return bitmapStoreOf(image);
@@ -65,7 +87,7 @@ export function stateOf(first: Image, openAs: OpenAs, given: OpenOptions): Block
     async reopen(readOnly, changed) {
       if (image.readOnly === readOnly && changed === undefined) return;
       const next = (changed as OpenOptions | undefined) ?? options;
-      image = await reopen(image, readOnly, () => openAs(readOnly, next));
+      image = await reopen(image, readOnly, () => openAs(readOnly, next, image.encryption));
       options = next;
     },
     close: () => close(image),

@@ -192,11 +192,11 @@ describe.skipIf(!hasQemu)("other properties", () => {
     await disk.close();
   });
 
-  it("encryption is refused: there is none", async () => {
+  it("new keys for an image that is not encrypted are refused", async () => {
     make("compat=v3");
     const before = bytesOf();
     const disk = await open();
-    await expect(amend(disk, { encrypt: { format: "luks" } })).rejects.toMatchObject({
+    await expect(amend(disk, { encrypt: { format: "luks", state: "active" } })).rejects.toMatchObject({
       errno: "ENOTSUP",
     });
     await disk.close();
