@@ -71,7 +71,7 @@ export const sizes: readonly Kind[] = [
       await (await trial.enter(base)).acts(8);
       await trial.close(base);
       // Other names for the same bytes, one too long to stand in the header's first sector.
-      trial.recorder.add("b", trial.recorder.bytesOf("base"));
+      trial.recorder.add("b", trial.recorder.bytesOf("base").slice());
       trial.images.push("b");
       const names = [`${"./".repeat(300)}b`, "b", "base"];
       await trial.create("top", { ...image, "backing-file": "base", "backing-fmt": "qcow2" });
