@@ -62,6 +62,15 @@ export const sizes: readonly Kind[] = [
     },
     { write: 10, flush: 3 } as typeof HABITS,
   ),
+  turns(
+    "amend: width of refcounts",
+    { size: 512 * KiB, "cluster-size": 2 * KiB },
+    async ({ guest, random }) => {
+      const bits = [1, 2, 4, 8, 16, 32, 64][random.below(7)]!;
+      await guest.disk.node.state.amend!({ "refcount-bits": bits }, { force: false });
+    },
+    HABITS,
+  ),
   {
     name: "another backing file in the header",
     async run(trial) {
