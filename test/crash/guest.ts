@@ -277,8 +277,8 @@ export class Expected {
     for (const [sector, id] of ids.entries()) {
       const versions = this.#sectors[sector];
       if (versions?.at(-1)?.id === id && versions.length === 1) continue;
+      if (versions && this.#isPossible(versions, id)) continue;
       const possible = this.#possible(versions ?? []);
-      if (possible.includes(id)) continue;
       const read = id === RUBBISH ? "rubbish" : `write ${id}`;
       return `sector ${sector} reads as ${read}, not as write ${possible.join(" or ")}`;
     }
@@ -287,10 +287,24 @@ export class Expected {
 
   /** The last one that is certain, and all later ones that had begun. */
   #possible(versions: readonly Version[]): number[] {
-    let certain = 0;
-    for (const [i, { done }] of versions.entries()) if (done < this.#before) certain = i;
-    return versions
-      .filter(({ from }, i) => i >= certain && (i === certain || from < this.#begun))
-      .map(({ id }) => id);
+    const certain = this.#certain(versions);
+    const isPossible = ({ from }: Version, i: number) =>
+      i === certain || (i > certain && from < this.#begun);
+    return versions.filter(isPossible).map(({ id }) => id);
+  }
+
+  /** The same, asked for each sector of each state. */
+  #isPossible(versions: readonly Version[], id: number): boolean {
+    for (let i = this.#certain(versions); i < versions.length; i++) {
+      if (versions[i]!.id === id) return true;
+      if (versions[i + 1] && versions[i + 1]!.from >= this.#begun) return false;
+    }
+    return false;
+  }
+
+  #certain(versions: readonly Version[]): number {
+    let certain = versions.length - 1;
+    while (certain > 0 && versions[certain]!.done >= this.#before) certain--;
+    return certain;
   }
 }

@@ -25,13 +25,15 @@ export type Entry = (
   | { readonly kind: "step"; readonly step: string }
 ) & { readonly file: string };
 
-/** Bytes that grow without being copied every time. */
+/** Bytes that grow without being copied every time, and are not copied before they change. */
 export class Content {
   #room: Uint8Array<ArrayBuffer>;
   #length: number;
+  #isOwn = false;
 
-  constructor(bytes: Uint8Array) {
-    this.#room = new Uint8Array(bytes);
+  /** @param bytes that nobody else changes from now on */
+  constructor(bytes: Uint8Array<ArrayBuffer>) {
+    this.#room = bytes;
     this.#length = bytes.length;
   }
 
@@ -47,10 +49,11 @@ export class Content {
   }
 
   resize(length: number): void {
-    if (length > this.#room.length) {
-      const room = new Uint8Array(length + Math.ceil(length / 2));
-      room.set(this.bytes);
+    if (!this.#isOwn || length > this.#room.length) {
+      const room = new Uint8Array(length + Math.ceil(length / 8));
+      room.set(this.#room.subarray(0, Math.min(this.#length, length)));
       this.#room = room;
+      this.#isOwn = true;
     }
     if (length < this.#length) this.#room.fill(0, length, this.#length);
     this.#length = length;
@@ -67,7 +70,7 @@ export class Recorder {
   readonly #files = new Map<string, Content>();
   #isOn = false;
 
-  add(name: string, bytes: Uint8Array = new Uint8Array(0)): void {
+  add(name: string, bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0)): void {
     this.#files.set(name, new Content(bytes));
   }
 

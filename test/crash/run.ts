@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { seededRandom } from "../../src/base/random.ts";
+import { settleAll } from "../../src/base/settle.ts";
 import { testWorld } from "../world.ts";
 import { Judge, writeState } from "./judge.ts";
 import { Shells } from "./qemu-img.ts";
@@ -90,18 +91,23 @@ async function runTrial(kind: Kind, seed: number, most: number, place: Place): P
   const maker = new StateMaker(trial.recorder.starts, log);
   const when = cutIn(trial.recorder.log, log);
   const judge = new Judge(await testWorld({ seed }), trial, shells, folder);
-  for (const choice of chosen) {
-    const files = maker.make(choice);
-    const problem = await judge.wrong(files, when(choice.cut));
-    report.states++;
-    if (!problem) continue;
-    const kept = mkdtempSync(join(tmpdir(), "blocktab-crash-kept-"));
-    writeState(kept, files);
-    throw new CrashError(
-      `${kind.name}, seed ${seed}: ${problem}\n${told(choice, log)}\nfiles: ${kept}\nagain: ${again}`,
-      kept,
-    );
-  }
+  const left = chosen.values();
+  const judgeOneByOne = async () => {
+    for (const choice of left) {
+      const files = maker.make(choice);
+      const problem = await judge.wrong(files, when(choice.cut));
+      report.states++;
+      if (!problem) continue;
+      const kept = mkdtempSync(join(tmpdir(), "blocktab-crash-kept-"));
+      writeState(kept, files);
+      throw new CrashError(
+        `${kind.name}, seed ${seed}: ${problem}\n${told(choice, log)}\nfiles: ${kept}\nagain: ${again}`,
+        kept,
+      );
+    }
+  };
+  // While some wait for qemu-img, others are read here.
+  await settleAll(Array.from({ length: 2 * availableParallelism() }, judgeOneByOne));
   report.distinct += judge.counts.distinct;
   report.leaky += judge.counts.leaky;
   report.sampled += judge.counts.sampled;

@@ -131,7 +131,7 @@ export class StateMaker {
   make({ cut, kept, torn, lengthFirst }: Choice): Files {
     this.#advance(cut);
     const files = new Map<string, Content>();
-    for (const [name, { bytes }] of this.#certain) files.set(name, new Content(bytes));
+    for (const [name, { bytes }] of this.#certain) files.set(name, new Content(bytes.slice()));
     for (const index of kept) {
       const entry = this.#log[index]!;
       const content = files.get(entry.file)!;

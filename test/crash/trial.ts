@@ -129,6 +129,11 @@ export class Trial {
     });
   }
 
+  /** A way to a node below the guest's. */
+  enterBelow(name: string): BlockBackend {
+    return this.#backend(this.graph.get(name), Perm.consistentRead | Perm.write);
+  }
+
   /** For a moment, with the right to another size, which jobs would mind. */
   async resize(length: number): Promise<void> {
     const { guest } = this;

@@ -68,11 +68,13 @@ export const allocation: readonly Kind[] = [
     { write: 6, discard: 6, unmap: 2, flush: 3, mostBytes: 128 * KiB },
     20,
   ),
-  guestOn(
-    "packed writes, zlib",
-    { size: MiB, "cluster-size": 16 * KiB },
-    { packed: 10, write: 3, discard: 1, flush: 3, mostBytes: 32 * KiB },
-    10,
+  ...(["zlib", "zstd"] as const).map((type) =>
+    guestOn(
+      `packed writes, ${type}`,
+      { size: MiB, "cluster-size": 16 * KiB, "compression-type": type },
+      { packed: 10, write: 3, discard: 1, flush: 3, mostBytes: 32 * KiB },
+      10,
+    ),
   ),
   guestOn(
     "extended L2 entries",

@@ -51,7 +51,36 @@ function job(name: string, start: (trial: Trial) => Promise<BlockJob>): Kind {
 /** Slow enough for the guest to be in between. */
 const id = { device: "top", jobId: "j0", speed: 256 * KiB } as const;
 
+/** What `commit` of qemu-img does: top's bytes go down into base, then top is emptied. */
+const commitAndEmpty: Kind = {
+  name: "commit, and empty the overlay",
+  async run(trial) {
+    await chain(trial);
+    const { guest, graph, random } = trial;
+    await trial.record();
+    for (let round = 0; round < 2; round++) {
+      await guest.acts(4, HABITS);
+      await graph.reopen(graph.get("mid"), { readOnly: false });
+      const mid = trial.enterBelow("mid");
+      const piece = new Uint8Array(16 * KiB);
+      for (let at = 0; at < SIZE; at += piece.length) {
+        await guest.disk.read(piece, at);
+        await mid.write(piece, at);
+        if (random.below(8) === 0) await guest.disk.flush();
+      }
+      await mid.flush();
+      await graph.closeBackend(mid);
+      await guest.disk.flush();
+      await guest.disk.node.state.makeEmpty!();
+      await guest.acts(3, HABITS);
+      await guest.flush();
+    }
+    await trial.close(guest.disk);
+  },
+};
+
 export const jobs: readonly Kind[] = [
+  commitAndEmpty,
   job("stream", ({ services }) => startStream(services, id)),
   job("stream down to a base", ({ services }) =>
     startStream(services, { ...id, baseNode: "base" }),

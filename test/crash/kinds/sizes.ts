@@ -62,6 +62,15 @@ export const sizes: readonly Kind[] = [
     },
     { write: 10, flush: 3 } as typeof HABITS,
   ),
+  turns(
+    "amend: width of refcounts",
+    { size: 512 * KiB, "cluster-size": 2 * KiB },
+    async ({ guest, random }) => {
+      const bits = [1, 2, 4, 8, 16, 32, 64][random.below(7)]!;
+      await guest.disk.node.state.amend!({ "refcount-bits": bits }, { force: false });
+    },
+    HABITS,
+  ),
   {
     name: "another backing file in the header",
     async run(trial) {
@@ -71,7 +80,7 @@ export const sizes: readonly Kind[] = [
       await (await trial.enter(base)).acts(8);
       await trial.close(base);
       // Other names for the same bytes, one too long to stand in the header's first sector.
-      trial.recorder.add("b", trial.recorder.bytesOf("base"));
+      trial.recorder.add("b", trial.recorder.bytesOf("base").slice());
       trial.images.push("b");
       const names = [`${"./".repeat(300)}b`, "b", "base"];
       await trial.create("top", { ...image, "backing-file": "base", "backing-fmt": "qcow2" });

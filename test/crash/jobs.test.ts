@@ -1,0 +1,4 @@
+import { judge } from "./judged.ts";
+import { jobs } from "./kinds/jobs.ts";
+
+judge(jobs);

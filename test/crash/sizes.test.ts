@@ -1,0 +1,4 @@
+import { judge } from "./judged.ts";
+import { sizes } from "./kinds/sizes.ts";
+
+judge(sizes);
