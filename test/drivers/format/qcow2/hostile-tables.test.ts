@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { KiB, MiB, readU32, writeU32, writeU64 } from "../../../../src/base/bytes.ts";
 import { BlockError } from "../../../../src/base/errors.ts";
 import { LogStore } from "../log-store.ts";
-import { type Disk, readAll } from "../rig.ts";
+import { type Disk, firstDifference, readAll } from "../rig.ts";
 import { type Edit, image, openBytes } from "./lies.ts";
 
 const TAKEN = { seconds: 0, nanoseconds: 0 };
@@ -54,7 +54,8 @@ describe("a snapshot that lies", () => {
     const store = new LogStore(bytes);
     const disk = await openBytes(bytes, false, store);
     await expectRefusal(disk);
-    expect(store.bytes.slice(l2OfSnapshot, l2OfSnapshot + 64 * KiB)).toEqual(before);
+    const after = store.bytes.slice(l2OfSnapshot, l2OfSnapshot + 64 * KiB);
+    expect(firstDifference(after, before)).toBe(-1);
     await close(disk);
   });
 });
@@ -123,7 +124,7 @@ describe("refcounts that lie", () => {
     const write = disk.backend.write(new Uint8Array(512).fill(1), 512 * KiB);
     await expect(write).rejects.toMatchObject({ errno: "EIO" });
     await close(disk);
-    expect(await withDisk(store.bytes, true, readAll)).toEqual(seen);
+    expect(firstDifference(await withDisk(store.bytes, true, readAll), seen)).toBe(-1);
   });
 });
 
