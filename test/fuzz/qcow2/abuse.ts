@@ -224,13 +224,19 @@ class Visit {
     if (!model) return;
     model.resize(this.#backend.length);
     model.forget(0, model.length);
-    for (let at = 0; at < model.length; at += 512) {
-      const piece = new Uint8Array(Math.min(512, model.length - at));
+    const learn = async (at: number, bytes: number): Promise<void> => {
+      const piece = new Uint8Array(bytes);
       const done = await this.#try("read", async () => {
         await this.#backend.read(piece, at);
         return true;
       });
       if (done) model.set(at, piece);
+      else if (bytes > 512) {
+        for (let i = 0; i < bytes; i += 512) await learn(at + i, Math.min(512, bytes - i));
+      }
+    };
+    for (let at = 0; at < model.length; at += 8192) {
+      await learn(at, Math.min(8192, model.length - at));
     }
   }
 

@@ -3,7 +3,7 @@
  * was clean, whatever is done to it, reads must agree.
  */
 
-const WINDOW_BYTES = 192 * 1024;
+const WINDOW_BYTES = 128 * 1024;
 
 export class Model {
   bytes: Uint8Array;

@@ -41,6 +41,7 @@ export async function scanGuard(
     if (entry.l1.entries === 0 || !isPossibleL1(entry, header)) continue;
     guard.setArea(`snapshot ${i}'s L1 table`, entry.l1.offset, entry.l1.entries * 8);
   }
+  await scanInactive(image, guard, header, snapshots);
   const directory = directoryOf(header, image.extensions);
   const { encryption } = image.extensions;
   if (encryption) guard.setArea("encryption header", encryption.offset, encryption.bytes);
@@ -75,6 +76,29 @@ async function scanTable(
       const place = hostOffsetOf(readU32(page.bytes, i), readU32(page.bytes, i + 4));
       if (guard.hasTable(place, kind)) throw sharedTable(kind, place);
       guard.addTable(place, kind);
+    }
+  }
+}
+
+/** Learns the L2 tables of snapshots, as far as their L1 tables together are small. */
+async function scanInactive(
+  { file }: Image,
+  guard: Guard,
+  header: Header,
+  snapshots: readonly SnapshotEntry[],
+): Promise<void> {
+  let left = SCAN_BYTES;
+  for (const entry of snapshots) {
+    const { offset, entries } = entry.l1;
+    if (!isPossibleL1(entry, header) || entries * 8 > left) continue;
+    // A table that is cut off is told of when somebody wants the snapshot.
+    const bytes = Math.min(entries * 8, file.length - offset);
+    if (bytes <= 0) continue;
+    left -= bytes;
+    const table = new Uint8Array(bytes);
+    await file.read(table, offset);
+    for (let at = 0; at + 8 <= bytes; at += 8) {
+      guard.addTable(hostOffsetOf(readU32(table, at), readU32(table, at + 4)), "inactive L2 table");
     }
   }
 }

@@ -14,7 +14,9 @@ import { BlockError } from "../../../base/errors.ts";
 
 /** Tables up to this size are read whole when an image is opened for writing. */
 export const SCAN_BYTES = 256 * 1024;
-export type GuardedTable = "L2 table" | "refcount block";
+/** Inactive: a snapshot's. The disk may have the same one. */
+export type GuardedTable = "L2 table" | "inactive L2 table" | "refcount block";
+const KINDS: readonly GuardedTable[] = ["L2 table", "inactive L2 table", "refcount block"];
 
 /** Bounds the memory for tables met later on: 16 bytes or so each. */
 const TABLES_MAX = 128 * 1024;
@@ -30,6 +32,7 @@ export class Guard {
   /** Offsets of tables that have one cluster each. */
   readonly #tables: Readonly<Record<GuardedTable, Set<number>>> = {
     "L2 table": new Set(),
+    "inactive L2 table": new Set(),
     "refcount block": new Set(),
   };
   readonly #clusterBytes: number;
@@ -68,9 +71,10 @@ export class Guard {
     for (const area of this.#areas.values()) {
       if (area.offset < end && offset < area.end) return area.name;
     }
-    for (const kind of ["L2 table", "refcount block"] as const) {
+    for (const kind of KINDS) {
       const tables = this.#tables[kind];
-      if (kind === except || tables.size === 0) continue;
+      if (tables.size === 0 || kind === except) continue;
+      if (kind === "inactive L2 table" && except === "L2 table") continue;
       for (let at = offset; at < end; at += this.#clusterBytes) if (tables.has(at)) return kind;
     }
     return null;

@@ -15,7 +15,7 @@ import { assert, BlockError } from "../../../base/errors.ts";
 import type { SnapshotInfo, SnapshotStore } from "../../../block/driver.ts";
 import type { Image } from "./image.ts";
 import { eachL2, type FoundTable, type Reference, referencesOf } from "./l2-walk.ts";
-import { COPIED_HI, l1EntriesFor, SECTOR_BYTES } from "./layout.ts";
+import { COPIED_HI, L1_BYTES_MAX, l1EntriesFor, SECTOR_BYTES } from "./layout.ts";
 import { type Build, rebuild } from "./rebuild.ts";
 import {
   isPossibleL1,
@@ -148,9 +148,15 @@ async function apply(image: Image, entry: SnapshotEntry): Promise<void> {
   if (diskBytes !== header.size && header.version === 2) {
     throw new BlockError("ENOTSUP", "A version 2 image with snapshots cannot change its size");
   }
+  const l1Entries = l1EntriesFor(layout, diskBytes);
+  if (l1Entries * 8 > L1_BYTES_MAX) {
+    throw new BlockError(
+      "EFBIG",
+      `The snapshot's disk of ${diskBytes} bytes is larger than an L1 table can map`,
+    );
+  }
   await image.beginChange();
   await image.epoch.finish();
-  const l1Entries = l1EntriesFor(layout, diskBytes);
   // A shorter table has nothing behind its end.
   const source = { offset: l1.offset, entries: Math.min(l1Entries, l1.entries) };
   const old = wholeL1(image);

@@ -9,69 +9,18 @@ import { describe, expect, it } from "vitest";
 import { KiB, MiB, readU32, writeU32, writeU64 } from "../../../../src/base/bytes.ts";
 import { BlockError } from "../../../../src/base/errors.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
-import type { World } from "../../../../src/block/driver.ts";
-import { Graph } from "../../../../src/block/graph.ts";
-import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
-import { LogStore, logStoreDriver } from "../log-store.ts";
+import { LogStore } from "../log-store.ts";
 import {
   createImage,
   type Disk,
   hasQemu,
   mixedData,
-  openDisk,
   qemuImg,
   qemuIo,
   readAll,
-  testFolder,
-  testWorld,
   writeRaw,
 } from "../rig.ts";
-
-const folder = testFolder();
-let world: World | undefined;
-
-async function openBytes(
-  bytes: Uint8Array,
-  readOnly: boolean,
-  store = new LogStore(bytes),
-): Promise<Disk> {
-  world ??= await testWorld();
-  const graph = new Graph(world, [qcow2Driver(), logStoreDriver(store)] as never);
-  const file = { driver: "log-store" };
-  return openDisk(graph, { driver: "qcow2", file, backing: null, "read-only": readOnly });
-}
-
-/** A small image of ours with data, in version 3 with 64 KiB clusters unless said otherwise. */
-async function image(options = {}): Promise<Uint8Array> {
-  await createImage(folder, "h.qcow2", { size: MiB, ...options });
-  const store = new LogStore(new Uint8Array(readFileSync(join(folder, "h.qcow2"))));
-  const disk = await openBytes(store.bytes, false, store);
-  await disk.backend.write(new Uint8Array(100 * KiB).fill(7), 10 * KiB);
-  await disk.close();
-  return store.bytes.slice();
-}
-
-type Edit = (bytes: Uint8Array) => void;
-const u32 =
-  (at: number, value: number): Edit =>
-  (bytes) =>
-    writeU32(bytes, at, value);
-const u64 =
-  (at: number, high: number, low: number): Edit =>
-  (bytes) => {
-    writeU32(bytes, at, high);
-    writeU32(bytes, at + 4, low);
-  };
-/** A second L1 entry, past the disk's end, like the first. */
-const twoL1: Edit = (bytes) => {
-  writeU32(bytes, 36, 2);
-  bytes.copyWithin(3 * 65536 + 8, 3 * 65536, 3 * 65536 + 8);
-};
-const all =
-  (...edits: Edit[]): Edit =>
-  (bytes) => {
-    for (const edit of edits) edit(bytes);
-  };
+import { all, type Edit, folder, image, openBytes, twoL1, u32, u64 } from "./lies.ts";
 
 describe("a header field that cannot be is refused by its name", () => {
   const cases: [string, Edit, string, RegExp][] = [
