@@ -40,7 +40,7 @@ export interface LookedInto {
 
 /** @throws BlockError what opening the image throws */
 export async function lookInto(session: Session, options: BlockdevOptions): Promise<LookedInto> {
-  const glimpse = await peek(session, options);
+  const glimpse = await peek(session, options, true);
   const { file, snapshots, identity, length } = glimpse;
   const filename = storeNameOf(options);
   const store = ownInfo(filename, file.driver, file.length, file.info);

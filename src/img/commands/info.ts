@@ -14,7 +14,7 @@ import {
   wantsJson,
 } from "../command.ts";
 import { describeImage, type LookedInto, lookInto } from "../image-info.ts";
-import { formatDriver, optionsOf } from "../image-name.ts";
+import { formatDriver, type ImageName, optionsOf } from "../image-name.ts";
 import { prettyJson } from "../json.ts";
 import type { Session } from "../session.ts";
 
@@ -35,9 +35,7 @@ export const info: ImgCommand = {
 
 async function run(session: Session, args: Arguments): Promise<number> {
   const json = wantsJson(args);
-  const name = args.oneImage();
-  const image = { name, format: args.last("format"), isOptions: args.has("image-opts") };
-  const chain = await collect(session, image, args.has("backing-chain"));
+  const chain = await collect(session, args.theImage(), args.has("backing-chain"));
   if (!json) await session.print(chain.map(describeImage).join("\n"));
   else if (args.has("backing-chain")) await session.print(prettyJson(chain.map((one) => one.info)));
   else await session.print(prettyJson(chain[0]!.info));
@@ -46,11 +44,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
 
 async function collect(
   session: Session,
-  image: {
-    readonly name: string;
-    readonly format: string | undefined;
-    readonly isOptions: boolean;
-  },
+  image: ImageName,
   goesDown: boolean,
 ): Promise<LookedInto[]> {
   const chain: LookedInto[] = [];

@@ -61,12 +61,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const start = parseSize(args.last("start-offset") ?? "0", "Start offset");
   const most = args.last("max-length");
   const length = most === undefined ? Number.MAX_SAFE_INTEGER : parseSize(most, "Max length");
-  const image = {
-    name: args.oneImage(),
-    format: args.last("format"),
-    isOptions: args.has("image-opts"),
-  };
-  const { node } = await openImage(session, image);
+  const { node } = await openImage(session, args.theImage());
   const end = Math.min(alignUp(io.getLength(node), SECTOR), start + length);
   if (json) await printJson(session, node, start, end);
   else await printText(session, node, start, end);
