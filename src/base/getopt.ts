@@ -40,8 +40,8 @@ export interface CommandLine<Name extends string = string> {
 
 export interface Manners {
   /**
-   * A word that is no option: refused, one of many among the options, or the end of the options, as
-   * the name of a subcommand is.
+   * A word that is no option: refused, one of many among the options (a number below zero, too), or the
+   * end of the options, as the name of a subcommand is.
    */
   readonly operands: "none" | "any" | "end";
   /** Names of options behind which nothing is looked at: help, version. */
@@ -60,7 +60,8 @@ export function getopt<Name extends string>(
   const operands: string[] = [];
   const left = [...words];
   for (let word = left.shift(); word !== undefined; word = left.shift()) {
-    if (word === "--") {
+    if (manner === "any" && /^-[0-9]/.test(word)) operands.push(word);
+    else if (word === "--") {
       if (manner === "none" && left[0] !== undefined) throw unexpected(left[0]);
       operands.push(...left.splice(0));
     } else if (word.startsWith("--")) given.push(takeLong(word, left, options));

@@ -101,8 +101,8 @@ export type Mapping =
   | { kind: "data"; bytes: number; role: "file" | "data-file"; offset: number }
   /** Decided here, reads as zeroes. `offset`: a cluster is kept in reserve for it there. */
   | { kind: "zero"; bytes: number; offset?: number }
-  /** Not decided here: the backing file shows through, zeroes where there is none. */
-  | { kind: "unallocated"; bytes: number }
+  /** Not decided here: the backing file shows through, zeroes where there is none. `offset` as above. */
+  | { kind: "unallocated"; bytes: number; offset?: number }
   /** Decided here, packed: only readEncoded() of the state can make it out. */
   | { kind: "encoded"; bytes: number };
 

@@ -193,34 +193,30 @@ export async function blockStatus(
     const { state } = node;
     if (!state.map) {
       const run = (await state.storeStatus?.(offset, bytes)) ?? { bytes, zero: false };
-      return { bytes: run.bytes, allocated: true, zero: run.zero, offset };
+      const { zero } = run;
+      const place = { data: !zero, compressed: false, offset, file: node };
+      return { bytes: run.bytes, allocated: true, zero, ...place };
     }
     const mapping = await state.map(offset, bytes, {});
-    switch (mapping.kind) {
-      case "unallocated":
-        return { bytes: mapping.bytes, allocated: false, zero: !node.children.has("backing") };
-      case "zero":
-        return {
-          bytes: mapping.bytes,
-          allocated: true,
-          zero: true,
-          ...(mapping.offset !== undefined && !state.cipher && { offset: mapping.offset }),
-        };
-      case "encoded":
-        return { bytes: mapping.bytes, allocated: true, zero: false };
-      case "data": {
-        // What is there is not what is read; nor do holes decrypt to zeroes.
-        if (state.cipher) return { bytes: mapping.bytes, allocated: true, zero: false };
-        // A raw image is as sparse as the store it lies in.
-        const below = await childOf(node, mapping.role).status(mapping.offset, mapping.bytes);
-        return {
-          bytes: below.bytes,
-          allocated: true,
-          zero: below.zero,
-          offset: mapping.offset,
-        };
+    const { kind } = mapping;
+    const compressed = kind === "encoded";
+    if (kind === "data") {
+      // What is there is not what is read; nor do holes decrypt to zeroes.
+      if (state.cipher) {
+        return { bytes: mapping.bytes, allocated: true, zero: false, data: true, compressed };
       }
+      // A raw image is as sparse as the store it lies in; a cluster is there, whatever it reads as.
+      const file = childOf(node, mapping.role).node;
+      const below = await childOf(node, mapping.role).status(mapping.offset, mapping.bytes);
+      const data = below.data || state.limits.clusterSize > 0;
+      const place = { data, compressed, offset: mapping.offset, file };
+      return { bytes: below.bytes, allocated: true, zero: below.zero, ...place };
     }
+    const allocated = kind !== "unallocated";
+    const zero = kind === "zero" || (!allocated && !node.children.has("backing"));
+    const run = { bytes: mapping.bytes, allocated, zero, data: compressed, compressed };
+    if (kind === "encoded" || mapping.offset === undefined || state.cipher) return run;
+    return { ...run, offset: mapping.offset };
   });
 }
 

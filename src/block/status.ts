@@ -15,8 +15,14 @@ export interface BlockStatus {
   readonly allocated: boolean;
   /** The run is known to read as zeroes, as far as this layer decides. */
   readonly zero: boolean;
+  /** There are bytes of the run in a file, which may be zeroes all the same. */
+  readonly data: boolean;
+  /** They are packed. */
+  readonly compressed: boolean;
   /** Offset of the run in the file below, if there is one place to point at. */
   readonly offset?: number;
+  /** Of data: where that is; the node itself, of a store. */
+  readonly file?: BlockNode;
 }
 
 /** One run with one answer, of a chain. */

@@ -5,7 +5,7 @@
  * that is, the file system says: a link that leads out of the folder is not followed.
  */
 
-import { readFile, realpath } from "node:fs/promises";
+import { access, readFile, realpath } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, sep } from "node:path";
 import { SystemClock } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
@@ -13,7 +13,7 @@ import { systemRandom } from "../base/random.ts";
 import { browserDrivers } from "../drivers/index.ts";
 import { fileDriver } from "../drivers/protocol/file.ts";
 import { createNodeWorld } from "../engine/node.ts";
-import type { ImgHost } from "../img/host.ts";
+import type { ImgHost, Naming } from "../img/host.ts";
 import { img } from "../img/img.ts";
 import { VERSION } from "../qmp/version.ts";
 import { systemError } from "./chardev/chardev.ts";
@@ -32,11 +32,11 @@ export async function nodeHost(own: Partial<ImgHost> = {}): Promise<ImgHost> {
   return {
     name: "blocktab img",
     version: `${VERSION.package}, as qemu-img ${major}.${minor}`,
-    world: await createNodeWorld(new SystemClock(), systemRandom()),
+    world: own.world ?? (await createNodeWorld(new SystemClock(), systemRandom())),
     drivers: [...browserDrivers(new Map()), fileDriver()],
     store: (name) => ({ driver: "file", filename: pathOf(name) }),
-    follow: (label, image, trusted) => follow(label, pathOf(image), trusted),
-    beside: (name, image) => relative(dirname(pathOf(image)), pathOf(name)),
+    follow: (label, from) => follow(label, { ...from, image: pathOf(from.image) }),
+    fullName: (label, image) => besideOf(label, pathOf(image)),
     print: (text) => write(process.stdout, text),
     complain: (text) => write(process.stderr, text),
     readFile: async (name) => {
@@ -69,24 +69,44 @@ function protocolOf(name: string): string | null {
   return /^([^/]*?):/.exec(name)?.[1] ?? null;
 }
 
-async function follow(label: string, image: string, trusted: boolean): Promise<string> {
-  const folder = dirname(image);
+/** The folder's name is put in front as it is, as QEMU does. */
+function besideOf(label: string, image: string): string {
+  const isWhole = isAbsolute(label) || protocolOf(label) !== null;
+  return isWhole ? label : image.slice(0, image.lastIndexOf("/") + 1) + label;
+}
+
+async function follow(label: string, from: Naming): Promise<string> {
+  const { image, trusted } = from;
+  if (trusted && label.startsWith("file:")) return follow(label.slice("file:".length), from);
   const isPlain = label !== "" && protocolOf(label) === null;
-  if (trusted) {
-    if (label.startsWith("file:")) return follow(label.slice("file:".length), image, true);
-    if (isPlain) return isAbsolute(label) ? label : join(folder, label);
+  if (trusted && !isPlain) {
     throw new BlockError(
       "EPERM",
-      `'${image}' names '${label}', which is no file; give it with --image-opts`,
+      `'${image}' names '${label}', which is no file: give it with --image-opts`,
     );
   }
-  const path = isAbsolute(label) ? label : join(folder, label);
-  if (isPlain && (await isInside(path, folder))) return path;
+  const path = await placeOf(label, from);
+  if (trusted || (isPlain && (await isInside(path, dirname(image))))) return path;
   throw new BlockError(
     "EPERM",
     `'${image}' names the file '${label}'. Only names of files in its own folder are followed: ` +
       "give --trust-names before the command to follow all, or name the file with --image-opts",
   );
+}
+
+/** QEMU looks for a data file from where it was started, not beside the image. */
+async function placeOf(label: string, { image, role }: Naming): Promise<string> {
+  if (role === "data-file" && (await isThere(label))) return label;
+  return besideOf(label, image);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Links are looked through, also of what leads to a file that is not there. */

@@ -11,6 +11,7 @@
 
 import { BlockError } from "../base/errors.ts";
 import type { BlockdevOptions } from "../block/options.ts";
+import type { Naming } from "./host.ts";
 import { formatDriver } from "./image-name.ts";
 import { peek, storeNameOf } from "./peek.ts";
 import type { Session } from "./session.ts";
@@ -71,7 +72,9 @@ async function follow(
   const dataFile = info["format-specific"]?.data as { readonly "data-file"?: string } | undefined;
   const label = dataFile?.["data-file"];
   const isDataFileOpen = options["data-file"] !== undefined || label === undefined;
-  const data = isDataFileOpen ? {} : { "data-file": await storeOf(session, label, name) };
+  const data = isDataFileOpen
+    ? {}
+    : { "data-file": await storeOf(session, label, name, "data-file") };
   if (options.backing !== undefined) {
     const { backing } = options;
     if (typeof backing !== "object" || backing === null || noBacking) return { ...whole, ...data };
@@ -88,7 +91,7 @@ async function follow(
   if (format === undefined) throw unrecordedFormat(name, backingLabel);
   const backing = {
     driver: formatDriver(session, format).name,
-    file: await storeOf(session, backingLabel, name),
+    file: await storeOf(session, backingLabel, name, "backing"),
   };
   return {
     ...whole,
@@ -101,9 +104,14 @@ function further({ images, identities }: Way, identity: unknown): Way {
   return { images: images + 1, identities: new Set([...identities, identity]) };
 }
 
-async function storeOf(session: Session, label: string, image: string): Promise<BlockdevOptions> {
+async function storeOf(
+  session: Session,
+  label: string,
+  image: string,
+  role: Naming["role"],
+): Promise<BlockdevOptions> {
   const { host, trustsNames } = session;
-  return host.store(await host.follow(label, image, trustsNames));
+  return host.store(await host.follow(label, { image, role, trusted: trustsNames }));
 }
 
 function unrecordedFormat(image: string, label: string): BlockError {

@@ -4,6 +4,7 @@
 
 import { BlockError } from "../base/errors.ts";
 import type { Given, Option } from "../base/getopt.ts";
+import type { ImageName } from "./image-name.ts";
 import type { Session } from "./session.ts";
 
 export interface ImgCommand {
@@ -49,6 +50,11 @@ export class Arguments {
     const [image, ...more] = this.operands;
     if (image !== undefined && more.length === 0) return image;
     throw new BlockError("EINVAL", "Expected the name of one image");
+  }
+
+  /** The one image, as -f and --image-opts say it is meant. @throws BlockError EINVAL */
+  theImage(name = this.oneImage()): ImageName {
+    return { name, format: this.last("format"), isOptions: this.has("image-opts") };
   }
 
   /** @throws BlockError EINVAL for two of these at once */

@@ -68,6 +68,38 @@ export function createOptionsOf(format: string): readonly CreateOption[] {
   throw new BlockError("ENOTSUP", `Images of format '${format}' are not made`);
 }
 
+const AMEND: ReadonlyMap<string, readonly CreateOption[]> = new Map([
+  [
+    "qcow2",
+    [
+      ...QCOW2.filter(({ name }) =>
+        [
+          "backing_file",
+          "backing_fmt",
+          "compat",
+          "data_file",
+          "data_file_raw",
+          "encrypt.iter-time",
+          "lazy_refcounts",
+          "refcount_bits",
+          "size",
+        ].includes(name),
+      ),
+      { name: "encrypt.keyslot", type: "num", help: "The one key slot that is meant" },
+      { name: "encrypt.new-secret", type: "str", help: "Id of the secret of a new key" },
+      { name: "encrypt.old-secret", type: "str", help: "Id of the secret of the key slots meant" },
+      { name: "encrypt.state", type: "str", help: "active or inactive" },
+    ],
+  ],
+]);
+
+/** @throws BlockError ENOTSUP if nothing of this format's images can be changed */
+export function amendOptionsOf(format: string): readonly CreateOption[] {
+  const options = AMEND.get(format);
+  if (options) return options;
+  throw new BlockError("ENOTSUP", `Format '${format}' has nothing that could be amended`);
+}
+
 /** By name, as text that is valid for the option's type; a boolean is on or off. */
 export type OptionValues = ReadonlyMap<string, string>;
 

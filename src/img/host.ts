@@ -9,6 +9,15 @@
 import type { BlockDriver, World } from "../block/driver.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 
+/** Where a name in an image stands. */
+export interface Naming {
+  /** The image's own name. */
+  readonly image: string;
+  readonly role: "backing" | "data-file";
+  /** The user follows whatever images say. */
+  readonly trusted: boolean;
+}
+
 export interface ImgHost {
   /** How messages begin: the command's own name. */
   readonly name: string;
@@ -28,13 +37,11 @@ export interface ImgHost {
   /**
    * The name, for store(), of what an image calls its backing or data file.
    *
-   * @param image the image's own name
-   * @param trusted the user follows whatever images say
    * @throws BlockError EPERM that says what to do if the name is not followed
    */
-  follow(label: string, image: string, trusted: boolean): Promise<string>;
-  /** The name of another file as seen from the folder of `image`, as new images record it. */
-  beside(name: string, image: string): string;
+  follow(label: string, from: Naming): Promise<string>;
+  /** What an image's name for another file comes to, to be shown; nothing is followed. */
+  fullName(label: string, image: string): string;
   /** For programs and people; settles when more can be taken. */
   print(text: string): Promise<void>;
   /** For people: what went wrong. */

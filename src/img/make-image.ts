@@ -99,16 +99,37 @@ const VERSIONS: ReadonlyMap<string, string> = new Map([
   ["v3", "v3"],
 ]);
 
-/** qemu-img's names as those of blockdev-create. */
-function qcow2Options(values: OptionValues, size: number): Record<string, unknown> {
+/** What an image's driver takes to change it: qemu-img's names as those of ImageAmend. */
+export function amendMembers(values: OptionValues): Record<string, unknown> {
+  const all = {
+    version: versionOf(values),
+    size: numberOf(values.get("size")),
+    "refcount-bits": numberOf(values.get("refcount_bits")),
+    "backing-file": values.get("backing_file"),
+    "backing-fmt": values.get("backing_fmt"),
+    "lazy-refcounts": booleanOf(values.get("lazy_refcounts")),
+    "data-file": values.get("data_file"),
+    "data-file-raw": booleanOf(values.get("data_file_raw")),
+    encrypt: encryptOptions(values),
+  };
+  return withoutMissing(all);
+}
+
+function withoutMissing(all: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+/** @throws BlockError EINVAL */
+function versionOf(values: OptionValues): string | undefined {
   const compat = values.get("compat");
   const version = compat === undefined ? undefined : VERSIONS.get(compat);
-  if (compat !== undefined && version === undefined) {
-    throw new BlockError(
-      "EINVAL",
-      `Parameter 'compat' takes v2 (0.10) or v3 (1.1), not '${compat}'`,
-    );
-  }
+  if (compat === undefined || version !== undefined) return version;
+  throw new BlockError("EINVAL", `Parameter 'compat' takes v2 (0.10) or v3 (1.1), not '${compat}'`);
+}
+
+/** qemu-img's names as those of blockdev-create. */
+function qcow2Options(values: OptionValues, size: number): Record<string, unknown> {
+  const version = versionOf(values);
   const number = (name: string) => numberOf(values.get(name));
   const flag = (name: string) => booleanOf(values.get(name));
   const all = {
@@ -126,16 +147,18 @@ function qcow2Options(values: OptionValues, size: number): Record<string, unknow
     preallocation: values.get("preallocation"),
     encrypt: encryptOptions(values),
   };
-  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+  return withoutMissing(all);
 }
+
+const NUMBERS = ["iter-time", "keyslot"];
 
 function encryptOptions(values: OptionValues): object | undefined {
   if (values.get("encryption") === "on") return { format: "aes" };
   const members: [string, unknown][] = [];
   for (const [name, value] of values) {
     const [, member] = /^encrypt\.(.*)$/.exec(name) ?? [];
-    if (member !== undefined)
-      members.push([member, member === "iter-time" ? Number(value) : value]);
+    if (member === undefined) continue;
+    members.push([member, NUMBERS.includes(member) ? Number(value) : value]);
   }
   return members.length > 0 ? Object.fromEntries(members) : undefined;
 }

@@ -14,6 +14,7 @@ export interface Glimpse {
   readonly length: number;
   readonly info: StateInfo;
   readonly snapshots: readonly SnapshotInfo[];
+  /** If they were asked for. */
   readonly bitmaps: readonly StoredBitmap[];
   /** Of the image's file. */
   readonly file: { readonly driver: string; readonly length: number; readonly info: StateInfo };
@@ -23,9 +24,14 @@ export interface Glimpse {
 
 /**
  * @param options of a format's node whose `file` is nested in them
+ * @param withBitmaps asks for them, too; an image in which they are broken cannot tell
  * @throws BlockError what opening it throws
  */
-export async function peek(session: Session, options: BlockdevOptions): Promise<Glimpse> {
+export async function peek(
+  session: Session,
+  options: BlockdevOptions,
+  withBitmaps = false,
+): Promise<Glimpse> {
   const { graph, signal } = session;
   const { world, throttleGroups } = graph;
   const driver = graph.driver(options.driver);
@@ -56,7 +62,7 @@ export async function peek(session: Session, options: BlockdevOptions): Promise<
         length: state.getLength?.() ?? backend.length,
         info: state.info?.() ?? {},
         snapshots: snapshotsOf(state),
-        bitmaps: (await state.bitmapStore?.list()) ?? [],
+        bitmaps: (withBitmaps && (await state.bitmapStore?.list())) || [],
         file: {
           driver: node.driver.name,
           length: backend.length,

@@ -114,7 +114,8 @@ async function sizeOfBacking(
     );
   }
   // The user has named it: it is followed wherever it is.
-  const place = await session.host.follow(backing, name, true);
+  const from = { image: name, role: "backing", trusted: true } as const;
+  const place = await session.host.follow(backing, from);
   const { length } = await peek(session, { driver: format, file: session.host.store(place) });
   return length;
 }

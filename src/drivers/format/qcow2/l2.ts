@@ -132,8 +132,11 @@ export function mapRun(image: Image, offset: number, bytes: number): Promise<Map
     const reach = Math.min(bytes, run.count * unit - (offset % unit));
     switch (run.kind) {
       case "unallocated":
-      case "unallocated-alloc":
         return { kind: "unallocated", bytes: reach };
+      case "unallocated-alloc": {
+        const host = hostOffsetAt(image, spot) + (offset % image.layout.clusterBytes);
+        return { kind: "unallocated", bytes: reach, offset: host };
+      }
       case "compressed":
         return { kind: "encoded", bytes: reach };
       case "zero-plain":
