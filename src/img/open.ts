@@ -25,18 +25,35 @@ export async function openImage(
   image: ImageName,
   how: OpenImageOptions = {},
 ): Promise<BlockBackend> {
+  return openAs(session, image.name, how, async () => {
+    const named = await optionsOf(session, image);
+    await warnOfGuess(session, image, named, how.writable ?? false);
+    return named;
+  });
+}
+
+/**
+ * The same for an image that is named by options already.
+ *
+ * @param optionsOf of its node, without what stands below, as far as that is not another than it says
+ */
+export async function openAs(
+  session: Session,
+  name: string,
+  how: OpenImageOptions,
+  optionsOf: () => Promise<BlockdevOptions>,
+): Promise<BlockBackend> {
   const { writable = false, cache, noBacking = false } = how;
   try {
-    const named = await optionsOf(session, image);
-    await warnOfGuess(session, image, named, writable);
+    const named = await optionsOf();
     const options = await withChain(session, named, { noBacking });
     const node = await session.graph.addForUsers(
       withManner(options, writable, cache),
       session.signal,
     );
-    return await holdImage(session, node, image.name, how);
+    return await holdImage(session, node, name, how);
   } catch (error) {
-    throw error instanceof BlockError ? error.prepend(`Could not open '${image.name}'`) : error;
+    throw error instanceof BlockError ? error.prepend(`Could not open '${name}'`) : error;
   }
 }
 
