@@ -131,6 +131,8 @@ interface Status extends ChainStatus {
   readonly isAllocated: boolean;
   /** There is a place to point at. */
   readonly isPlaced: boolean;
+  /** It reaches to the end of the disk: QEMU counts that as another kind of status. */
+  readonly isLast: boolean;
 }
 
 async function statusOf(
@@ -141,7 +143,9 @@ async function statusOf(
   strict: boolean,
 ): Promise<Status> {
   const there = disk.length - offset;
-  if (there <= 0) return { bytes, node: null, zero: true, isAllocated: false, isPlaced: false };
+  if (there <= 0) {
+    return { bytes, node: null, zero: true, isAllocated: false, isPlaced: false, isLast: true };
+  }
   const status = await failing("status-failed", side, offset, async () => {
     const run = await chainStatus(disk.node, null, offset, Math.min(bytes, there));
     if (!strict || run.node === null || offset >= io.getLength(run.node)) {
@@ -152,11 +156,12 @@ async function statusOf(
   });
   // The rest of a last sector goes with what is there of it.
   const run = status.bytes >= there ? bytes : status.bytes;
-  return { ...status, bytes: run, isAllocated: status.node !== null };
+  const isLast = status.bytes >= there;
+  return { ...status, bytes: run, isAllocated: status.node !== null, isLast };
 }
 
-function kindOf({ isAllocated, zero, isPlaced }: Status): string {
-  return `${isAllocated} ${zero} ${isPlaced}`;
+function kindOf({ isAllocated, zero, isPlaced, isLast }: Status): string {
+  return `${isAllocated} ${zero} ${isPlaced} ${isLast}`;
 }
 
 async function readPadded(

@@ -12,6 +12,8 @@ import type { Session } from "./session.ts";
 
 export interface OpenImageOptions {
   readonly writable?: boolean;
+  /** Written to, it stays as long as it is. */
+  readonly keepsSize?: boolean;
   /** Its backing files are not opened: what shows through from them reads as zeroes. */
   readonly noBacking?: boolean;
   readonly cache?: CacheMode;
@@ -62,13 +64,16 @@ export function holdImage(
   session: Session,
   node: BlockNode,
   name: string,
-  { writable = false, cache }: OpenImageOptions,
+  { writable = false, keepsSize = false, cache }: OpenImageOptions,
 ): Promise<BlockBackend> {
   const { consistentRead, write, writeUnchanged, resize, all } = Perm;
   return session.hold(node, {
     description: `'${name}'`,
     permissions: {
-      take: consistentRead | (writable ? write | writeUnchanged | resize : 0),
+      take:
+        consistentRead |
+        (writable ? write | writeUnchanged : 0) |
+        (writable && !keepsSize ? resize : 0),
       share: all,
     },
     ...(cache?.writethrough && { writethrough: true }),
