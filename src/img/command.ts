@@ -6,6 +6,7 @@ import { BlockError } from "../base/errors.ts";
 import type { Given, Option } from "../base/getopt.ts";
 import type { ImageName } from "./image-name.ts";
 import type { Session } from "./session.ts";
+import { parseSize } from "./size.ts";
 
 export interface ImgCommand {
   readonly name: string;
@@ -107,6 +108,18 @@ export const SOURCE_CACHE: Option = {
 };
 /** Of the image that is written. */
 export const CACHE: Option = { ...SOURCE_CACHE, short: "t" };
+
+/** Bytes a second; 0: as fast as it goes. @throws BlockError EINVAL */
+export function rateOf(args: Arguments): number {
+  const rate = args.last("rate");
+  return rate === undefined ? 0 : parseSize(rate, "The rate limit");
+}
+export const RATE: Option = {
+  name: "rate",
+  short: "r",
+  value: "BYTES",
+  help: "moves this much a second at most",
+};
 
 /** @throws BlockError EINVAL */
 export function wantsJson(args: Arguments): boolean {

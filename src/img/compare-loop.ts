@@ -11,6 +11,7 @@
 import { alignDown, alignUp, MiB } from "../base/bytes.ts";
 import { BlockError, throwIfAborted } from "../base/errors.ts";
 import type { BlockBackend } from "../block/backend.ts";
+import * as io from "../block/io.ts";
 import { withBuffer } from "../block/request.ts";
 import { type ChainStatus, chainStatus } from "../block/status.ts";
 import { SECTOR_BYTES } from "./sources.ts";
@@ -21,9 +22,9 @@ export interface Comparison {
   readonly a: BlockBackend;
   readonly b: BlockBackend;
   readonly strict: boolean;
-  readonly progress: (done: number, total: number) => void;
+  readonly progress: (done: number, total: number) => Promise<void>;
   /** The lengths differ, and that is no difference here. */
-  readonly onLengths: () => void;
+  readonly onLengths: () => Promise<void>;
   readonly signal?: AbortSignal;
 }
 
@@ -51,8 +52,8 @@ export async function compareDisks(comparison: Comparison): Promise<Verdict> {
   return judged(async () => {
     for (let at = 0; at < common; ) {
       throwIfAborted(signal);
-      const left = await statusOf(a, "a", at, aLength - at);
-      const right = await statusOf(b, "b", at, bLength - at);
+      const left = await statusOf(a, "a", at, aLength - at, strict);
+      const right = await statusOf(b, "b", at, bLength - at, strict);
       if (strict && kindOf(left) !== kindOf(right)) return { kind: "status", offset: at };
       let bytes = Math.min(left.bytes, right.bytes, common - at);
       if (!(left.zero && right.zero)) {
@@ -66,14 +67,14 @@ export async function compareDisks(comparison: Comparison): Promise<Verdict> {
         if (found >= 0) return { kind: "content", offset: found };
       }
       at += bytes;
-      progress(at, total);
+      await progress(at, total);
     }
     if (aLength !== bLength) {
-      onLengths();
+      await onLengths();
       const [longer, side] = aLength > bLength ? [a, "a" as const] : [b, "b" as const];
       for (let at = common; at < total; ) {
         throwIfAborted(signal);
-        const status = await statusOf(longer, side, at, total - at);
+        const status = await statusOf(longer, side, at, total - at, false);
         let { bytes } = status;
         if (status.isAllocated && !status.zero) {
           bytes = Math.min(bytes, BUFFER_BYTES);
@@ -81,7 +82,7 @@ export async function compareDisks(comparison: Comparison): Promise<Verdict> {
           if (found >= 0) return { kind: "content", offset: found };
         }
         at += bytes;
-        progress(at, total);
+        await progress(at, total);
       }
     }
     return { kind: "same" };
@@ -128,6 +129,10 @@ async function failing<T>(
 
 interface Status extends ChainStatus {
   readonly isAllocated: boolean;
+  /** There is a place to point at. */
+  readonly isPlaced: boolean;
+  /** It reaches to the end of the disk: QEMU counts that as another kind of status. */
+  readonly isLast: boolean;
 }
 
 async function statusOf(
@@ -135,19 +140,28 @@ async function statusOf(
   side: Side,
   offset: number,
   bytes: number,
+  strict: boolean,
 ): Promise<Status> {
   const there = disk.length - offset;
-  if (there <= 0) return { bytes, node: null, zero: true, isAllocated: false };
-  const status = await failing("status-failed", side, offset, () =>
-    chainStatus(disk.node, null, offset, Math.min(bytes, there)),
-  );
+  if (there <= 0) {
+    return { bytes, node: null, zero: true, isAllocated: false, isPlaced: false, isLast: true };
+  }
+  const status = await failing("status-failed", side, offset, async () => {
+    const run = await chainStatus(disk.node, null, offset, Math.min(bytes, there));
+    if (!strict || run.node === null || offset >= io.getLength(run.node)) {
+      return { ...run, isPlaced: false };
+    }
+    const own = await io.blockStatus(run.node, offset, run.bytes);
+    return { ...run, bytes: own.bytes, isPlaced: own.offset !== undefined };
+  });
   // The rest of a last sector goes with what is there of it.
   const run = status.bytes >= there ? bytes : status.bytes;
-  return { ...status, bytes: run, isAllocated: status.node !== null };
+  const isLast = status.bytes >= there;
+  return { ...status, bytes: run, isAllocated: status.node !== null, isLast };
 }
 
-function kindOf({ isAllocated, zero }: Status): string {
-  return `${isAllocated} ${zero}`;
+function kindOf({ isAllocated, zero, isPlaced, isLast }: Status): string {
+  return `${isAllocated} ${zero} ${isPlaced} ${isLast}`;
 }
 
 async function readPadded(

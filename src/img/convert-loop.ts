@@ -44,7 +44,7 @@ export interface Conversion {
   readonly rate: number;
   /** What cannot be read becomes zeroes, told of here. Without it the first failure is the end. */
   readonly salvage?: (problem: string) => void;
-  readonly progress: (done: number, total: number) => void;
+  readonly progress: (done: number, total: number) => Promise<void>;
   readonly clock: Clock;
   readonly signal?: AbortSignal;
 }
@@ -218,7 +218,7 @@ class ConvertLoop {
     await this.#attempt("write", run.offset, () => this.#write(run, buf));
     if (buf) {
       this.#done += buf.length;
-      this.#init.progress(this.#done, this.#total);
+      await this.#init.progress(this.#done, this.#total);
       await this.#pace(buf.length);
     }
   }

@@ -12,6 +12,8 @@ import type { Session } from "./session.ts";
 
 export interface OpenImageOptions {
   readonly writable?: boolean;
+  /** Written to, it stays as long as it is. */
+  readonly keepsSize?: boolean;
   /** Its backing files are not opened: what shows through from them reads as zeroes. */
   readonly noBacking?: boolean;
   readonly cache?: CacheMode;
@@ -25,18 +27,35 @@ export async function openImage(
   image: ImageName,
   how: OpenImageOptions = {},
 ): Promise<BlockBackend> {
+  return openAs(session, image.name, how, async () => {
+    const named = await optionsOf(session, image);
+    await warnOfGuess(session, image, named, how.writable ?? false);
+    return named;
+  });
+}
+
+/**
+ * The same for an image that is named by options already.
+ *
+ * @param optionsOf of its node, without what stands below, as far as that is not another than it says
+ */
+export async function openAs(
+  session: Session,
+  name: string,
+  how: OpenImageOptions,
+  optionsOf: () => Promise<BlockdevOptions>,
+): Promise<BlockBackend> {
   const { writable = false, cache, noBacking = false } = how;
   try {
-    const named = await optionsOf(session, image);
-    await warnOfGuess(session, image, named, writable);
+    const named = await optionsOf();
     const options = await withChain(session, named, { noBacking });
     const node = await session.graph.addForUsers(
       withManner(options, writable, cache),
       session.signal,
     );
-    return await holdImage(session, node, image.name, how);
+    return await holdImage(session, node, name, how);
   } catch (error) {
-    throw error instanceof BlockError ? error.prepend(`Could not open '${image.name}'`) : error;
+    throw error instanceof BlockError ? error.prepend(`Could not open '${name}'`) : error;
   }
 }
 
@@ -45,13 +64,16 @@ export function holdImage(
   session: Session,
   node: BlockNode,
   name: string,
-  { writable = false, cache }: OpenImageOptions,
+  { writable = false, keepsSize = false, cache }: OpenImageOptions,
 ): Promise<BlockBackend> {
   const { consistentRead, write, writeUnchanged, resize, all } = Perm;
   return session.hold(node, {
     description: `'${name}'`,
     permissions: {
-      take: consistentRead | (writable ? write | writeUnchanged | resize : 0),
+      take:
+        consistentRead |
+        (writable ? write | writeUnchanged : 0) |
+        (writable && !keepsSize ? resize : 0),
       share: all,
     },
     ...(cache?.writethrough && { writethrough: true }),

@@ -50,7 +50,7 @@ async function convert(
     parallel: 8,
     outOfOrder: false,
     rate: 0,
-    progress: () => {},
+    progress: async () => {},
     clock: graph.world.clock,
     ...manners,
   });
@@ -119,7 +119,7 @@ describe.skipIf(!hasQemu)("the copying of convert", () => {
     const stop = new AbortController();
     const failure = await convert(["c.raw"], "c.qcow2", "qcow2", {
       signal: stop.signal,
-      progress: () => stop.abort(),
+      progress: async () => stop.abort(),
     });
     expect(failure?.error.errno).toBe("ECANCELED");
     qemuImg(folder, "check", "-q", "c.qcow2");
