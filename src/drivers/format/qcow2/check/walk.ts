@@ -32,7 +32,11 @@ export class Walk {
   /** @param start first cluster whose references are counted */
   constructor(checked: Checked, start: number) {
     this.checked = checked;
-    this.counts = new ReferenceCounts(start, checked.image.layout.refcountOrder);
+    this.counts = new ReferenceCounts(
+      start,
+      checked.image.layout.refcountOrder,
+      checked.countBytes,
+    );
     this.#fileBytes = fileBytes(checked);
   }
 
@@ -159,10 +163,15 @@ export class Walk {
         if (hi === 0 && lo === 0) continue;
         const index = (at + i) / 8;
         const where = `L1 entry ${index} of the table at ${hex(l1.offset)}`;
+        const offset = hostOffsetOf(hi, lo);
+        if (offset === 0 && this.#mayWrite(l1.offset + at + i, 8, "L1")) {
+          tally.fixedCorruption(`${where} has flags and leads nowhere`);
+          await writeTable(this.checked, new Uint8Array(8), l1.offset + at + i);
+          continue;
+        }
         if (hi & L1_RESERVED.hi || lo & L1_RESERVED.lo) {
           tally.corruption(`${where} has reserved bits`, times);
         }
-        const offset = hostOffsetOf(hi, lo);
         const isCrooked = (lo & (clusterBytes - 1) & ~511) !== 0;
         const crooked = `${where} leads to ${hex(offset)}, not a cluster's first byte`;
         if (!this.isInside(offset, clusterBytes)) {
