@@ -70,7 +70,7 @@ export async function readImage(
     checkWritable(header);
     if (header.incompatible.lo & Incompatible.dirty) {
       await repairDirty(context);
-      return readImage(context);
+      return readImage(context, before);
     }
   }
   checkOpenOptions(options, header.version, header.layout);

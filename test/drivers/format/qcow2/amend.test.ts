@@ -196,7 +196,9 @@ describe.skipIf(!hasQemu)("other properties", () => {
     make("compat=v3");
     const before = bytesOf();
     const disk = await open();
-    await expect(amend(disk, { encrypt: { format: "luks", state: "active" } })).rejects.toMatchObject({
+    await expect(
+      amend(disk, { encrypt: { format: "luks", state: "active" } }),
+    ).rejects.toMatchObject({
       errno: "ENOTSUP",
     });
     await disk.close();

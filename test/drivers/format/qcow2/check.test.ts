@@ -134,6 +134,19 @@ describe.skipIf(!hasQemu)("what is wrong is found as qemu-img finds it", () => {
     expect(outcome?.result.corruptions).toBeGreaterThan(0);
   });
 
+  it("an encrypted disk, without the key", async () => {
+    const secret = ["--object", "secret,id=s,data=open"];
+    const options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    const args = ["create", "-q", ...secret, "-f", "qcow2", "-o", options, "l.qcow2", "4M"];
+    qemuImg(folder, ...args);
+    const bytes = new Uint8Array(readFileSync(join(folder, "l.qcow2")));
+    const node = "driver=qcow2,encrypt.key-secret=s,file.filename=l.qcow2";
+    const told = qemuImg(folder, "check", "--output=json", ...secret, "--image-opts", node);
+    const { outcome } = await ourCheck(bytes, "none");
+    expect(outcome?.result).toMatchObject({ corruptions: 0, leaks: 0 });
+    expect(outcome?.result["image-end-offset"]).toBe(JSON.parse(told)["image-end-offset"]);
+  });
+
   it("512 GiB that are one packed cluster, told of at once", async () => {
     const part = bomb(32);
     writeRaw(folder, "bomb.qcow2", part);

@@ -12,7 +12,7 @@
 
 import { assert } from "../../../../base/errors.ts";
 
-const PAGE_CLUSTERS = 4096;
+export const PAGE_CLUSTERS = 4096;
 /** Unless somebody says otherwise. */
 export const COUNT_BYTES = 64 * 1024 * 1024;
 /** Whatever a refcount of 64 bits could tell. */
@@ -108,6 +108,11 @@ export class ReferenceCounts {
   get(cluster: number): number {
     const page = this.#pages.get(Math.floor(cluster / PAGE_CLUSTERS));
     return page ? page.counts[cluster % PAGE_CLUSTERS]! : 0;
+  }
+
+  /** Counts of the page that a cluster is in, at the cluster's number modulo their length; null: all 0. */
+  page(cluster: number): Uint16Array | Uint32Array | null {
+    return this.#pages.get(Math.floor(cluster / PAGE_CLUSTERS))?.counts ?? null;
   }
 
   /** True if nothing refers to any of these clusters. */
