@@ -3,13 +3,15 @@
  *
  *     file ─▶ header.ts ─▶ extensions.ts ─▶ features ─▶ where the tables lie ─▶ Image
  *
- * Nothing is written here, and nothing is allocated that a number in the file decides the size of,
- * but one cluster (2 MiB at most).
+ * Nothing is written here but to an image that is marked dirty, and nothing is allocated that a number in
+ * the file decides the size of, but one cluster (2 MiB at most).
  */
 
 import { assert, BlockError } from "../../../base/errors.ts";
+import type { CheckRequest } from "../../../block/check.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { Children, OpenContext } from "../../../block/driver.ts";
+import { checkImage } from "./check/check.ts";
 import { type Encryption, openEncryption } from "./encryption.ts";
 import { parseExtensions } from "./extensions.ts";
 import { scanGuard } from "./guard-scan.ts";
@@ -64,7 +66,13 @@ export async function readImage(
   const extensions = parseExtensions(head, header);
   checkFeatures(header, (bit) => extensions.featureName(0, bit));
   if (!forCheck) checkPlaces(header, file, readOnly);
-  if (!readOnly && !forCheck) checkWritable(header);
+  if (!readOnly && !forCheck) {
+    checkWritable(header);
+    if (header.incompatible.lo & Incompatible.dirty) {
+      await repairDirty(context);
+      return readImage(context, before);
+    }
+  }
   checkOpenOptions(options, header.version, header.layout);
 
   const inflate = await loadInflater(header.compression);
@@ -138,14 +146,7 @@ function checkWritable(header: Header): void {
     throw new BlockError(
       "EPERM",
       "The image is marked corrupt. It can be opened with 'read-only': true; to write to it, " +
-        "repair it first (qemu-img check -r all)",
-    );
-  }
-  if (lo & Incompatible.dirty) {
-    throw new BlockError(
-      "EPERM",
-      "The image was not closed cleanly, so its refcounts may be wrong. It can be opened with " +
-        "'read-only': true; to write to it, repair it first (qemu-img check -r all)",
+        "repair it first (blocktab img check -r all)",
     );
   }
   if (header.size % SECTOR_BYTES !== 0) {
@@ -154,6 +155,30 @@ function checkWritable(header: Header): void {
       `The disk's size of ${header.size} is not a multiple of ${SECTOR_BYTES}. It can be opened ` +
         "with 'read-only': true; the rest of its last sector then reads as zeroes",
     );
+  }
+}
+
+/**
+ * Somebody died while he wrote to the image and its refcounts were not right. They are made right before
+ * anything is handed out by them, as QEMU does.
+ *
+ * @throws BlockError EIO if something is left that cannot be repaired
+ */
+async function repairDirty(context: OpenContext<OpenOptions>): Promise<void> {
+  const image = await readImage({ ...context, forCheck: true });
+  try {
+    const { signal, world } = context;
+    const request: CheckRequest = { fix: "all", ...(signal && { signal }) };
+    const result = await image.mutex.run(() => checkImage(image, request, world.clock));
+    const left = result.corruptions + result["check-errors"];
+    if (left === 0) return;
+    throw new BlockError(
+      "EIO",
+      `The image was not closed cleanly, and could not be repaired: ${left} errors are left. It can ` +
+        "be opened with 'read-only': true; 'blocktab img check' tells what is wrong",
+    );
+  } finally {
+    image.pages.close();
   }
 }
 

@@ -5,7 +5,7 @@
 
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { readU32, readU64, writeU32, writeU64 } from "../../../../src/base/bytes.ts";
 import { BlockError } from "../../../../src/base/errors.ts";
 import type { Random } from "../../../../src/base/random.ts";
@@ -113,12 +113,14 @@ export interface TheirCheck {
 }
 
 /** What qemu-img says of a file. */
-export function theirCheck(path: string, fix: CheckFix = "none", tool = "qemu-img"): TheirCheck {
+export function theirCheck(path: string, fix: CheckFix = "none", quiet = false): TheirCheck {
   const repair = fix === "none" ? [] : ["-r", fix];
   const args = ["check", "-f", "qcow2", "--output=json", ...repair, path];
-  const { status, stdout, stderr } = spawnSync(tool, args, {
+  const { status, stdout, stderr } = spawnSync("qemu-img", args, {
     encoding: "utf8",
-    maxBuffer: 256 * 1024 * 1024,
+    cwd: dirname(path),
+    // Of some images it has millions of lines to tell.
+    stdio: ["ignore", "pipe", quiet ? "ignore" : "pipe"],
   });
   let result: CheckResult | null = null;
   if (stdout.startsWith("{")) {
@@ -128,7 +130,7 @@ export function theirCheck(path: string, fix: CheckFix = "none", tool = "qemu-im
       (result as unknown as Record<string, number>)[key] = told[key] ?? 0;
     }
   }
-  return { status, result, stderr };
+  return { status, result, stderr: stderr ?? "" };
 }
 
 export const NOTHING: CheckResult = {

@@ -46,23 +46,35 @@ describe.skipIf(!hasQemu)("a qcow2 image reopened", () => {
     expect(Buffer.compare(qemuRaw(folder, "a.qcow2"), model)).toBe(0);
   });
 
-  it.each([
-    ["dirty", 72, 1, "was not closed cleanly"],
-    ["corrupt", 72, 2, "is marked corrupt"],
-  ])("is not made writable when it is %s, and is read as before", async (name, at, bit, text) => {
-    await createImage(folder, `${name}.qcow2`, { size: 1 * MiB });
-    const bytes = new Uint8Array(readFileSync(join(folder, `${name}.qcow2`)));
-    bytes[at + 7] = bit;
-    writeRaw(folder, `${name}.qcow2`, bytes);
-    const { graph, node } = await opened(`${name}.qcow2`, true);
-    const attempt = graph.reopen(node, { readOnly: false });
-    await expect(attempt).rejects.toMatchObject({ errno: "EPERM" });
-    await expect(attempt).rejects.toThrow(text);
-    expect(node.readOnly).toBe(true);
-    await reading(graph, node);
+  it("is repaired before it is made writable when it is marked dirty", async () => {
+    await createImage(folder, "dirty.qcow2", { size: 1 * MiB });
+    const bytes = new Uint8Array(readFileSync(join(folder, "dirty.qcow2")));
+    bytes[79] = 1;
+    writeRaw(folder, "dirty.qcow2", bytes);
+    const { graph, node } = await opened("dirty.qcow2", true);
+    await graph.reopen(node, { readOnly: false });
     await graph.remove("disk");
-    expect(Buffer.compare(readFileSync(join(folder, `${name}.qcow2`)), bytes)).toBe(0);
+    bytes[79] = 0;
+    expect(Buffer.compare(readFileSync(join(folder, "dirty.qcow2")), bytes)).toBe(0);
   });
+
+  it.each([["corrupt", 72, 2, "is marked corrupt"]])(
+    "is not made writable when it is %s, and is read as before",
+    async (name, at, bit, text) => {
+      await createImage(folder, `${name}.qcow2`, { size: 1 * MiB });
+      const bytes = new Uint8Array(readFileSync(join(folder, `${name}.qcow2`)));
+      bytes[at + 7] = bit;
+      writeRaw(folder, `${name}.qcow2`, bytes);
+      const { graph, node } = await opened(`${name}.qcow2`, true);
+      const attempt = graph.reopen(node, { readOnly: false });
+      await expect(attempt).rejects.toMatchObject({ errno: "EPERM" });
+      await expect(attempt).rejects.toThrow(text);
+      expect(node.readOnly).toBe(true);
+      await reading(graph, node);
+      await graph.remove("disk");
+      expect(Buffer.compare(readFileSync(join(folder, `${name}.qcow2`)), bytes)).toBe(0);
+    },
+  );
 
   it("keeps its data file with it", async () => {
     const options = "data_file=d.raw,data_file_raw=on";

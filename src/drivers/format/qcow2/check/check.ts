@@ -30,6 +30,7 @@ import { checkCopied } from "./copied.ts";
 import { rebuildRefcounts } from "./rebuild-refcounts.ts";
 import { readBlockTable } from "./refcount-blocks.ts";
 import { RefcountOnes } from "./refcount-ones.ts";
+import { COUNT_BYTES } from "./reference-counts.ts";
 import { readSnapshotTable, repairSnapshotTable } from "./snapshot-check.ts";
 import { Tally } from "./tally.ts";
 import { problemOf, Walk } from "./walk.ts";
@@ -39,19 +40,29 @@ const CLUSTERS_MAX = 2 ** 31 - 1;
 
 /**
  * @param image opened for checking: nothing of it is in memory
+ * @param countBytes most memory for the counts of one walk
  * @throws BlockError EFBIG, EIO where refcounts must be made anew and may not; what reading throws
  */
 export async function checkImage(
   image: Image,
   request: CheckRequest,
   clock: Clock,
+  countBytes = COUNT_BYTES,
 ): Promise<CheckResult> {
   const tally = new Tally(request, clock);
   const { fix } = request;
   const wasMarked = image.header.incompatible.lo;
   const { snapshots, wrong } = await readSnapshotTable(image, tally);
-  const guard = new Guard(image.layout.clusterBytes);
-  const checked: Checked = { image, fix, tally, snapshots, guard, beyond: [] };
+  const nothing = new Guard(image.layout.clusterBytes);
+  const checked: Checked = {
+    image,
+    fix,
+    tally,
+    snapshots,
+    countBytes,
+    guard: nothing,
+    beyond: [],
+  };
   const clusters = Math.ceil(fileBytes(checked) / image.layout.clusterBytes);
   if (clusters > CLUSTERS_MAX) {
     throw new BlockError(
@@ -75,7 +86,7 @@ export async function checkImage(
 async function checkRefcounts(checked: Checked, ones: RefcountOnes): Promise<void> {
   const { tally, fix } = checked;
   const blocks = await readBlockTable(checked);
-  await learnPlaces(checked, blocks);
+  checked.guard = await placesOf(checked, blocks);
   for (let start = 0; start !== Number.POSITIVE_INFINITY; ) {
     const walk = new Walk(checked, start);
     tally.isSilent = start > 0;
@@ -88,6 +99,7 @@ async function checkRefcounts(checked: Checked, ones: RefcountOnes): Promise<voi
   if (!tally.needsRebuild || fix === "none") return;
   if (fix === "leaks") throw needsAll();
   await rebuildRefcounts(checked, ones);
+  checked.guard = await placesOf(checked, await readBlockTable(checked));
   tally.settleRebuilt();
 }
 
@@ -100,11 +112,9 @@ function needsAll(): BlockError {
 }
 
 /** Tables that are no L2 tables: none of theirs may be written over as if it was one. */
-async function learnPlaces(
-  { image, guard, snapshots }: Checked,
-  blocks: Float64Array,
-): Promise<void> {
+async function placesOf({ image, snapshots }: Checked, blocks: Float64Array): Promise<Guard> {
   const { header, layout, extensions } = image;
+  const guard = new Guard(layout.clusterBytes);
   guard.setArea("header", 0, layout.clusterBytes);
   guard.setArea(
     "refcount table",
@@ -123,6 +133,7 @@ async function learnPlaces(
     if (directory) guard.setArea("bitmap directory", directory.offset, directory.bytes);
   });
   for (const offset of blocks) guard.addTable(offset, "refcount block");
+  return guard;
 }
 
 /** What the image is marked with says how it is: nothing wrong, or as before. */

@@ -11,6 +11,7 @@ import type { CheckFix } from "../../../../block/check.ts";
 import { readSoFar, writeTable } from "./context.ts";
 import { readCount, UNREADABLE, writeCount } from "./refcount-blocks.ts";
 import type { RefcountOnes } from "./refcount-ones.ts";
+import { PAGE_CLUSTERS } from "./reference-counts.ts";
 import type { Walk } from "./walk.ts";
 
 const PIECE_CLUSTERS = 64 * 1024;
@@ -80,17 +81,21 @@ function compareStretch(walk: Walk, { start, stop, bytes, fix, ones }: Stretch):
   const { tally, image } = checked;
   const { refcountOrder: order } = image.layout;
   let changed = false;
+  let highest = -1;
+  let page = counts.page(start);
   for (let i = 0; i < stop - start; i++) {
     const cluster = start + i;
+    const inPage = cluster % PAGE_CLUSTERS;
+    if (inPage === 0) page = counts.page(cluster);
     const actual = readCount(bytes, order, i);
-    const wanted = counts.get(cluster);
+    const wanted = page ? page[inPage]! : 0;
     if (actual === wanted) {
       if (actual === 0) continue;
-      noteHighest(walk, cluster);
+      highest = cluster;
       if (actual === 1) ones.set(cluster);
       continue;
     }
-    noteHighest(walk, cluster);
+    highest = cluster;
     const text = `Cluster ${cluster} has refcount ${actual} and ${wanted} references`;
     let fixed = false;
     if (actual === 0) tally.needsRebuild = true;
@@ -104,6 +109,7 @@ function compareStretch(walk: Walk, { start, stop, bytes, fix, ones }: Stretch):
     }
     if ((fixed ? wanted : actual) === 1) ones.set(cluster);
   }
+  if (highest >= 0) noteHighest(walk, highest);
   return changed;
 }
 

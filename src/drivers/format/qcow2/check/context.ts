@@ -28,8 +28,10 @@ export interface Checked {
   readonly fix: CheckFix;
   readonly tally: Tally;
   readonly snapshots: readonly LooseSnapshot[];
-  /** What no L2 table may lie on. */
-  readonly guard: Guard;
+  /** What no L2 table may lie on. New refcounts make it another one. */
+  guard: Guard;
+  /** For the counts of one walk. */
+  readonly countBytes: number;
   /** References past the file's end that stay: nothing must be put there. */
   readonly beyond: { readonly offset: number; readonly end: number }[];
 }

@@ -25,8 +25,10 @@ export async function checkCopied(
   const repair = fix === "all" || (fix === "leaks" && isSettled);
   const hasUnreadable = blocks.includes(UNREADABLE);
   const isOne = (cluster: number) => {
-    const block = Math.floor(cluster / layout.refcountBlockEntries);
-    if (hasUnreadable && blocks[block] === UNREADABLE) return null;
+    if (hasUnreadable) {
+      const block = Math.floor(cluster / layout.refcountBlockEntries);
+      if (blocks[block] === UNREADABLE) return null;
+    }
     return ones.get(cluster) ?? ones.lookUp(checked, blocks, cluster);
   };
   const visits = new Map<number, number>();
@@ -92,7 +94,7 @@ async function checkTable(
   for (let at = 0; at < bytes.length; at += l2EntryBytes) {
     const hi = view.getUint32(at);
     const lo = view.getUint32(at + 4);
-    if (hi & COMPRESSED_HI) continue;
+    if ((hi === 0 && lo === 0) || hi & COMPRESSED_HI) continue;
     const copied = (hi & COPIED_HI) !== 0;
     const host = hostOffsetOf(hi, lo);
     const isZero = !layout.extendedL2 && (lo & 1) !== 0;

@@ -34,6 +34,7 @@ export interface L2Visit {
 
 const RESERVED_HI = 0x3f000000;
 const RESERVED_LO = 0x1fe;
+const DETOUR_HI = COMPRESSED_HI | RESERVED_HI;
 
 /** @returns true if the table was changed */
 export function checkL2(walk: Walk, visit: L2Visit): boolean {
@@ -43,8 +44,12 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
   const { times, isActive } = visit;
   const view = new DataView(visit.bytes.buffer, visit.bytes.byteOffset, visit.bytes.length);
   const { counts } = tally;
+  const isStandard = !extendedL2 && !externalData;
+  const countsFragments = isActive && !tally.isSilent;
   let changed = false;
   let next = 0;
+  let plain = 0;
+  let fragmented = 0;
 
   /** Tells of what is wrong, mends it if that is allowed. */
   const mend = (text: string, fix: () => void): boolean => {
@@ -62,6 +67,19 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
     const hi = view.getUint32(at);
     const lo = view.getUint32(at + 4);
     if (hi === 0 && lo === 0 && !extendedL2) continue;
+    // The usual case, without detours: a cluster of data, in its place.
+    if (isStandard && (hi & DETOUR_HI) === 0 && (lo & (clusterBytes - 1)) === 0) {
+      const host = (hi & 0x00ffffff) * 2 ** 32 + lo;
+      if (host > 0 && host < walk.fileBytes) {
+        if (countsFragments) {
+          plain += times;
+          if (next !== 0 && host !== next) fragmented += times;
+          next = host + clusterBytes;
+        }
+        walk.counts.add(host / clusterBytes, times);
+        continue;
+      }
+    }
     const zeroes = extendedL2 ? view.getUint32(at + 8) : 0;
     const allocated = extendedL2 ? view.getUint32(at + 12) : 0;
     const where = () =>
@@ -101,7 +119,7 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
         walk.addBeyond(offset, bytes);
       }
       if (isInside) walk.count(offset, bytes, times);
-      if (isActive && !tally.isSilent) {
+      if (countsFragments) {
         counts["allocated-clusters"] += times;
         counts["compressed-clusters"] += times;
         counts["fragmented-clusters"] += times;
@@ -153,12 +171,14 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
       if (mend(text, clear)) continue;
       walk.addBeyond(host, clusterBytes);
     }
-    if (isActive && !tally.isSilent) {
+    if (countsFragments) {
       counts["allocated-clusters"] += times;
       if (next !== 0 && host !== next) counts["fragmented-clusters"] += times;
       next = host + clusterBytes;
     }
     if (isInside && !externalData) walk.count(host, clusterBytes, times);
   }
+  counts["allocated-clusters"] += plain;
+  counts["fragmented-clusters"] += fragmented;
   return changed;
 }

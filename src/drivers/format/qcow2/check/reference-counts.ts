@@ -12,8 +12,9 @@
 
 import { assert } from "../../../../base/errors.ts";
 
-const PAGE_CLUSTERS = 4096;
-const MEMORY_BYTES = 64 * 1024 * 1024;
+export const PAGE_CLUSTERS = 4096;
+/** Unless somebody says otherwise. */
+export const COUNT_BYTES = 64 * 1024 * 1024;
 /** Whatever a refcount of 64 bits could tell. */
 const COUNT_MAX = 2 ** 32 - 1;
 
@@ -43,13 +44,13 @@ export class ReferenceCounts {
   /**
    * @param start first cluster of the stretch
    * @param refcountOrder refcounts have 1 << order bits: counts end there, too
-   * @param memoryBytes for tests
+   * @param memoryBytes most memory for pages
    */
-  constructor(start: number, refcountOrder: number, memoryBytes = MEMORY_BYTES) {
+  constructor(start: number, refcountOrder: number, memoryBytes: number) {
     assert(start % PAGE_CLUSTERS === 0, "a stretch begins with a page");
     this.start = start;
     this.#max = Math.min(2 ** (2 ** refcountOrder) - 1, COUNT_MAX);
-    this.#pagesMax = memoryBytes / (PAGE_CLUSTERS * this.#bytesPerCount);
+    this.#pagesMax = Math.max(2, memoryBytes / (PAGE_CLUSTERS * this.#bytesPerCount));
   }
 
   get #bytesPerCount(): 2 | 4 {
@@ -107,6 +108,11 @@ export class ReferenceCounts {
   get(cluster: number): number {
     const page = this.#pages.get(Math.floor(cluster / PAGE_CLUSTERS));
     return page ? page.counts[cluster % PAGE_CLUSTERS]! : 0;
+  }
+
+  /** Counts of the page that a cluster is in, at the cluster's number modulo their length; null: all 0. */
+  page(cluster: number): Uint16Array | Uint32Array | null {
+    return this.#pages.get(Math.floor(cluster / PAGE_CLUSTERS))?.counts ?? null;
   }
 
   /** True if nothing refers to any of these clusters. */

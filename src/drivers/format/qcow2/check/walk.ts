@@ -8,7 +8,7 @@
  * work is bounded by the file, not by what tables claim.
  */
 
-import { alignDown, MiB, readU32, readU64 } from "../../../../base/bytes.ts";
+import { alignDown, MiB, readU32 } from "../../../../base/bytes.ts";
 import { BlockError } from "../../../../base/errors.ts";
 import { hostOffsetOf, L1_BYTES_MAX, L1_RESERVED } from "../layout.ts";
 import type { L1Place } from "../snapshot-table.ts";
@@ -22,29 +22,32 @@ const PIECE_BYTES = 64 * 1024;
 /** L2 tables that are read together have at most so many bytes, and are so many. */
 const BATCH_BYTES = MiB;
 const BATCH_TABLES = 16;
-const ENCRYPTION_HEADER = 0x0537be77;
 
 export class Walk {
   readonly checked: Checked;
   readonly counts: ReferenceCounts;
-  readonly #fileBytes: number;
+  readonly fileBytes: number;
 
   /** @param start first cluster whose references are counted */
   constructor(checked: Checked, start: number) {
     this.checked = checked;
-    this.counts = new ReferenceCounts(start, checked.image.layout.refcountOrder);
-    this.#fileBytes = fileBytes(checked);
+    this.counts = new ReferenceCounts(
+      start,
+      checked.image.layout.refcountOrder,
+      checked.countBytes,
+    );
+    this.fileBytes = fileBytes(checked);
   }
 
   /** Clusters of the file, with those that are referred to although the file ends in them. */
   get clusters(): number {
     const { clusterBytes } = this.checked.image.layout;
-    return Math.max(Math.ceil(this.#fileBytes / clusterBytes), this.counts.highest + 1);
+    return Math.max(Math.ceil(this.fileBytes / clusterBytes), this.counts.highest + 1);
   }
 
   /** The file's last cluster need not be whole. */
   isInside(offset: number, bytes: number): boolean {
-    return offset + bytes - this.#fileBytes < this.checked.image.layout.clusterBytes;
+    return offset + bytes - this.fileBytes < this.checked.image.layout.clusterBytes;
   }
 
   /** References to all clusters that a range touches. */
@@ -89,12 +92,8 @@ export class Walk {
     }
     const tableBytes = header.refcountTableClusters * layout.clusterBytes;
     if (withRefcounts) this.countRegion("refcount table", header.refcountTableOffset, tableBytes);
-    const encryption = image.extensions.list.find(({ type }) => type === ENCRYPTION_HEADER);
-    if (encryption && encryption.data.length >= 16) {
-      const offset = readU64(encryption.data, 0, "The encryption header's offset");
-      const bytes = readU64(encryption.data, 8, "The encryption header's length");
-      this.countRegion("encryption header", offset, bytes);
-    }
+    const { encryption } = image.extensions;
+    if (encryption) this.countRegion("encryption header", encryption.offset, encryption.bytes);
     await countBitmaps(this);
     if (withRefcounts) await countRefcounts(this);
   }
@@ -148,7 +147,7 @@ export class Walk {
     const { clusterBytes } = image.layout;
     const offsets: number[] = [];
     const indexes: number[] = [];
-    const end = Math.min(l1.entries * 8, this.#fileBytes - l1.offset);
+    const end = Math.min(l1.entries * 8, this.fileBytes - l1.offset);
     tally.addTotal(end);
     for (let at = 0; at < end; at += PIECE_BYTES) {
       const piece = new Uint8Array(Math.min(PIECE_BYTES, end - at));
@@ -159,10 +158,15 @@ export class Walk {
         if (hi === 0 && lo === 0) continue;
         const index = (at + i) / 8;
         const where = `L1 entry ${index} of the table at ${hex(l1.offset)}`;
+        const offset = hostOffsetOf(hi, lo);
+        if (offset === 0 && this.#mayWrite(l1.offset + at + i, 8, "L1")) {
+          tally.fixedCorruption(`${where} has flags and leads nowhere`);
+          await writeTable(this.checked, new Uint8Array(8), l1.offset + at + i);
+          continue;
+        }
         if (hi & L1_RESERVED.hi || lo & L1_RESERVED.lo) {
           tally.corruption(`${where} has reserved bits`, times);
         }
-        const offset = hostOffsetOf(hi, lo);
         const isCrooked = (lo & (clusterBytes - 1) & ~511) !== 0;
         const crooked = `${where} leads to ${hex(offset)}, not a cluster's first byte`;
         if (!this.isInside(offset, clusterBytes)) {
