@@ -51,7 +51,10 @@ async function run(session: Session, args: Arguments): Promise<number> {
       `The disk has ${before} bytes. To cut it off at ${after}, and lose what is beyond, give --shrink`,
     );
   }
-  await backend.truncate(after);
+  await backend.truncate(after, {
+    preallocation,
+    ...(session.signal && { signal: session.signal }),
+  });
   if (!args.has("quiet")) await session.print("Image resized.\n");
   return 0;
 }

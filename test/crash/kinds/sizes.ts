@@ -40,6 +40,15 @@ export const sizes: readonly Kind[] = [
     longer(trial, MiB),
   ),
   turns(
+    "shrink, and grow again",
+    { size: 700 * KiB, "cluster-size": 4 * KiB },
+    async (trial, round) => {
+      const { length } = trial.guest.disk;
+      if (round % 2 === 1) return longer(trial, 512 * (1 + trial.random.below(900)));
+      return trial.resize(length - 512 * trial.random.below(length / 512 - 64));
+    },
+  ),
+  turns(
     "the refcount table moves",
     { size: 4 * MiB, "cluster-size": 512, "refcount-bits": 64 },
     // The table of one cluster is full at 2 MiB.

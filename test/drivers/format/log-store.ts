@@ -103,6 +103,11 @@ export function logStoreDriver(store: LogStore): BlockDriver {
         await Promise.resolve();
         store.apply({ kind: "write", offset, bytes: buf.slice() });
       },
+      /** The worst that may become of what is discarded: all of it is gone, at once. */
+      async pdiscard(offset, bytes) {
+        await Promise.resolve();
+        store.apply({ kind: "write", offset, bytes: new Uint8Array(bytes) });
+      },
       async truncate(length) {
         store.apply({ kind: "truncate", length });
       },
