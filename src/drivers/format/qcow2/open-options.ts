@@ -20,13 +20,13 @@ const overlapTemplate = v.picklist(["none", "constant", "cached", "all"]);
 export const openOptions = {
   /** Of an encrypted image: the secret that unlocks it. */
   encrypt: v.optional(openEncrypt),
-  /** Most bytes of tables in memory; 2 MiB if not given. */
+  /** Most bytes of tables in memory; 32 MiB if not given, as QEMU's L2 cache has. */
   "cache-size": v.optional(size),
   "l2-cache-size": v.optional(size),
   "refcount-cache-size": v.optional(size),
   /** Tables are read in pieces of the cache's own size. */
   "l2-cache-entry-size": v.optional(size),
-  /** In seconds. The cache is small: nothing leaves it but to make room. */
+  /** In seconds. Nothing leaves the cache but to make room. */
   "cache-clean-interval": v.optional(v.pipe(size, v.maxValue(2 ** 32 - 1))),
   /** Refcounts are written late anyway, in an order that needs no repair. */
   "lazy-refcounts": v.optional(v.boolean()),

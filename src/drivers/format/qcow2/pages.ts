@@ -1,9 +1,15 @@
 /**
- * The image's tables in memory: pages of at most 4 KiB, the least used one leaves first.
+ * The image's tables in memory: pages of at most 4 KiB, of which one that was not used lately leaves.
  *
- * At most 2 MiB per image unless 'cache-size' says otherwise, whatever its tables; the pages lie in wasm
- * memory while there is room, so that kernels read them where they are. Dirty pages never leave:
- * epoch.ts writes them, in its order, before they fill more than half (makeRoom()).
+ * At most 32 MiB per image unless 'cache-size' says otherwise, and never more than it has tables: all L2
+ * tables of 256 GiB in clusters of 64 KiB. The first 2 MiB lie in wasm memory while there is room, so
+ * that kernels read them where they are; they are all that most images need, and jobs need the rest of
+ * it. Dirty pages never leave: epoch.ts writes them, in its order, before they fill more than half
+ * (makeRoom()).
+ *
+ * Who leaves is found as by the hand of a clock: it goes round all pages and takes the first that was
+ * not used since it came by. A page that is used is only marked, which costs the same in a large cache
+ * as in a small one; keeping them in order of use did not.
  *
  * A page is good until the next await: nobody keeps one. The pattern is a loop around peek():
  *
@@ -20,7 +26,8 @@ import type { BlockChild } from "../../../block/child.ts";
 import type { DebugEvent } from "../../../block/debug.ts";
 import type { Kernel } from "../../../kernel/kernel.ts";
 
-export const CACHE_BYTES = 2 * MiB;
+export const CACHE_BYTES = 32 * MiB;
+const WASM_BYTES = 2 * MiB;
 /** A change may dirty half a dozen pages, and a read needs two that it can keep. */
 const PAGES_MIN = 32;
 const PAGE_BYTES_MAX = 4 * KiB;
@@ -56,6 +63,10 @@ export interface Page {
   readonly offset: number;
   readonly bytes: Uint8Array;
   dirty: boolean;
+  /** Since the hand came by. */
+  used: boolean;
+  /** Where the hand finds it. */
+  readonly slot: number;
 }
 
 export class Pages {
@@ -63,13 +74,17 @@ export class Pages {
   readonly #file: BlockChild;
   readonly #kernel: Kernel;
   readonly #capacity: number;
-  /** By file offset; least recently used first. */
+  /** By file offset. */
   readonly #pages = new Map<number, Page>();
+  /** What the hand goes round; null where a page has left. */
+  readonly #slots: (Page | null)[] = [];
+  readonly #freeSlots: number[] = [];
+  #hand = 0;
+  readonly #dirty = new Set<Page>();
   readonly #loading = new Map<number, Promise<void>>();
   readonly #spare: Uint8Array[] = [];
   readonly #chunks: Uint8Array[] = [];
   #buffers = 0;
-  #dirty = 0;
 
   /** @param cacheBytes most memory for pages, raised to PAGES_MIN pages */
   constructor(file: BlockChild, kernel: Kernel, clusterBytes: number, cacheBytes: number) {
@@ -81,11 +96,11 @@ export class Pages {
 
   /** True when dirty pages must be written before more are made. */
   get isFull(): boolean {
-    return this.#dirty * 2 >= this.#capacity;
+    return this.#dirty.size * 2 >= this.#capacity;
   }
 
   get hasDirty(): boolean {
-    return this.#dirty > 0;
+    return this.#dirty.size > 0;
   }
 
   /** Offset of the page that holds byte `at` of a table. */
@@ -95,10 +110,7 @@ export class Pages {
 
   peek(offset: number): Page | undefined {
     const page = this.#pages.get(offset);
-    if (page) {
-      this.#pages.delete(offset);
-      this.#pages.set(offset, page);
-    }
+    if (page) page.used = true;
     return page;
   }
 
@@ -144,7 +156,7 @@ export class Pages {
     bytes.fill(0, used);
     // The table may have been given up while we read: what stands there now is somebody else's.
     if (stillWanted() && !this.#pages.has(offset)) {
-      this.#pages.set(offset, { table, offset, bytes, dirty: false });
+      this.#add(table, offset, bytes);
     } else {
       this.#spare.push(bytes);
     }
@@ -155,25 +167,39 @@ export class Pages {
     assert(!this.#pages.has(offset), "a new table's pages are not in memory");
     const bytes = this.#takeBuffer();
     bytes.fill(0);
-    const page: Page = { table, offset, bytes, dirty: false };
-    this.#pages.set(offset, page);
+    const page = this.#add(table, offset, bytes);
     this.markDirty(page);
     return page;
   }
 
+  #add(table: Table, offset: number, bytes: Uint8Array): Page {
+    const slot = this.#freeSlots.pop() ?? this.#slots.length;
+    const page: Page = { table, offset, bytes, dirty: false, used: true, slot };
+    this.#slots[slot] = page;
+    this.#pages.set(offset, page);
+    return page;
+  }
+
+  #remove(page: Page): void {
+    this.markClean(page);
+    this.#pages.delete(page.offset);
+    this.#slots[page.slot] = null;
+    this.#freeSlots.push(page.slot);
+  }
+
   markDirty(page: Page): void {
-    if (!page.dirty) this.#dirty++;
     page.dirty = true;
+    this.#dirty.add(page);
   }
 
   markClean(page: Page): void {
-    if (page.dirty) this.#dirty--;
     page.dirty = false;
+    this.#dirty.delete(page);
   }
 
   /** Dirty pages in the order of the file. */
   dirtyPages(wanted: (page: Page) => boolean): Page[] {
-    const list = [...this.#pages.values()].filter((page) => page.dirty && wanted(page));
+    const list = [...this.#dirty].filter(wanted);
     return list.sort((a, b) => a.offset - b.offset);
   }
 
@@ -183,8 +209,7 @@ export class Pages {
       this.#loading.delete(at);
       const page = this.#pages.get(at);
       if (!page) continue;
-      this.markClean(page);
-      this.#pages.delete(at);
+      this.#remove(page);
       this.#spare.push(page.bytes);
     }
   }
@@ -192,6 +217,9 @@ export class Pages {
   /** Gives the memory back. */
   close(): void {
     this.#pages.clear();
+    this.#dirty.clear();
+    this.#slots.length = 0;
+    this.#freeSlots.length = 0;
     this.#loading.clear();
     this.#spare.length = 0;
     for (const chunk of this.#chunks) this.#kernel.free(chunk);
@@ -202,16 +230,17 @@ export class Pages {
     const spare = this.#spare.pop();
     if (spare) return spare;
     if (this.#buffers >= this.#capacity) {
-      for (const page of this.#pages.values()) {
-        if (page.dirty) continue;
-        this.#pages.delete(page.offset);
+      const page = this.#leastUsed();
+      if (page) {
+        this.#remove(page);
         return page.bytes;
       }
       // All dirty or on their way in: a few buffers more do less harm than a request that fails.
     }
     const missing = (this.#capacity - this.#buffers) * this.pageBytes;
     const chunkBytes = Math.max(this.pageBytes, Math.min(CHUNK_BYTES, missing));
-    const chunk = this.#kernel.allocate(chunkBytes);
+    const isFirst = this.#buffers * this.pageBytes < WASM_BYTES;
+    const chunk = isFirst ? this.#kernel.allocate(chunkBytes) : null;
     if (chunk) this.#chunks.push(chunk);
     const room = chunk ?? new Uint8Array(chunkBytes);
     for (let at = 0; at < chunkBytes; at += this.pageBytes) {
@@ -219,5 +248,18 @@ export class Pages {
       this.#buffers++;
     }
     return this.#spare.pop()!;
+  }
+
+  /** Some page that is not dirty and was not used since the hand came by; null if all are dirty. */
+  #leastUsed(): Page | null {
+    // Twice round: the first time all may have been used.
+    for (let steps = 2 * this.#slots.length; steps > 0; steps--) {
+      this.#hand = (this.#hand + 1) % this.#slots.length;
+      const page = this.#slots[this.#hand];
+      if (!page || page.dirty) continue;
+      if (!page.used) return page;
+      page.used = false;
+    }
+    return null;
   }
 }

@@ -14,7 +14,7 @@ const layout = { clusterBytes: 64 * KiB } as Layout;
 
 describe("cache sizes", () => {
   it("are one number, or the sum of two", () => {
-    expect(cacheBytesOf({})).toBe(2048 * KiB);
+    expect(cacheBytesOf({})).toBe(32 * 1024 * KiB);
     expect(cacheBytesOf({ "cache-size": 5 })).toBe(5);
     expect(cacheBytesOf({ "l2-cache-size": 5, "refcount-cache-size": 7 })).toBe(12);
     expect(cacheBytesOf({ "cache-size": 9, "l2-cache-size": 5 })).toBe(9);
