@@ -1,6 +1,7 @@
 /** Opens what a crash has left, as whoever comes next does: from the headers on, in memory. */
 
 import { seededRandom } from "../../src/base/random.ts";
+import { type CheckFix, type CheckResult, checkNode } from "../../src/block/check.ts";
 import type { World } from "../../src/block/driver.ts";
 import type { Graph } from "../../src/block/graph.ts";
 import * as io from "../../src/block/io.ts";
@@ -34,6 +35,14 @@ export class Look {
       node = await this.graph.add(this.#options(file, readOnly || !isTop, node?.name ?? null));
     }
     return node!;
+  }
+
+  /** Checks one image, or mends it: then its file here is another one. */
+  async check(name: string, fix: CheckFix): Promise<CheckResult> {
+    const node = await this.graph.addForCheck(this.#options(name, fix === "none", null));
+    const { result } = await checkNode(node, { fix });
+    await this.graph.remove(name);
+    return result;
   }
 
   async close(node: BlockNode): Promise<void> {
