@@ -18,7 +18,7 @@ import { idsOf } from "./content.ts";
 import { Look, type Read, readIds } from "./look.ts";
 import type { Shells } from "./qemu-img.ts";
 import type { Files } from "./recorder.ts";
-import type { Cut, Trial } from "./trial.ts";
+import { type Cut, isLocked, SECRET, type Trial } from "./trial.ts";
 
 const LEAKS = 3;
 /** One in so many distinct states is also read by the real qemu-img. */
@@ -128,7 +128,7 @@ export class Judge {
 
   /** The real qemu-img has the same counts. */
   async #disagrees(folder: string, name: string, ours: CheckResult): Promise<string> {
-    const args = ["check", "--output=json", "-f", "qcow2", name];
+    const args = ["check", "--output=json", ...sourceOf(name)];
     const { status, text } = await this.#shells.qemuImg(folder, ...args);
     const wanted = ours.leaks > 0 ? LEAKS : 0;
     // Behind what it says of each cluster.
@@ -155,7 +155,7 @@ export class Judge {
     writeState(folder, again.files);
     try {
       for (const name of this.#trial.images) {
-        const { status, text } = await this.#shells.qemuImg(folder, "check", "-f", "qcow2", name);
+        const { status, text } = await this.#shells.qemuImg(folder, "check", ...sourceOf(name));
         if (status !== 0) return `after our repair qemu-img check ends with ${status}:\n${text}`;
       }
       return "";
@@ -165,7 +165,7 @@ export class Judge {
   }
 
   async #asQemuReads(folder: string, name: string, ids: Int32Array): Promise<string> {
-    const args = ["-f", "qcow2", "-O", "raw", name, "as-qemu-reads.raw"];
+    const args = ["-O", "raw", ...sourceOf(name), "as-qemu-reads.raw"];
     const convert = await this.#shells.qemuImg(folder, "convert", ...args);
     if (convert.status !== 0) return `qemu-img convert: ${convert.text}`;
     const theirs = idsOf(new Uint8Array(readFileSync(join(folder, "as-qemu-reads.raw"))));
@@ -173,6 +173,14 @@ export class Judge {
     if (at < 0 && theirs.length === ids.length) return "";
     return `sector ${at} reads as write ${theirs[at]} in QEMU, ${ids[at]} here`;
   }
+}
+
+/** How qemu-img is told to open it. */
+function sourceOf(name: string): string[] {
+  if (!isLocked(name)) return ["-f", "qcow2", name];
+  const { id, text } = SECRET;
+  const options = `driver=qcow2,file.filename=${name},encrypt.format=luks,encrypt.key-secret=${id}`;
+  return ["--object", `secret,id=${id},data=${text}`, "--image-opts", options];
 }
 
 function unsound(result: CheckResult): string {

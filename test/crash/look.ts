@@ -8,7 +8,7 @@ import * as io from "../../src/block/io.ts";
 import type { BlockNode } from "../../src/block/node.ts";
 import { idsOf } from "./content.ts";
 import { type Files, Recorder } from "./recorder.ts";
-import { graphOf } from "./trial.ts";
+import { graphOf, keyOf } from "./trial.ts";
 
 export class Look {
   readonly recorder = new Recorder();
@@ -68,6 +68,7 @@ export class Look {
       "read-only": readOnly,
       backing,
       file: { driver: "recorded", filename: file },
+      ...keyOf(file),
       ...(this.files.has(data) && { "data-file": { driver: "recorded", filename: data } }),
     };
   }
