@@ -14,7 +14,7 @@ import { contentOf, idsOf, NOTHING, RUBBISH, SECTOR_BYTES } from "./content.ts";
 import type { Recorder } from "./recorder.ts";
 import type { Cut } from "./trial.ts";
 
-interface Version {
+export interface Version {
   readonly id: number;
   /** Length of the log when it began. */
   readonly from: number;

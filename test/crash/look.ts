@@ -1,13 +1,14 @@
 /** Opens what a crash has left, as whoever comes next does: from the headers on, in memory. */
 
 import { seededRandom } from "../../src/base/random.ts";
+import { type CheckFix, type CheckResult, checkNode } from "../../src/block/check.ts";
 import type { World } from "../../src/block/driver.ts";
 import type { Graph } from "../../src/block/graph.ts";
 import * as io from "../../src/block/io.ts";
 import type { BlockNode } from "../../src/block/node.ts";
 import { idsOf } from "./content.ts";
 import { type Files, Recorder } from "./recorder.ts";
-import { graphOf } from "./trial.ts";
+import { graphOf, keyOf } from "./trial.ts";
 
 export class Look {
   readonly recorder = new Recorder();
@@ -36,6 +37,14 @@ export class Look {
     return node!;
   }
 
+  /** Checks one image, or mends it: then its file here is another one. */
+  async check(name: string, fix: CheckFix): Promise<CheckResult> {
+    const node = await this.graph.addForCheck(this.#options(name, fix === "none", null));
+    const { result } = await checkNode(node, { fix });
+    await this.graph.remove(name);
+    return result;
+  }
+
   async close(node: BlockNode): Promise<void> {
     for (let top: BlockNode | undefined = node; top; ) {
       const below: BlockNode | undefined = top.children.get("backing")?.node;
@@ -59,6 +68,7 @@ export class Look {
       "read-only": readOnly,
       backing,
       file: { driver: "recorded", filename: file },
+      ...keyOf(file),
       ...(this.files.has(data) && { "data-file": { driver: "recorded", filename: data } }),
     };
   }

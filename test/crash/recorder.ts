@@ -78,6 +78,11 @@ export class Recorder {
     return this.#files.has(name);
   }
 
+  /** All files as they are now. */
+  files(): Files {
+    return new Map([...this.#files].map(([name, { bytes }]) => [name, bytes]));
+  }
+
   bytesOf(name: string): Uint8Array<ArrayBuffer> {
     return this.#file(name).bytes;
   }

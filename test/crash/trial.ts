@@ -3,6 +3,7 @@
  * that is moved by hand. All of it comes from the kind's name and a seed.
  */
 
+import type { Clock } from "../../src/base/clock.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import type { VirtualClock } from "../../src/base/virtual-clock.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
@@ -96,9 +97,13 @@ export class Trial {
     images.push(name);
     const file = await graph.add({ driver: "recorded", "node-name": "new", filename: name });
     const backend = this.#backend(file, Perm.all);
+    const { world, secrets } = graph;
+    const encrypt = { ...keyOf(name).encrypt, "iter-time": 1 };
     await graph.driver("qcow2").create!({
-      world: graph.world,
-      options: options as never,
+      // To measure how long a key takes needs a clock that goes.
+      world: { ...world, clock: ticking(world.clock) },
+      secrets,
+      options: { ...options, ...(isLocked(name) && { encrypt }) } as never,
       file: backend.edge,
     });
     await graph.closeBackend(backend);
@@ -124,6 +129,7 @@ export class Trial {
       "cache-size": 16 * 1024,
       backing: null,
       file: { driver: "recorded", filename: name },
+      ...keyOf(name),
       ...(this.recorder.has(data) && { "data-file": { driver: "recorded", filename: data } }),
       ...more,
     });
@@ -187,12 +193,34 @@ export class Trial {
   }
 }
 
+/** Goes on whenever somebody looks: the same every time. */
+function ticking(clock: Clock): Clock {
+  let ms = 0;
+  return {
+    now: () => ms++,
+    timestamp: () => clock.timestamp(),
+    setTimer: (ms, callback) => clock.setTimer(ms, callback),
+    yield: () => clock.yield(),
+  };
+}
+
+/** Images of such names are encrypted. */
+export const isLocked = (name: string) => name.startsWith("locked");
+export const SECRET = { id: "key", text: "hunter2" };
+
+/** What blockdev-add must be told for an image of this name. */
+export function keyOf(name: string) {
+  return isLocked(name) ? { encrypt: { format: "luks", "key-secret": SECRET.id } } : {};
+}
+
 export function graphOf(world: World, recorder: Recorder, random: Random): Graph {
-  return new Graph(world, [
+  const graph = new Graph(world, [
     qcow2Driver(),
     rawDriver(),
     copyOnRead,
     memoryDriver(),
     recordedDriver(recorder, random),
   ] as never);
+  graph.secrets.add(SECRET.id, new TextEncoder().encode(SECRET.text));
+  return graph;
 }

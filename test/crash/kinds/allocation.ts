@@ -7,12 +7,18 @@ import type { ImageOptions, Kind, Trial } from "../trial.ts";
 const ALL: Habits = { ...USUAL, packed: 2 };
 
 /** A guest on one image: some history first, then what is recorded, reopened in the middle. */
-function guestOn(name: string, image: ImageOptions, habits: Habits, before = 6): Kind {
+function guestOn(
+  name: string,
+  image: ImageOptions,
+  habits: Habits,
+  before = 6,
+  file = "disk",
+): Kind {
   return {
     name,
     async run(trial: Trial) {
-      await trial.create("disk", image);
-      const disk = await trial.open("disk");
+      await trial.create(file, image);
+      const disk = await trial.open(file);
       const guest = await trial.enter(disk);
       await guest.acts(before, habits);
       await trial.record();
@@ -20,7 +26,7 @@ function guestOn(name: string, image: ImageOptions, habits: Habits, before = 6):
       await guest.flush();
       await guest.acts(3, habits);
       await trial.close(disk);
-      const again = await trial.open("disk");
+      const again = await trial.open(file);
       guest.moveTo(again);
       await guest.acts(5, habits);
       await trial.close(again);
@@ -82,6 +88,7 @@ export const allocation: readonly Kind[] = [
     { ...ALL, mostBytes: 24 * KiB },
     12,
   ),
+  guestOn("LUKS", { size: 512 * KiB, "cluster-size": 4 * KiB }, USUAL, 6, "locked"),
   guestOn(
     "refcounts of 1 bit",
     { size: MiB, "cluster-size": 4 * KiB, "refcount-bits": 1 },

@@ -4,7 +4,15 @@ import type { Kind } from "../trial.ts";
 import { allocation } from "./allocation.ts";
 import { bitmaps } from "./bitmaps.ts";
 import { jobs } from "./jobs.ts";
+import { repairs } from "./repair.ts";
 import { sizes } from "./sizes.ts";
 import { snapshots } from "./snapshots.ts";
 
-export const KINDS: readonly Kind[] = [...allocation, ...snapshots, ...bitmaps, ...sizes, ...jobs];
+export const KINDS: readonly Kind[] = [
+  ...allocation,
+  ...snapshots,
+  ...bitmaps,
+  ...sizes,
+  ...jobs,
+  ...repairs,
+];

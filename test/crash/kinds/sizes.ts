@@ -39,6 +39,23 @@ export const sizes: readonly Kind[] = [
   turns("grow, and the L1 table with it", { size: 128 * KiB, "cluster-size": 512 }, (trial) =>
     longer(trial, MiB),
   ),
+  turns("shrink and grow", { size: 700 * KiB, "cluster-size": 4 * KiB }, async (trial, round) => {
+    if (round === 1) return longer(trial, 512 * (1 + trial.random.below(900)));
+    const { length } = trial.guest.disk;
+    return trial.resize(length - 512 * (1 + trial.random.below(length / 1024)));
+  }),
+  turns(
+    "the end of the file is given back",
+    { size: MiB, "cluster-size": 4 * KiB },
+    async ({ guest }) => {
+      await guest.write(0, 512 * KiB);
+      await guest.flush();
+      // What was written last lies last.
+      await guest.discard(64 * KiB, 448 * KiB);
+      await guest.flush();
+      await guest.flush();
+    },
+  ),
   turns(
     "shrink, and grow again",
     { size: 700 * KiB, "cluster-size": 4 * KiB },

@@ -1,0 +1,4 @@
+import { judge } from "./judged.ts";
+import { repairs } from "./kinds/repair.ts";
+
+judge(repairs);

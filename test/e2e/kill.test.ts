@@ -1,0 +1,171 @@
+/**
+ * A real Chromium is killed while a guest writes and a stream is under way, and started again on the
+ * same profile: the images in OPFS are sound, and all that the guest had flushed is there.
+ *
+ * CRASH_KILLS and CRASH_SEED make it more, and other ones.
+ */
+
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
+import sirv from "sirv";
+import { build } from "vite";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { ROOT } from "../../scripts/setup.mjs";
+import { seededRandom } from "../../src/base/random.ts";
+import { idsOf, SECTOR_BYTES } from "../crash/content.ts";
+import { Expected, type Version } from "../crash/guest.ts";
+import { qemuCheck, qemuImg } from "../drivers/format/rig.ts";
+import { KillableChromium } from "./kill/chromium.ts";
+import { DISK_BYTES, stepsOf } from "./kill/plan.ts";
+
+const KILLS = Number(process.env["CRASH_KILLS"] ?? 10);
+const SEED = Number(process.env["CRASH_SEED"] ?? 1);
+/** From the guest's first step to the end. */
+const LIFE_MS = 1500;
+const LEAKS = 3;
+/** A stream takes several lives; then the images are made anew. */
+const ROUNDS_PER_IMAGE = 5;
+
+let folder: string;
+let server: Server;
+let url: string;
+let browser: KillableChromium | undefined;
+
+beforeAll(async () => {
+  mkdirSync(join(ROOT, ".blocktab"), { recursive: true });
+  // On a disk: a profile in memory would be another store.
+  folder = mkdtempSync(join(ROOT, ".blocktab", "kill-"));
+  await build({
+    configFile: false,
+    root: join(import.meta.dirname, "kill", "page"),
+    base: "./",
+    logLevel: "error",
+    build: { outDir: join(folder, "page"), assetsInlineLimit: 0, target: "es2022", minify: false },
+    worker: { format: "es" },
+  });
+  const page = sirv(join(folder, "page"), { dev: true });
+  server = createServer((request, response) => {
+    const name = /^\/put\/([a-z]+)$/.exec(request.url ?? "")?.[1];
+    if (name === undefined) return page(request, response);
+    void keep(request, join(folder, name)).then(() => response.end());
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+});
+
+afterEach(() => browser?.kill());
+
+afterAll(() => {
+  server.closeAllConnections();
+  server.close();
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+
+async function keep(request: IncomingMessage, path: string): Promise<void> {
+  await writeFile(path, await buffer(request));
+}
+
+it(`a browser that is killed ${KILLS} times loses nothing that was flushed`, async () => {
+  let steps = 0;
+  let judge = (_disk: Uint8Array) => {};
+  for (let round = 0; round <= KILLS; round++) {
+    browser = await open();
+    // The first life has nothing to look back at.
+    if (round > 0) judge(await look());
+    if (round === KILLS) break;
+    if (round % ROUNDS_PER_IMAGE === 0) await browser.page.evaluate(() => window.victim.make());
+    const start = idsOf(await look());
+    const seed = SEED + round;
+    const { begun, done } = await liveAndDie(seed, firstIdOf(round));
+    steps += done;
+    const expected = expectedAfter(start, seed, firstIdOf(round), begun, done);
+    judge = (disk) => {
+      const where = `seed ${seed}: killed in step ${begun}, ${done} were done`;
+      for (const name of ["base", "top"]) {
+        const { status, text } = qemuCheck(folder, name);
+        expect([0, LEAKS], `${where}: ${name}: ${text}`).toContain(status);
+      }
+      expect(expected.wrong(idsOf(disk), disk.length), where).toBe("");
+      qemuImg(folder, "convert", "-f", "qcow2", "-O", "raw", "top", "as-qemu-reads");
+      expect(Buffer.compare(readFileSync(join(folder, "as-qemu-reads")), disk), where).toBe(0);
+    };
+  }
+  expect(steps).toBeGreaterThan(KILLS);
+}, 600_000);
+
+/** Each life's writes have ids of their own; 1 is base's. */
+const firstIdOf = (round: number) => 2 + round * 1_000_000;
+
+async function open(): Promise<KillableChromium> {
+  const opened = await KillableChromium.launch(join(folder, "profile"));
+  await opened.page.goto(url);
+  await opened.page.waitForFunction(() => "victim" in window);
+  return opened;
+}
+
+/** @returns the disk as the engine reads it; the files are in the folder then */
+async function look(): Promise<Uint8Array> {
+  await browser!.page.evaluate(() => window.victim.show());
+  return new Uint8Array(readFileSync(join(folder, "disk")));
+}
+
+/** @returns the last step that had begun, and how many were over */
+async function liveAndDie(seed: number, firstId: number): Promise<{ begun: number; done: number }> {
+  const { page } = browser!;
+  let begun = -1;
+  let done = 0;
+  let first = () => {};
+  const isAlive = new Promise<void>((resolve) => {
+    first = resolve;
+  });
+  await page.exposeFunction("begun", (step: number) => {
+    begun = step;
+    first();
+  });
+  await page.exposeFunction("done", (step: number) => {
+    done = step + 1;
+  });
+  const death = page
+    .evaluate(({ seed, firstId }) => window.victim.run(seed, firstId), { seed, firstId })
+    .then(
+      () => new Error("the guest has come to an end"),
+      (error: Error) => error,
+    );
+  await Promise.race([isAlive, death.then((error) => Promise.reject(error))]);
+  await new Promise((resolve) => setTimeout(resolve, seededRandom(seed).below(LIFE_MS)));
+  await browser!.kill();
+  expect((await death).message).toMatch(/closed|crash|disconnect/i);
+  return { begun, done };
+}
+
+/** @param start what each sector was before */
+function expectedAfter(
+  start: Int32Array,
+  seed: number,
+  firstId: number,
+  begun: number,
+  done: number,
+): Expected {
+  const sectors: Version[][] = Array.from(start, (id) => [{ id, from: 0, done: 0 }]);
+  let before = 0;
+  let step = 0;
+  for (const { kind, offset, bytes, id } of stepsOf(seed, firstId)) {
+    if (step > begun) break;
+    if (kind === "flush") {
+      if (step < done) before = step + 1;
+    } else {
+      for (let at = offset; at < offset + bytes; at += SECTOR_BYTES) {
+        sectors[at / SECTOR_BYTES]!.push({ id, from: step, done: step + 1 });
+      }
+    }
+    step++;
+  }
+  const sizes = [{ id: DISK_BYTES, from: 0, done: 0 }];
+  return new Expected(sectors, sizes, { from: 0, before, root: "top" }, begun + 1);
+}
