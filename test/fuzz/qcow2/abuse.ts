@@ -394,6 +394,7 @@ class Visit {
     const to = Math.max(0, dice.oneIn(4) ? dice.below(2 ** 20) * 512 : length + by);
     const isDone = await this.#done("resize", 0, 0, () => this.#backend.truncate(to));
     if (isDone) this.#model?.resize(to);
+    else if (this.#backend.length === to && to < length) this.#model?.resize(to);
     else if (this.#backend.length !== length) throw new Error("a resize that failed has resized");
   }
 
