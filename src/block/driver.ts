@@ -219,6 +219,12 @@ export interface BlockState {
    *   be read at all
    */
   check?(request: CheckRequest): Promise<CheckResult>;
+  /**
+   * Asked before somebody copies all of the disk. Without it: it is plausible.
+   *
+   * @throws BlockError EIO if the file cannot hold what the image claims: see qcow2/plausible.ts
+   */
+  checkPlausible?(): Promise<void>;
   /** Disk states kept inside the image. Without it: none can be. */
   readonly snapshots?: SnapshotStore;
   /** Dirty bitmaps kept inside the image. Without it none of a node's can be persistent. */

@@ -14,7 +14,7 @@
 import { assert } from "../base/errors.ts";
 import type { BlockNode, OperationBlocker } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
-import { skipFilters } from "../block/status.ts";
+import { chainOf, skipFilters } from "../block/status.ts";
 import {
   type CopyBeforeWrite,
   copyBeforeWriteDriver,
@@ -27,6 +27,8 @@ import { BlockJob, type BlockJobServices } from "./block-job.ts";
 import { standStill } from "./hold.ts";
 
 export { BACKUP_SYNCS, type BackupOptions, BITMAP_MODES } from "./backup-options.ts";
+
+import { checkSources } from "./preflight.ts";
 
 /** A backup that is set up. Whoever has it starts it, or cancels its job. */
 export interface CreatedBackup {
@@ -81,6 +83,7 @@ export async function createBackup(
   plan.target.blockers.add(claim);
   plan.bitmap?.createSuccessor();
   try {
+    await checkSources(chainOf(plan.source));
     const { node, filter } = await insertFilter(services, plan, options);
     try {
       const backup = { plan, services, node, filter, isInserted: true };

@@ -30,6 +30,7 @@ import { commitTop } from "./commit-top.ts";
 import { holding } from "./hold.ts";
 import type { LinearCopy } from "./linear-copy.ts";
 import type { OnErrorPolicy } from "./on-error.ts";
+import { checkSources } from "./preflight.ts";
 import { protect, withWritable } from "./writable.ts";
 
 export interface CommitOptions extends CommitRange {
@@ -83,6 +84,7 @@ export async function startCommit(
   // Others have their turn while the filter is put in: from now on the nodes are ours.
   const release = claim(plan);
   try {
+    await checkSources(plan.merged);
     return await withWritable(graph, plan.base, (isBaseReadOnly) =>
       startOverFilter(services, plan, { ...options, jobId }, isBaseReadOnly),
     );

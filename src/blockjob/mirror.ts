@@ -18,7 +18,7 @@ import type { BlockBackend } from "../block/backend.ts";
 import { getLength } from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { RangeLock } from "../block/range-lock.ts";
-import { linkDown, skipFilters } from "../block/status.ts";
+import { chainOf, linkDown, skipFilters } from "../block/status.ts";
 import type { JobDriver } from "../job/driver.ts";
 import { BlockJob, type BlockJobChange, type BlockJobServices } from "./block-job.ts";
 import { MirrorCopies, type MirrorDisks } from "./mirror-copies.ts";
@@ -37,6 +37,8 @@ import {
 import { MirrorRun } from "./mirror-run.ts";
 
 export type { MirrorOptions } from "./mirror-options.ts";
+
+import { checkSources } from "./preflight.ts";
 
 /**
  * blockdev-mirror: starts the job and returns it running.
@@ -97,6 +99,7 @@ export async function startMirrorJob(
   // Others have their turn while the source is drained: from now on the nodes are ours.
   const release = claim([...nodesOf(setup), setup.target], setup.type);
   try {
+    await checkSources(chainOf(setup.source));
     const section = await graph.drain(filtersAndData(setup.source));
     let job: BlockJob;
     try {

@@ -26,6 +26,7 @@ import { findByFileName, formatFor, nameFor } from "./backing-names.ts";
 import { BlockJob, type BlockJobServices } from "./block-job.ts";
 import type { LinearCopy } from "./linear-copy.ts";
 import type { OnErrorPolicy } from "./on-error.ts";
+import { checkSources } from "./preflight.ts";
 import { streamRun } from "./stream-run.ts";
 import { protect, withWritable } from "./writable.ts";
 
@@ -70,6 +71,7 @@ export async function startStream(
   const claim = { reason: "block device is in use by block job: stream" };
   for (const node of plan.layers) node.blockers.add(claim);
   try {
+    await checkSources(plan.layers);
     return await withWritable(graph, overlay, async (isReadOnly) => {
       const filter = await graph.insertFilter(
         {

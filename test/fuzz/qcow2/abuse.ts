@@ -390,10 +390,13 @@ class Visit {
   async #resize(): Promise<void> {
     const dice = this.#dice;
     const { length } = this.#backend;
-    const by = dice.pick([512, 65536, 2 ** 20, -512, -65536, 2 ** 40, 1]);
+    // With a raw data file all that is new gets its tables at once.
+    const far = this.#backend.node.children.has("data-file") ? 2 ** 21 : 2 ** 40;
+    const by = dice.pick([512, 65536, 2 ** 20, -512, -65536, far, 1]);
     const to = Math.max(0, dice.oneIn(4) ? dice.below(2 ** 20) * 512 : length + by);
     const isDone = await this.#done("resize", 0, 0, () => this.#backend.truncate(to));
     if (isDone) this.#model?.resize(to);
+    else if (this.#backend.length === to && to < length) this.#model?.resize(to);
     else if (this.#backend.length !== length) throw new Error("a resize that failed has resized");
   }
 

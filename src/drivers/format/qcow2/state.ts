@@ -21,6 +21,7 @@ import { infoOf } from "./info.ts";
 import { mapRun } from "./l2.ts";
 import { SECTOR_BYTES } from "./layout.ts";
 import type { OpenOptions } from "./open-options.ts";
+import { checkPlausible } from "./plausible.ts";
 import { resize } from "./resize.ts";
 import { changeBackingFile } from "./rewrite.ts";
 import { snapshotsOf } from "./snapshots.ts";
@@ -91,6 +92,7 @@ export function stateOf(
       options = next;
     },
     close: () => close(image),
+    checkPlausible: () => checkPlausible(image),
     info: () => infoOf(image),
   };
 }
