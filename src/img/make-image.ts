@@ -6,7 +6,8 @@
 import * as v from "valibot";
 import { alignUp } from "../base/bytes.ts";
 import { check } from "../base/check.ts";
-import { BlockError } from "../base/errors.ts";
+import { assert, BlockError } from "../base/errors.ts";
+import type { BlockBackend } from "../block/backend.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
@@ -43,11 +44,9 @@ export async function makeImage(
   const checked = checkCreate(driver, own);
   const dataFile = values.get("data_file");
   await makeStore(session, store, { size: 0 });
-  // As large as the disk from the start: it may have to hold the disk's end.
-  if (dataFile !== undefined) {
-    await makeStore(session, session.host.store(dataFile), { size });
-  }
-  await makeIn(session, store, driver, checked);
+  if (dataFile !== undefined) await makeStore(session, session.host.store(dataFile), { size: 0 });
+  const made = [store, ...(dataFile === undefined ? [] : [session.host.store(dataFile)])];
+  await makeIn(session, made, driver, checked);
 }
 
 /** A file, empty or of zeroes; one that is there is emptied. */
@@ -67,24 +66,36 @@ async function makeStore(
   await driver.create({ world, options: checked as never, ...(signal && { signal }) });
 }
 
+/** @param stores the image's own file, and the one for its data if there is one */
 async function makeIn(
   session: Session,
-  store: BlockdevOptions,
+  stores: readonly BlockdevOptions[],
   driver: BlockDriver,
   options: object,
 ): Promise<void> {
   const { graph, signal } = session;
   const { world } = graph;
-  const node = await graph.addForUsers(store, signal);
-  const backend = await session.hold(node, {
-    description: "making an image",
-    permissions: { take: Perm.all, share: Perm.consistentRead },
-  });
+  const backends: BlockBackend[] = [];
   try {
-    const context = { world, options: options as never, ...(signal && { signal }) };
-    await driver.create?.({ ...context, file: backend.edge });
+    for (const store of stores) {
+      const node = await graph.addForUsers(store, signal);
+      const init = {
+        description: "making an image",
+        permissions: { take: Perm.all, share: Perm.consistentRead },
+      };
+      backends.push(await session.hold(node, init));
+    }
+    const [file, dataFile] = backends.map(({ edge }) => edge);
+    assert(file, "an image is made in a file");
+    await driver.create?.({
+      world,
+      options: options as never,
+      file,
+      ...(dataFile && { dataFile }),
+      ...(signal && { signal }),
+    });
   } finally {
-    await session.release(backend);
+    for (const backend of backends) await session.release(backend);
   }
 }
 

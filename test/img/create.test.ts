@@ -67,6 +67,14 @@ describe("create", () => {
     qemuImg("check", `${at.mine}/a`);
   });
 
+  it("preallocates in a data file, too", async () => {
+    const at = folders();
+    const options = "data_file=@/data,preallocation=full";
+    expectSame(await at.both("create", "-f", "qcow2", "-o", options, "@/a", "3M"));
+    expect(statSync(`${at.mine}/data`)).toMatchObject({ size: 3 << 20, blocks: (3 << 20) / 512 });
+    expect(qemuImg("check", `${at.mine}/a`)).toBe(qemuImg("check", `${at.real}/a`));
+  });
+
   const REFUSED: readonly (readonly string[])[] = [
     [],
     ["-f", "qcow2"],

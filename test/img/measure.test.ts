@@ -60,6 +60,15 @@ it("measure of a chain is the same", async () => {
   expectSame(await at.both("measure", "-O", "qcow2", "-o", "backing_file=x", "@/top.q"));
 });
 
+it.each(["first", "2", "snapshot.name=first", "snapshot.id=1"])(
+  "measure of snapshot %s is the same",
+  async (snapshot) => {
+    const at = folders();
+    makeSample("with snapshots", at);
+    expectSame(await at.both("measure", "-O", "qcow2", "-l", snapshot, "@/image"));
+  },
+);
+
 describe("measure refuses", () => {
   const REFUSED: readonly (readonly string[])[] = [
     [],
@@ -73,6 +82,7 @@ describe("measure refuses", () => {
     ["-O", "qcow2", "--size", "7P"],
     ["-O", "qcow2", "--size", "1M", "-l", "s"],
     ["-f", "raw", "--size", "1M"],
+    ["-l", "nope", "@/a"],
     ["@/nowhere"],
   ];
   it.each(REFUSED.map((words) => [words.join(" "), words] as const))("'%s'", async (_, words) => {

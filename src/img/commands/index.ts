@@ -3,6 +3,7 @@
 import type { ImgCommand } from "../command.ts";
 import { amend } from "./amend.ts";
 import { bitmap } from "./bitmap.ts";
+import { check } from "./check.ts";
 import { commit } from "./commit.ts";
 import { compare } from "./compare.ts";
 import { convert } from "./convert.ts";
@@ -18,6 +19,7 @@ import { snapshot } from "./snapshot.ts";
 export const COMMANDS: readonly ImgCommand[] = [
   amend,
   bitmap,
+  check,
   commit,
   compare,
   convert,

@@ -35,6 +35,7 @@ import { bitmapsBytes, fullBytes, type Geometry, geometryOf } from "../measure.t
 import { openImage } from "../open.ts";
 import type { Session } from "../session.ts";
 import { parseSize } from "../size.ts";
+import { loadSnapshot } from "../snapshot-source.ts";
 
 const SECTOR = 512;
 
@@ -132,6 +133,8 @@ async function measureImage(
   values: OptionValues,
 ): Promise<Measured> {
   const source = await openImage(session, args.theImage());
+  const snapshot = args.last("snapshot");
+  if (snapshot !== undefined) loadSnapshot(source.node, snapshot);
   const length = alignUp(source.length, SECTOR);
   if (target === "raw") return measureRaw(length);
   const geometry = geometryOf(values, length);

@@ -51,10 +51,8 @@ async function run(session: Session, args: Arguments): Promise<number> {
       `The disk has ${before} bytes. To cut it off at ${after}, and lose what is beyond, give --shrink`,
     );
   }
-  await backend.truncate(after, {
-    preallocation,
-    ...(session.signal && { signal: session.signal }),
-  });
+  const { signal } = session;
+  await backend.truncate(after, { preallocation, ...(signal && { signal }) });
   if (!args.has("quiet")) await session.print("Image resized.\n");
   return 0;
 }
