@@ -31,7 +31,7 @@ export function browserHost({ world, files, memory, signal, output }: BrowserHos
     drivers: driversFor(known, memory),
     signal,
     store: (name) => storeOf(known, name),
-    async follow(label, image) {
+    async follow(label, { image }) {
       if (known.has(label)) return label;
       throw new BlockError(
         "EPERM",
@@ -39,7 +39,7 @@ export function browserHost({ world, files, memory, signal, output }: BrowserHos
           "page has given under that name",
       );
     },
-    beside: (name) => name,
+    fullName: (label) => label,
     print: async (text) => output("stdout", text),
     complain: async (text) => output("stderr", text),
   };

@@ -64,7 +64,9 @@ async function optionsOf(session: Session, { name, format, values }: NewTarget) 
     ...(backing !== undefined && {
       backing: {
         driver: values.get("backing_fmt"),
-        file: host.store(await host.follow(backing, name, true)),
+        file: host.store(
+          await host.follow(backing, { image: name, role: "backing", trusted: true }),
+        ),
       },
     }),
     ...(dataFile !== undefined && { "data-file": host.store(dataFile) }),

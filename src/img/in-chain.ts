@@ -32,7 +32,7 @@ function storeOf(node: BlockNode): BlockNode {
 async function identityOf(session: Session, image: string, name: string): Promise<unknown> {
   const { host, graph, signal } = session;
   try {
-    const store = host.store(await host.follow(name, image, true));
+    const store = host.store(await host.follow(name, { image, role: "backing", trusted: true }));
     const node = await graph.addForUsers({ ...store, "read-only": true }, signal);
     const { identity } = node.state;
     await graph.closeUnused(node);

@@ -127,7 +127,7 @@ async function openBacking(
   // The user has named it: it is followed wherever it is.
   return openAs(session, backing, { cache }, async () => ({
     driver: formatDriver(session, format!).name,
-    file: host.store(await host.follow(backing, name, true)),
+    file: host.store(await host.follow(backing, { image: name, role: "backing", trusted: true })),
   }));
 }
 
