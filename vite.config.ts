@@ -2,6 +2,7 @@ import { playwright } from "@vitest/browser-playwright";
 import { defineConfig } from "vitest/config";
 import { chromiumLaunchOptions } from "./scripts/chromium.mjs";
 import { judgeImages } from "./test/browser/engine/commands.ts";
+import { nodeImg } from "./test/browser/img/commands.ts";
 import { clearIndexeddb, overrideQuota } from "./test/browser/protocol/commands.ts";
 import { serviceWorker } from "./web/sw-plugin.ts";
 
@@ -36,7 +37,7 @@ export default defineConfig({
           globalSetup: ["test/browser/protocol/commands.ts"],
           browser: {
             enabled: true,
-            commands: { overrideQuota, clearIndexeddb, judgeImages },
+            commands: { overrideQuota, clearIndexeddb, judgeImages, nodeImg },
             headless: true,
             screenshotFailures: false,
             provider: playwright({

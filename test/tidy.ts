@@ -120,7 +120,7 @@ export function checkWorld(source: Source): Problem[] {
 const BROWSER =
   /(?<![.\w$#])(?:navigator|indexedDB|fetch|window|document|self|localStorage|sessionStorage|caches|location|XMLHttpRequest|Worker|SharedWorker|BroadcastChannel)\b(?!\s*[?]?:(?!:))/;
 
-const BROWSER_PLACES = /^(?:src\/drivers\/protocol\/|src\/engine\/(?:client|worker)\.ts$)/;
+const BROWSER_PLACES = /^(?:src\/drivers\/protocol\/|src\/engine\/(?:img-)?(?:client|worker)\.ts$)/;
 
 export function checkBrowser(source: Source): Problem[] {
   if (!source.path.startsWith("src/") || BROWSER_PLACES.test(source.path)) return [];
@@ -155,7 +155,7 @@ export function checkNode(source: Source): Problem[] {
 export function checkBundle(sources: readonly Source[]): Problem[] {
   const byPath = new Map(sources.map((source) => [source.path, source]));
   const entries = sources.filter(
-    ({ path }) => path.startsWith("web/") || /^src\/engine\/(?:client|worker)\.ts$/.test(path),
+    ({ path }) => path.startsWith("web/") || /^src\/engine\/(?:img-)?(?:client|worker)\.ts$/.test(path),
   );
   const problems: Problem[] = [];
   const from = new Map<string, string>(entries.map(({ path }) => [path, path]));

@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { seededRandom } from "../../src/base/random.ts";
 import { hasQemu } from "../drivers/format/rig.ts";
 import { writePatchy } from "./loop-rig.ts";
+import { mapOf } from "./moving.ts";
 import { type Folders, ours, qemuImg, qemuIo, useFolders } from "./rig.ts";
 
 const fresh = useFolders();
@@ -21,12 +22,6 @@ function disk(name: string, bytes: number, seed: number): void {
 
 function both({ mine, real }: Folders): string[] {
   return [mine, real];
-}
-
-/** Which runs hold what, without the places. */
-function mapOf(path: string): object[] {
-  const runs = JSON.parse(qemuImg("map", "--output=json", path)) as { offset?: number }[];
-  return runs.map(({ offset: _, ...run }) => run);
 }
 
 /** Both made it, and it is the same by content and by what is allocated. */

@@ -26,10 +26,20 @@ export function makeDisks(paths: readonly string[], bytes: number, seed: number)
   for (const path of paths) writePatchy(seededRandom(seed), path, bytes);
 }
 
-/** Which runs hold what, without the places. */
+/** Which runs hold what, wherever it lies: runs that differ in their places only are one. */
 export function mapOf(path: string): object[] {
-  const runs = JSON.parse(qemuImg("map", "--output=json", path)) as { offset?: number }[];
-  return runs.map(({ offset: _, ...run }) => run);
+  const runs: { what: string; length: number }[] = [];
+  for (const { start: _s, offset: _o, length, ...rest } of mapRuns(path)) {
+    const what = JSON.stringify(rest);
+    const last = runs.at(-1);
+    if (last?.what === what) last.length += length;
+    else runs.push({ what, length });
+  }
+  return runs;
+}
+
+function mapRuns(path: string): { start: number; offset?: number; length: number }[] {
+  return JSON.parse(qemuImg("map", "--output=json", path));
 }
 
 /** Both said the same, and we nothing that is wrong. */
