@@ -155,7 +155,8 @@ export function checkNode(source: Source): Problem[] {
 export function checkBundle(sources: readonly Source[]): Problem[] {
   const byPath = new Map(sources.map((source) => [source.path, source]));
   const entries = sources.filter(
-    ({ path }) => path.startsWith("web/") || /^src\/engine\/(?:img-)?(?:client|worker)\.ts$/.test(path),
+    ({ path }) =>
+      path.startsWith("web/") || /^src\/engine\/(?:img-)?(?:client|worker)\.ts$/.test(path),
   );
   const problems: Problem[] = [];
   const from = new Map<string, string>(entries.map(({ path }) => [path, path]));
