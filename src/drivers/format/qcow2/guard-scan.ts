@@ -16,7 +16,7 @@ import { isPossibleL1, type SnapshotEntry, tableBytesOf } from "./snapshot-table
 
 /**
  * @param header with its snapshots; all that it leads to has been written
- * @throws BlockError EPERM if two entries lead to one table, EIO if a table cannot be read
+ * @throws BlockError EPERM if two structures share a place or two entries lead to one table, EIO if a table cannot be read
  */
 export async function scanGuard(
   image: Image,
@@ -46,6 +46,8 @@ export async function scanGuard(
   const { encryption } = image.extensions;
   if (encryption) guard.setArea("encryption header", encryption.offset, encryption.bytes);
   if (directory) guard.setArea("bitmap directory", directory.offset, directory.bytes);
+  const shared = guard.sharedAreas();
+  if (shared) throw sharedPlace(...shared);
   await scanTable(image, guard, refcountTable, "refcount block");
   await scanTable(image, guard, l1, "L2 table");
   return guard;
@@ -108,6 +110,15 @@ function sharedTable(kind: GuardedTable, offset: number): BlockError {
   return new BlockError(
     "EPERM",
     `The image is corrupt: two entries lead to the ${kind} at ${offset}. It can be opened with ` +
+      "'read-only': true",
+  );
+}
+
+/** What is written to the one would be lost of the other. */
+function sharedPlace(one: string, other: string): BlockError {
+  return new BlockError(
+    "EPERM",
+    `The image is corrupt: its ${one} and its ${other} lie in one place. It can be opened with ` +
       "'read-only': true",
   );
 }

@@ -47,6 +47,17 @@ export class Guard {
     this.#areas.set(name, { name, offset, end: offset + clusters * this.#clusterBytes });
   }
 
+  /** The first two areas that share a cluster; null if none do. */
+  sharedAreas(): readonly [string, string] | null {
+    const areas = [...this.#areas.values()].filter(({ offset, end }) => offset < end);
+    areas.sort((a, b) => a.offset - b.offset);
+    for (const [i, area] of areas.entries()) {
+      const before = areas[i - 1];
+      if (before && area.offset < before.end) return [before.name, area.name];
+    }
+    return null;
+  }
+
   addTable(offset: number, kind: GuardedTable): void {
     const tables = this.#tables[kind];
     if (offset > 0 && tables.size < TABLES_MAX) tables.add(offset);

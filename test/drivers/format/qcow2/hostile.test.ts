@@ -123,6 +123,11 @@ describe("what forbids writing does not forbid reading", () => {
       u64(65536 + 8, 0, 2 * 65536),
       /two entries.*refcount block/,
     ],
+    [
+      "a refcount table where the L1 table is",
+      u64(48, 0, 3 * 65536),
+      /refcount table and its L1 table lie in one place/,
+    ],
     ["two L1 entries for one L2 table", twoL1, /two entries.*L2 table/],
     ["a snapshot table past the end", all(u32(60, 1), u64(64, 1, 0)), /snapshot 0/],
   ])("%s", async (_name, edit, text) => {

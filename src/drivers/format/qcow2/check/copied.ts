@@ -4,7 +4,7 @@
  */
 
 import { readU32, writeU32 } from "../../../../base/bytes.ts";
-import { COMPRESSED_HI, COPIED_HI, hostOffsetOf } from "../layout.ts";
+import { COMPRESSED_HI, COPIED_HI, hostOffsetOf, type Layout } from "../layout.ts";
 import { type Checked, fileBytes, hex, readSoFar, writeTable } from "./context.ts";
 import { UNREADABLE } from "./refcount-blocks.ts";
 import type { RefcountOnes } from "./refcount-ones.ts";
@@ -67,7 +67,9 @@ export async function checkCopied(
       offset % layout.clusterBytes === 0 &&
       offset + layout.clusterBytes <= image.file.length &&
       checked.guard.find(offset, layout.clusterBytes, "L2 table") === null;
-    if (await checkTable(checked, { bytes: table, offset, times, mayWrite }, isOne)) {
+    const visit = { bytes: table, offset, times, mayWrite };
+    const known = hasUnreadable ? null : ones;
+    if (await checkTable(checked, visit, isOne, known)) {
       await writeTable(checked, table, offset);
     }
     await tally.step(table.length);
@@ -86,12 +88,15 @@ async function checkTable(
   { image, tally }: Checked,
   { bytes, offset, times, mayWrite }: Table,
   isOne: (cluster: number) => boolean | null | Promise<boolean | null>,
+  known: RefcountOnes | null,
 ): Promise<boolean> {
   const { layout, externalData } = image;
   const { clusterBytes, l2EntryBytes } = layout;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   let changed = false;
   for (let at = 0; at < bytes.length; at += l2EntryBytes) {
+    if (known && !externalData) at = nextDoubt(view, at, layout, known);
+    if (at >= bytes.length) break;
     const hi = view.getUint32(at);
     const lo = view.getUint32(at + 4);
     if ((hi === 0 && lo === 0) || hi & COMPRESSED_HI) continue;
@@ -114,4 +119,19 @@ async function checkTable(
     changed = true;
   }
   return changed;
+}
+
+/** Where the next entry is whose flag is not plainly right; the table's length if there is none. */
+function nextDoubt(view: DataView, from: number, layout: Layout, ones: RefcountOnes): number {
+  const { clusterBits, l2EntryBytes } = layout;
+  const hiShift = 2 ** (32 - clusterBits);
+  let at = from;
+  for (; at < view.byteLength; at += l2EntryBytes) {
+    const hi = view.getUint32(at);
+    const lo = view.getUint32(at + 4);
+    if (hi & COMPRESSED_HI || (hi === 0 && lo === 0)) continue;
+    const cluster = (hi & 0x00ffffff) * hiShift + (lo >>> clusterBits);
+    if (cluster === 0 || ones.get(cluster) !== ((hi & COPIED_HI) !== 0)) break;
+  }
+  return at;
 }

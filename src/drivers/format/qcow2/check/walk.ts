@@ -27,6 +27,8 @@ export class Walk {
   readonly checked: Checked;
   readonly counts: ReferenceCounts;
   readonly fileBytes: number;
+  /** Read into again and again. */
+  readonly #tables: Uint8Array[] = [];
 
   /** @param start first cluster whose references are counted */
   constructor(checked: Checked, start: number) {
@@ -195,7 +197,8 @@ export class Walk {
   async #visit(batch: readonly Visit[], isActive: boolean): Promise<void> {
     const { image, tally } = this.checked;
     const { clusterBytes, l2CoverBytes } = image.layout;
-    const tables = batch.map(() => new Uint8Array(clusterBytes));
+    const tables = this.#tables;
+    while (tables.length < batch.length) tables.push(new Uint8Array(clusterBytes));
     await Promise.all(batch.map(({ offset }, i) => readSoFar(this.checked, tables[i]!, offset)));
     for (const [i, { offset, index, times }] of batch.entries()) {
       const bytes = tables[i]!;
