@@ -12,6 +12,7 @@ import { JOB_LINES } from "../test/bench/lines/jobs.ts";
 import { KERNEL_LINES } from "../test/bench/lines/kernels.ts";
 import { MEMORY_LINES } from "../test/bench/lines/memory.ts";
 import { PAGE_LINES } from "../test/bench/lines/page.ts";
+import { QCOW2_LINES } from "../test/bench/lines/qcow2.ts";
 import { STREAM_LINES } from "../test/bench/lines/stream.ts";
 import { formatSeconds } from "../web/format.ts";
 import { UserError } from "./setup.mjs";
@@ -24,6 +25,7 @@ const LINES: readonly Line[] = [
   ...BUNDLE_LINES,
   ...MEMORY_LINES,
   ...DAEMON_LINES,
+  ...QCOW2_LINES,
 ];
 
 const USAGE = `Usage: npm run bench -- [--only NAME]... [--runs N] [--json FILE]
