@@ -158,6 +158,9 @@ function typed(session: Session, tree: Tree): BlockdevOptions {
     else if (role === "backing" && (value === "" || value === null)) nested[member] = null;
     else nested[member] = typed(session, storeTree(session, value));
   }
+  // The image says by itself how it is encrypted; who gives a key need not.
+  const encrypt = flat["encrypt"];
+  if (typeof encrypt === "object") flat["encrypt"] = { format: "luks", ...encrypt };
   const own = fromKeyval(schema, flat as KeyvalTree);
   return { ...(own as { driver: string }), ...nested };
 }

@@ -10,6 +10,7 @@ import { describeOptions, getopt, type Option } from "../base/getopt.ts";
 import { Arguments, type ImgCommand } from "./command.ts";
 import { COMMANDS } from "./commands/index.ts";
 import type { ImgHost } from "./host.ts";
+import { addObject } from "./objects.ts";
 import { Session } from "./session.ts";
 
 const HELP = { name: "help", short: "h", help: "shows this and ends" } as const;
@@ -76,6 +77,7 @@ function parse(host: ImgHost, command: ImgCommand, words: readonly string[]): Ar
 async function runIn(session: Session, command: ImgCommand, args: Arguments): Promise<number> {
   let status: number;
   try {
+    for (const object of args.all("object")) await addObject(session, object);
     status = await command.run(session, args);
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;

@@ -74,7 +74,7 @@ async function makeIn(
   options: object,
 ): Promise<void> {
   const { graph, signal } = session;
-  const { world } = graph;
+  const { world, secrets } = graph;
   const backends: BlockBackend[] = [];
   try {
     for (const store of stores) {
@@ -89,6 +89,7 @@ async function makeIn(
     assert(file, "an image is made in a file");
     await driver.create?.({
       world,
+      secrets,
       options: options as never,
       file,
       ...(dataFile && { dataFile }),
@@ -121,7 +122,8 @@ export function amendMembers(values: OptionValues): Record<string, unknown> {
     "lazy-refcounts": booleanOf(values.get("lazy_refcounts")),
     "data-file": values.get("data_file"),
     "data-file-raw": booleanOf(values.get("data_file_raw")),
-    encrypt: encryptOptions(values),
+    // How an image is encrypted it says by itself.
+    encrypt: encryptOptions(values, { format: "luks" }),
   };
   return withoutMissing(all);
 }
@@ -163,15 +165,17 @@ function qcow2Options(values: OptionValues, size: number): Record<string, unknow
 
 const NUMBERS = ["iter-time", "keyslot"];
 
-function encryptOptions(values: OptionValues): object | undefined {
-  if (values.get("encryption") === "on") return { format: "aes" };
+function encryptOptions(values: OptionValues, implied: object = {}): object | undefined {
+  if (values.get("encryption") === "on") return { format: "qcow" };
   const members: [string, unknown][] = [];
   for (const [name, value] of values) {
     const [, member] = /^encrypt\.(.*)$/.exec(name) ?? [];
     if (member === undefined) continue;
-    members.push([member, NUMBERS.includes(member) ? Number(value) : value]);
+    // As drivers call it where images are made.
+    const known = member === "format" && value === "aes" ? "qcow" : value;
+    members.push([member, NUMBERS.includes(member) ? Number(known) : known]);
   }
-  return members.length > 0 ? Object.fromEntries(members) : undefined;
+  return members.length > 0 ? { ...implied, ...Object.fromEntries(members) } : undefined;
 }
 
 function numberOf(text: string | undefined): number | undefined {

@@ -90,7 +90,8 @@ async function change(
       throw new BlockError("ENOTSUP", `Format '${driver.name}' has nothing that could be amended`);
     }
     const { signal } = session;
-    const request = { force: args.has("force"), ...(signal && { signal }) };
+    const { secrets } = session.graph;
+    const request = { force: args.has("force"), secrets, ...(signal && { signal }) };
     await session.graph.drained([node], () => state.amend?.(amendMembers(values), request));
     await progress.report(100);
   } finally {

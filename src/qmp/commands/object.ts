@@ -6,6 +6,7 @@
 import * as v from "valibot";
 import { check, size } from "../../base/check.ts";
 import { BlockError } from "../../base/errors.ts";
+import { type SecretProperties, secretOf, secretProperties } from "../../block/secret-object.ts";
 import { LIMIT_MEMBERS, throttleLimits, withDefaults } from "../../block/throttle-limits.ts";
 import {
   findObject,
@@ -16,7 +17,6 @@ import {
   type QomObject,
 } from "../objects.ts";
 import { command, nothing } from "../schema.ts";
-import { type SecretProperties, secretOf, secretProperties } from "../secret.ts";
 import { union } from "../union.ts";
 
 /** As QEMU's id_wellformed(). */
