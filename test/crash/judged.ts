@@ -3,18 +3,18 @@
 import { describe, expect, it } from "vitest";
 import { hasQemu } from "../drivers/format/rig.ts";
 import { KINDS } from "./kinds/index.ts";
-import { crash } from "./run.ts";
+import { crash, shareOf } from "./run.ts";
 import type { Kind } from "./trial.ts";
 
 const STATES = 10_000;
 const SEED = 1;
 
 export function judge(kinds: readonly Kind[]): void {
-  const states = Math.ceil(STATES / KINDS.length);
   describe.skipIf(!hasQemu)("after a crash at any moment", () => {
     it.each(kinds)(
       "an image is sound, and what was flushed is there: $name",
       async (kind) => {
+        const states = shareOf([kind], KINDS, STATES);
         const report = await crash({ kinds: [kind], states, seed: SEED });
         expect(report.states).toBe(states);
         expect(report.sampled).toBeGreaterThan(0);

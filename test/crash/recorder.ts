@@ -6,8 +6,8 @@
  * One log for all files, because an operation on two of them (a commit, an external data file) is
  * right or wrong by their common order. Bytes as they were asked for, not whole sectors, because a
  * file of a browser takes single bytes, and a header field that is written alone can be lost alone.
- * Lengths, because files grow and shrink. The log of blklogwrites has none of the three, so it is read
- * into this form (from-blklogwrites.ts) rather than the other way round.
+ * Lengths, because files grow and shrink. The log of blklogwrites has none of the three, and its format
+ * is not ours to change.
  */
 
 import * as v from "valibot";

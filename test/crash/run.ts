@@ -14,6 +14,8 @@ import { type Cut, type Kind, Trial } from "./trial.ts";
 
 /** Most states of one trial: many short histories find more than one long one. */
 const STATES_PER_TRIAL = 60;
+/** Of the states that another kind gets. */
+const SLOW_SHARE = 0.2;
 
 export interface RunOptions {
   readonly kinds: readonly Kind[];
@@ -47,6 +49,13 @@ export class CrashError extends Error {
   }
 }
 
+/** How many of the states of all kinds are for some of them. */
+export function shareOf(some: readonly Kind[], all: readonly Kind[], states: number): number {
+  const weigh = (kinds: readonly Kind[]) =>
+    kinds.reduce((sum, { isSlow }) => sum + (isSlow ? SLOW_SHARE : 1), 0);
+  return Math.ceil((states * weigh(some)) / weigh(all));
+}
+
 /** @throws CrashError with all that is needed to see it again */
 export async function crash(options: RunOptions): Promise<Report> {
   const { kinds, states, seed, onProgress } = options;
@@ -56,7 +65,7 @@ export async function crash(options: RunOptions): Promise<Report> {
   const shells = new Shells(availableParallelism());
   try {
     for (const [i, kind] of kinds.entries()) {
-      const goal = Math.ceil((states * (i + 1)) / kinds.length);
+      const goal = shareOf(kinds.slice(0, i + 1), kinds, states);
       for (let trial = 0; report.states < goal; trial++) {
         const most = Math.min(STATES_PER_TRIAL, goal - report.states);
         await runTrial(kind, seed + trial, most, { ...options, folder, shells, report });

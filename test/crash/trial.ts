@@ -26,6 +26,8 @@ import { Recorder, recordedDriver } from "./recorder.ts";
 export interface Kind {
   /** Unique, in words; --only takes a part of it. */
   readonly name: string;
+  /** Its states take so long that it gets a few only. */
+  readonly isSlow?: boolean;
   /** Does it once: makes images, calls record(), and does what may be cut at any moment. */
   run(trial: Trial): Promise<void>;
 }
@@ -193,11 +195,14 @@ export class Trial {
   }
 }
 
-/** Goes on whenever somebody looks: the same every time. */
+/** A minute goes by whenever somebody looks: so slow a machine gets the cheapest key, every time. */
 function ticking(clock: Clock): Clock {
   let ms = 0;
   return {
-    now: () => ms++,
+    now() {
+      ms += 60_000;
+      return ms;
+    },
     timestamp: () => clock.timestamp(),
     setTimer: (ms, callback) => clock.setTimer(ms, callback),
     yield: () => clock.yield(),

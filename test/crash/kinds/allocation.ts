@@ -88,7 +88,11 @@ export const allocation: readonly Kind[] = [
     { ...ALL, mostBytes: 24 * KiB },
     12,
   ),
-  guestOn("LUKS", { size: 512 * KiB, "cluster-size": 4 * KiB }, USUAL, 6, "locked"),
+  {
+    ...guestOn("LUKS", { size: 512 * KiB, "cluster-size": 4 * KiB }, USUAL, 6, "locked"),
+    // Two programs make a key of a passphrase for each of them.
+    isSlow: true,
+  },
   guestOn(
     "refcounts of 1 bit",
     { size: MiB, "cluster-size": 4 * KiB, "refcount-bits": 1 },
