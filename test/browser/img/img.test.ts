@@ -63,7 +63,7 @@ describe("img in a page", () => {
     const here = [];
     for (const line of lines) here.push(await done(...line));
     const info = JSON.parse(await done("info", "--output=json", "packed.qcow2"));
-    expect(info).toMatchObject({ format: "qcow2", filename: "packed.qcow2" });
+    expect(info).toMatchObject({ format: "qcow2", filename: `${PREFIX}packed.qcow2` });
     const there = await commands.nodeImg(
       lines,
       { "in.raw": await base64(FILES["in.raw"] as Blob) },
