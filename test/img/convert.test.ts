@@ -7,7 +7,7 @@ import { seededRandom } from "../../src/base/random.ts";
 import { hasQemu } from "../drivers/format/rig.ts";
 import { writePatchy } from "./loop-rig.ts";
 import { mapOf } from "./moving.ts";
-import { type Folders, ours, qemuImg, qemuIo, useFolders } from "./rig.ts";
+import { type Folders, ours, qemuImg, qemuIo, theirs, useFolders } from "./rig.ts";
 
 const fresh = useFolders();
 let folders: Folders;
@@ -247,6 +247,21 @@ describe.skipIf(!hasQemu)("img convert", () => {
       ...["compare", "-f", "raw", "-F", "raw"],
       ...both(folders).map((folder) => join(folder, "saved.raw")),
     );
+  });
+
+  it("ends with 1 when the target is full, and leaves an image that is clean or leaks", async () => {
+    disk("f.raw", 2_000_000, 10);
+    folders.make("create", "-q", "-f", "qcow2", "@/full.qcow2", "4M");
+    const error = "file.inject-error.0";
+    const target = [
+      "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=@/full.qcow2",
+      `${error}.event=write_aio,${error}.errno=28`,
+    ].join(",");
+    const words = ["convert", "-n", "-f", "raw", "--target-image-opts", "@/f.raw", target];
+    const { ours: mine, theirs: real } = await folders.both(...words);
+    expect([mine.status, real.status]).toEqual([1, 1]);
+    expect(mine.stderr).toContain("not complete");
+    expect([0, 3]).toContain(theirs(["check", join(folders.mine, "full.qcow2")]).status);
   });
 
   it("shows how far it is", async () => {

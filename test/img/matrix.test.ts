@@ -2,8 +2,9 @@
  * Every kind of qcow2 image, both ways: what the real tools make we read and describe as they do, and
  * what we make they read and find clean; then both write in turn.
  *
- * Here a few rows, in which every two choices meet. MATRIX=all takes all of them, MATRIX=7 the choice of
- * another seed; MATRIX_ROW='v3, cluster 512' those whose name has that in it.
+ * Here a few rows, of few choices, in which every two meet. MATRIX=7 takes another seed's, MATRIX=pairs
+ * those of all choices, MATRIX=all every row that can be; MATRIX_ROW='v3, cluster 512' of them those
+ * whose name has that in it.
  */
 
 import { writeFileSync } from "node:fs";
@@ -11,7 +12,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { hasQemu, openDisk, testGraph } from "../drivers/format/rig.ts";
-import { allRows, nameOf, pairwise, type Row, reasonAgainst } from "./matrix.ts";
+import { allRows, fewRows, nameOf, pairwise, type Row, reasonAgainst } from "./matrix.ts";
 import { expectSame, type Folders, ours, qemuImg, qemuIo, useFolders } from "./rig.ts";
 import { asOld } from "./versions.ts";
 
@@ -19,8 +20,13 @@ const SEED = /^[0-9]+$/.test(process.env.MATRIX ?? "") ? Number(process.env.MATR
 const DISK_BYTES = 3 * 2 ** 20 + 512;
 
 const folders = useFolders();
-const wanted = process.env.MATRIX === "all" ? allRows() : pairwise(allRows(), seededRandom(SEED));
+const wanted = rowsOf(process.env.MATRIX);
 const rows = wanted.filter((row) => nameOf(row).includes(process.env.MATRIX_ROW ?? ""));
+
+function rowsOf(choice: string | undefined): Row[] {
+  if (choice === "all") return allRows();
+  return pairwise(choice === "pairs" ? allRows() : fewRows(), seededRandom(SEED));
+}
 
 function createOptions(row: Row, dataFile: string): string {
   const { version, cluster, refcountBits, subclusters, compression, lazy } = row;
@@ -56,21 +62,40 @@ interface Write {
   readonly fill: number;
 }
 
+/** Clusters that have been written to: the real tool packs none of those again. */
+type Touched = Set<number>;
+
 /** What is written, in order, whoever does it. */
-function someWrites(row: Row, random: Random, count: number): Write[] {
+function someWrites(row: Row, random: Random, count: number, touched: Touched): Write[] {
   return Array.from({ length: count }, (_, i) => {
-    const fill = 1 + random.below(254);
-    if (row.compression !== "none" && i % 3 === 2) {
-      const clusters = Math.floor(DISK_BYTES / row.cluster);
-      const most = Math.min(4, clusters);
-      const bytes = row.cluster * (1 + random.below(most));
-      const first = random.below(clusters - bytes / row.cluster + 1);
-      return { offset: first * row.cluster, bytes, kind: "packed", fill };
+    const write =
+      row.compression !== "none" && i % 3 === 2
+        ? packedWrite(row, random, touched)
+        : plainWrite(random);
+    for (let at = write.offset; at < write.offset + write.bytes; at += 512) {
+      touched.add(Math.floor(at / row.cluster));
     }
-    const bytes = 512 * (1 + random.below(300));
-    const offset = 512 * random.below((DISK_BYTES - bytes) / 512 + 1);
-    return { offset, bytes, kind: random.below(4) === 0 ? "zero" : "data", fill };
+    return write;
   });
+}
+
+function plainWrite(random: Random): Write {
+  const bytes = 512 * (1 + random.below(300));
+  const offset = 512 * random.below((DISK_BYTES - bytes) / 512 + 1);
+  const kind = random.below(4) === 0 ? "zero" : "data";
+  return { offset, bytes, kind, fill: 1 + random.below(254) };
+}
+
+function packedWrite({ cluster }: Row, random: Random, touched: Touched): Write {
+  const whole = Math.floor(DISK_BYTES / cluster);
+  const free = Array.from({ length: whole }, (_, i) => i).filter((i) => !touched.has(i));
+  const first = free[random.below(Math.max(1, free.length))];
+  if (first === undefined) return plainWrite(random);
+  const most = 1 + random.below(3);
+  let count = 1;
+  while (count < most && free.includes(first + count)) count++;
+  const place = { offset: first * cluster, bytes: count * cluster };
+  return { ...place, kind: "packed", fill: 1 + random.below(254) };
 }
 
 function apply(model: Uint8Array, { offset, bytes, kind, fill }: Write): void {
@@ -119,7 +144,7 @@ async function expectAgreed(row: Row, at: Folders, folder: string, model: Uint8A
   };
   await same((text) => asOld("info", text), "info", "--output=json", "-f", "qcow2");
   await same((text) => asOld("info", text), "info", "-f", "qcow2");
-  await same((text) => asOld("map", text), "map", "--output=json", "-f", "qcow2");
+  await expectSameMap(at, join(folder, "image"));
   const asIs = (text: string) => text;
   await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "qcow2");
   await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "raw");
@@ -136,6 +161,35 @@ async function expectAgreed(row: Row, at: Folders, folder: string, model: Uint8A
   }
 }
 
+interface MapRun {
+  readonly start: number;
+  readonly length: number;
+  readonly data: boolean;
+  readonly zero: boolean;
+  readonly offset?: number;
+}
+
+/**
+ * Where a cluster has been written in part its file may have holes. QEMU finds and tells them, and on
+ * Node there is no call that does: what is data is taken as one run, holes or not.
+ */
+async function expectSameMap(at: Folders, image: string): Promise<void> {
+  const pair = await at.both("map", "--output=json", "-f", "qcow2", image);
+  const said = [asOld("map", pair.ours.stdout), pair.theirs.stdout].map((text) => {
+    const runs: MapRun[] = [];
+    for (const run of JSON.parse(text) as MapRun[]) {
+      const { start: _start, length, offset, zero, ...rest } = run;
+      const last = runs.at(-1);
+      const isNext =
+        last?.data && run.data && last.offset !== undefined && offset === last.offset + last.length;
+      if (isNext) runs[runs.length - 1] = { ...last, length: last.length + length };
+      else runs.push({ ...run, ...rest, zero: zero && !run.data });
+    }
+    return runs;
+  });
+  expect(said[0]).toEqual(said[1]);
+}
+
 type Run = (...argv: string[]) => unknown;
 const real: Run = (...argv) => qemuImg(...argv);
 const mine = async (...argv: string[]) => {
@@ -150,13 +204,14 @@ async function make(
   random: Random,
   run: Run,
   write: (writes: readonly Write[]) => Promise<void> | void,
-): Promise<Uint8Array> {
+): Promise<{ model: Uint8Array; touched: Touched }> {
   const model = new Uint8Array(DISK_BYTES);
+  const touched: Touched = new Set();
   const image = join(folder, "image");
   const options = createOptions(row, join(folder, "data"));
   await run("create", "-q", "-f", "qcow2", "-o", options, image, String(DISK_BYTES));
   const step = async (count: number) => {
-    const writes = someWrites(row, random, count);
+    const writes = someWrites(row, random, count, touched);
     await write(writes);
     for (const one of writes) apply(model, one);
   };
@@ -169,7 +224,7 @@ async function make(
     await run("snapshot", "-c", `s${i}`, image);
     await step(3);
   }
-  return model;
+  return { model, touched };
 }
 
 describe.skipIf(!hasQemu)(
@@ -180,7 +235,7 @@ describe.skipIf(!hasQemu)(
       async (_name, row) => {
         const at = folders();
         const random = seededRandom(SEED + rows.indexOf(row));
-        const model = await make(row, at.real, random, real, (writes) =>
+        const { model } = await make(row, at.real, random, real, (writes) =>
           theyWrite(join(at.real, "image"), writes),
         );
         await expectAgreed(row, at, at.real, model);
@@ -192,13 +247,13 @@ describe.skipIf(!hasQemu)(
       async (_name, row) => {
         const at = folders();
         const random = seededRandom(SEED + 1000 + rows.indexOf(row));
-        const model = await make(row, at.mine, random, mine, (writes) =>
+        const { model, touched } = await make(row, at.mine, random, mine, (writes) =>
           weWrite(row, at.mine, writes),
         );
         expectGood(at.mine, model);
         await expectAgreed(row, at, at.mine, model);
         for (const who of ["they", "we", "they"]) {
-          const writes = someWrites(row, random, 3);
+          const writes = someWrites(row, random, 3, touched);
           if (who === "they") theyWrite(join(at.mine, "image"), writes);
           else await weWrite(row, at.mine, writes);
           for (const one of writes) apply(model, one);

@@ -63,6 +63,21 @@ export function nameOf(row: Row): string {
     .join(", ");
 }
 
+/** What is chosen from where there is little time: the usual, and the ends. */
+const FEW: { readonly [Factor in keyof typeof FACTORS]?: readonly unknown[] } = {
+  cluster: [65536, 512, 16384],
+  refcountBits: [16, 1, 4, 64],
+};
+
+/** Rows of few choices. */
+export function fewRows(): Row[] {
+  return allRows().filter((row) =>
+    Object.entries(FEW).every(([factor, values]) =>
+      values.includes(row[factor as keyof typeof FACTORS]),
+    ),
+  );
+}
+
 /** All that can be. */
 export function allRows(): Row[] {
   let rows: Record<string, unknown>[] = [{}];

@@ -57,9 +57,13 @@ describe("img in a page", () => {
     const lines = [
       ["convert", "-c", "-f", "raw", "-O", "qcow2", "in.raw", "packed.qcow2"],
       ["compare", "-f", "raw", "-F", "qcow2", "in.raw", "packed.qcow2"],
+      ["map", "--output=json", "packed.qcow2"],
+      ["measure", "-O", "raw", "--output=json", "packed.qcow2"],
     ];
     const here = [];
     for (const line of lines) here.push(await done(...line));
+    const info = JSON.parse(await done("info", "--output=json", "packed.qcow2"));
+    expect(info).toMatchObject({ format: "qcow2", filename: `${PREFIX}packed.qcow2` });
     const there = await commands.nodeImg(
       lines,
       { "in.raw": await base64(FILES["in.raw"] as Blob) },
