@@ -144,6 +144,7 @@ export async function writeCompressed(
   buf: Uint8Array,
   offset: number,
 ): Promise<void> {
+  if (buf.length === 0) return;
   checkWritable(node, offset, buf.length);
   const { state } = node;
   if (node.driver.kind === "filter" && !state.pwriteCompressed && !state.pwrite) {

@@ -268,7 +268,8 @@ class Judge {
     const blocks = new Map<number, number>();
     for (let i = 0; i < table.length / 8; i++) {
       const block = hostOf(readU32(table, i * 8), readU32(table, i * 8 + 4));
-      if (readU32(table, i * 8 + 4) & 0x1ff) this.#wrong(`refcount table entry ${i}`);
+      const reserved = readU32(table, i * 8) & 0xff000000 || readU32(table, i * 8 + 4) & 0x1ff;
+      if (reserved) this.#wrong(`refcount table entry ${i}`);
       if (block === 0 || !this.#aligned(block, `refcount block ${i}`)) continue;
       if (block + clusterBytes > this.#source.length) {
         this.#wrong(`refcount block ${i} is past the end`);

@@ -149,6 +149,16 @@ describe("the disk's end", () => {
     expect(seen.subarray(64 * KiB).every((byte) => byte === 0)).toBe(true);
     await disk.close();
   });
+
+  it("takes no bytes at all, packed or not", async () => {
+    const bytes = await image({ size: 128 * KiB });
+    const store = new LogStore(bytes);
+    const disk = await openBytes(bytes, false, store);
+    await disk.backend.writeCompressed(new Uint8Array(0), 128 * KiB);
+    await disk.backend.write(new Uint8Array(0), 128 * KiB);
+    expect(store.changes).toBe(0);
+    await disk.close();
+  });
 });
 
 describe("a file that was cut off", () => {
