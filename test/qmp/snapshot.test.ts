@@ -190,7 +190,8 @@ describe("x-blockdev-amend", () => {
     await amend("j", "a-file", { driver: "memory" });
     await amend("j", "a", { driver: "qcow2", version: "v4" });
     await amend("j", "a", { driver: "qcow2", version: "v3" });
-    await amend("k", "a", { driver: "qcow2", encrypt: { format: "luks" } });
+    const encrypt = { format: "luks", state: "active", "new-secret": "s" };
+    await amend("k", "a", { driver: "qcow2", encrypt });
     await qmp.execute("query-jobs");
     expect(qmp.transcript().replace(/there are: .*?"/, 'there are: …"')).toMatchInlineSnapshot(`
       "
@@ -211,14 +212,14 @@ describe("x-blockdev-amend", () => {
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"waiting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"pending"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"j","status":"concluded"}}
-      -> {"execute":"x-blockdev-amend","arguments":{"job-id":"k","node-name":"a","options":{"driver":"qcow2","encrypt":{"format":"luks"}}}}
+      -> {"execute":"x-blockdev-amend","arguments":{"job-id":"k","node-name":"a","options":{"driver":"qcow2","encrypt":{"format":"luks","state":"active","new-secret":"s"}}}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"k","status":"created"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"k","status":"running"}}
       <- {"return":{}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"k","status":"aborting"}}
       <- {"event":"JOB_STATUS_CHANGE","data":{"id":"k","status":"concluded"}}
       -> {"execute":"query-jobs"}
-      <- {"return":[{"id":"k","type":"amend","status":"concluded","current-progress":0,"total-progress":1,"error":"The image is not encrypted; encryption is not supported"},{"id":"j","type":"amend","status":"concluded","current-progress":1,"total-progress":1}]}
+      <- {"return":[{"id":"k","type":"amend","status":"concluded","current-progress":0,"total-progress":1,"error":"The image is not encrypted, and stays so"},{"id":"j","type":"amend","status":"concluded","current-progress":1,"total-progress":1}]}
       "
     `);
   });

@@ -33,7 +33,7 @@ describe("a header field that cannot be is refused by its name", () => {
     ["size past 2^53", u64(24, 0x200000, 0), "EFBIG", /size/],
     ["size beyond the L1 table", u64(24, 0x100, 0), "EINVAL", /l1_size/],
     ["AES", u32(32, 1), "ENOTSUP", /AES/],
-    ["LUKS", u32(32, 2), "ENOTSUP", /LUKS/],
+    ["LUKS without its extension", u32(32, 2), "EINVAL", /crypt_method/],
     ["encryption unknown", u32(32, 77), "ENOTSUP", /encrypt/],
     ["l1_size huge", u32(36, 0x7fffffff), "EFBIG", /l1_size/],
     ["l1_size too small", u32(36, 0), "EINVAL", /l1_size/],
