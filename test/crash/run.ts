@@ -101,12 +101,16 @@ async function runTrial(kind: Kind, seed: number, most: number, place: Place): P
   const when = cutIn(trial.recorder.log, log);
   const judge = new Judge(await testWorld({ seed }), trial, shells, folder);
   const left = chosen.values();
+  // The first one that is wrong is told and kept, no other.
+  let isOver = false;
   const judgeOneByOne = async () => {
     for (const choice of left) {
       const files = maker.make(choice);
       const problem = await judge.wrong(files, when(choice.cut));
       report.states++;
+      if (isOver) return;
       if (!problem) continue;
+      isOver = true;
       const kept = mkdtempSync(join(tmpdir(), "blocktab-crash-kept-"));
       writeState(kept, files);
       throw new CrashError(
