@@ -10,6 +10,7 @@
 import { alignUp } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { DirtyBitmap } from "../block/dirty-bitmap.ts";
+import { areaBytes } from "../drivers/format/luks/create.ts";
 import type { OptionValues } from "./create-options.ts";
 
 /** QEMU's limit for an L1 table. */
@@ -25,6 +26,8 @@ export interface Geometry {
   /** Of the disk, in whole clusters. */
   readonly diskBytes: number;
   readonly preallocation: string;
+  /** The header and the key slots of an encrypted image. */
+  readonly luksBytes: number;
 }
 
 /** @throws BlockError EINVAL that names an option; EFBIG for a disk that the clusters are too small for */
@@ -61,7 +64,35 @@ export function geometryOf(values: OptionValues, bytes: number): Geometry {
   if (tables * 8 > L1_BYTES_MAX) {
     throw new BlockError("EFBIG", "The disk is too large for clusters this small");
   }
-  return { version, clusterBytes, refcountBits, l2EntryBytes, diskBytes, preallocation };
+  const luksBytes = alignUp(luksBytesOf(values), clusterBytes);
+  return {
+    version,
+    clusterBytes,
+    refcountBits,
+    l2EntryBytes,
+    diskBytes,
+    preallocation,
+    luksBytes,
+  };
+}
+
+/** @throws BlockError EINVAL, as making such an image would */
+function luksBytesOf(values: OptionValues): number {
+  const format = values.get("encrypt.format");
+  if (format === undefined) return 0;
+  if (format !== "luks") {
+    throw new BlockError("EINVAL", `Parameter 'encrypt.format' takes 'luks', not '${format}'`);
+  }
+  if (!values.has("encrypt.key-secret")) {
+    throw new BlockError("EINVAL", "Parameter 'encrypt.key-secret' is missing");
+  }
+  const cipher = values.get("encrypt.cipher-alg") ?? "aes-256";
+  const [, bits] = /^aes-(128|192|256)$/.exec(cipher) ?? [];
+  if (bits === undefined) {
+    throw new BlockError("EINVAL", `Parameter 'encrypt.cipher-alg' does not take '${cipher}'`);
+  }
+  // XTS has two keys.
+  return areaBytes((2 * Number(bits)) / 8);
 }
 
 function powerOfTwo(name: string, text: string, least: number, most: number): number {
@@ -80,7 +111,7 @@ export function fullBytes(geometry: Geometry): number {
   const l2Bytes = l2Entries * l2EntryBytes;
   const l1Bytes = alignUp(l2Bytes / clusterBytes, clusterBytes / 8) * 8;
   const counted = clusterBytes + l2Bytes + l1Bytes + diskBytes;
-  return counted + refcountBytes(counted / clusterBytes, geometry);
+  return geometry.luksBytes + counted + refcountBytes(counted / clusterBytes, geometry);
 }
 
 /** Refcount blocks count themselves and their table, too. */
