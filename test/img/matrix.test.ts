@@ -146,7 +146,11 @@ async function expectAgreed(row: Row, at: Folders, folder: string, model: Uint8A
   await same((text) => asOld("info", text), "info", "-f", "qcow2");
   await expectSameMap(at, join(folder, "image"));
   const asIs = (text: string) => text;
-  await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "qcow2");
+  await same(asIs, "check", "--output=json", "-f", "qcow2");
+  // All of a raw data file is data, and what of it are holes is seen by the real tool only.
+  if (row.dataFile !== "raw") {
+    await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "qcow2");
+  }
   await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "raw");
   const words = ["convert", "-f", "qcow2", "-O", "raw", join(folder, "image")];
   const outcome = await ours([...words, join(folder, "read")]);
