@@ -45,7 +45,16 @@ export function humanSize(bytes: number): string {
   let power = 0;
   // Below 1000 of a unit it is told in that.
   while (bytes / 1024 ** power >= 1000 && power < PREFIXES.length - 1) power++;
-  const value = (bytes / 1024 ** power).toPrecision(3);
+  const value = threeDigits(bytes / 1024 ** power);
   const text = value.includes("e") ? "1e+03" : String(Number(value));
   return `${text} ${PREFIXES[power]}B`;
+}
+
+/** As C does it: what lies in the middle goes to the even digit (2.125 is 2.12). */
+function threeDigits(value: number): string {
+  const scale = 10 ** Math.max(0, 2 - Math.floor(Math.log10(Math.max(value, 1))));
+  const scaled = value * scale;
+  const whole = Math.floor(scaled);
+  const isMiddle = scaled - whole === 0.5 && value >= 1;
+  return (isMiddle && whole % 2 === 0 ? whole / scale : value).toPrecision(3);
 }

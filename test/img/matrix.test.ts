@@ -7,13 +7,14 @@
  * whose name has that in it.
  */
 
+import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { hasQemu, openDisk, testGraph } from "../drivers/format/rig.ts";
 import { allRows, fewRows, nameOf, pairwise, type Row, reasonAgainst } from "./matrix.ts";
-import { expectSame, type Folders, ours, qemuImg, qemuIo, useFolders } from "./rig.ts";
+import { expectSame, type Folders, ours, qemuImg, useFolders } from "./rig.ts";
 import { asOld } from "./versions.ts";
 
 const SEED = /^[0-9]+$/.test(process.env.MATRIX ?? "") ? Number(process.env.MATRIX) : 1;
@@ -39,9 +40,21 @@ function createOptions(row: Row, dataFile: string): string {
     lazy && "lazy_refcounts=on",
     row.dataFile !== "none" && `data_file=${dataFile}`,
     row.dataFile === "raw" && "data_file_raw=on",
+    row.luks && "encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10",
   ]
     .filter(Boolean)
     .join(",");
+}
+
+const PASSPHRASE = "open sesame";
+const SECRET = ["--object", `secret,id=s0,data=${PASSPHRASE}`];
+
+/** How a command line names the image, and who opens it has the key. */
+function named(row: Row, folder: string): string[] {
+  const image = join(folder, "image");
+  if (!row.luks) return ["-f", "qcow2", image];
+  const options = `driver=qcow2,encrypt.key-secret=s0,file.driver=file,file.filename=${image}`;
+  return [...SECRET, "--image-opts", options];
 }
 
 /** The image as our tests' own nodes take it. */
@@ -52,6 +65,7 @@ function nodeOptions(row: Row, folder: string) {
     file: file("image"),
     backing: null,
     ...(row.dataFile !== "none" && { "data-file": file("data") }),
+    ...(row.luks && { encrypt: { format: "luks", "key-secret": "s0" } }),
   };
 }
 
@@ -102,18 +116,22 @@ function apply(model: Uint8Array, { offset, bytes, kind, fill }: Write): void {
   model.fill(kind === "zero" ? 0 : fill, offset, offset + bytes);
 }
 
-function theyWrite(path: string, writes: readonly Write[]): void {
+function theyWrite(row: Row, folder: string, writes: readonly Write[]): void {
   const flag = { data: "-P", packed: "-c -P", zero: "-z" };
   const commands = writes.map(({ offset, bytes, kind, fill }) =>
     kind === "zero"
       ? `write -z ${offset} ${bytes}`
       : `write ${flag[kind]} ${fill} ${offset} ${bytes}`,
   );
-  qemuIo(path, "qcow2", ...commands);
+  const argv = [...commands.flatMap((command) => ["-c", command]), ...named(row, folder)];
+  const { status, stdout, stderr } = spawnSync("qemu-io", argv, { encoding: "utf8" });
+  expect(status, `qemu-io ${argv.join(" ")}: ${stdout}${stderr}`).toBe(0);
 }
 
 async function weWrite(row: Row, folder: string, writes: readonly Write[]): Promise<void> {
-  const disk = await openDisk(await testGraph(), nodeOptions(row, folder));
+  const graph = await testGraph();
+  if (row.luks) graph.secrets.add("s0", new TextEncoder().encode(PASSPHRASE));
+  const disk = await openDisk(graph, nodeOptions(row, folder));
   for (const { offset, bytes, kind, fill } of writes) {
     const data = new Uint8Array(bytes).fill(fill);
     if (kind === "zero") await disk.backend.writeZeroes(offset, bytes);
@@ -129,29 +147,41 @@ async function weWrite(row: Row, folder: string, writes: readonly Write[]): Prom
 }
 
 /** The real tools find it clean, and read what it should be. */
-function expectGood(folder: string, model: Uint8Array): void {
-  qemuImg("check", join(folder, "image"));
+function expectGood(row: Row, folder: string, model: Uint8Array): void {
+  qemuImg("check", ...named(row, folder));
   const raw = join(folder, "model");
   writeFileSync(raw, model);
-  qemuImg("compare", "-f", "qcow2", "-F", "raw", join(folder, "image"), raw);
+  if (!row.luks) qemuImg("compare", "-F", "raw", ...named(row, folder), raw);
+  else
+    qemuImg("compare", ...named(row, folder), `driver=raw,file.driver=file,file.filename=${raw}`);
 }
 
 /** Both say the same of the one image, and read the same. */
 async function expectAgreed(row: Row, at: Folders, folder: string, model: Uint8Array) {
-  const same = async (asSaid: (stdout: string) => string, ...words: string[]) => {
-    const image = join(folder, "image");
-    expectSame(await at.both(...words, image), asSaid);
+  // An image that is named by options is called by them; QEMU writes them out again in its own way.
+  const plain = (text: string) => text.replace(/"filename": ".*",?\n/, row.luks ? "" : "$&");
+  const same = async (...words: string[]) => {
+    const { ours: our, theirs: their } = await at.both(...words, ...named(row, folder));
+    expectSame({ ours: our, theirs: { ...their, stdout: plain(their.stdout) } }, plain);
   };
-  await same((text) => asOld("info", text), "info", "--output=json", "-f", "qcow2");
-  await same((text) => asOld("info", text), "info", "-f", "qcow2");
-  await expectSameMap(at, join(folder, "image"));
-  const asIs = (text: string) => text;
-  await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "qcow2");
-  await same(asIs, "measure", "--output=json", "-f", "qcow2", "-O", "raw");
-  const words = ["convert", "-f", "qcow2", "-O", "raw", join(folder, "image")];
+  const image = join(folder, "image");
+  const info = (text: string) => asOld("info", text);
+  // What an image says of itself it says without a key.
+  expectSame(await at.both("info", "--output=json", "-f", "qcow2", image), info);
+  expectSame(await at.both("info", "-f", "qcow2", image), info);
+  await expectSameMap(at, named(row, folder));
+  await same("check", "--output=json");
+  // All of a raw data file is data, and what of it are holes is seen by the real tool only.
+  if (row.dataFile !== "raw") {
+    await same("measure", "--output=json", "-O", "qcow2");
+  }
+  await same("measure", "--output=json", "-O", "raw");
+  const words = ["convert", "-O", "raw", ...named(row, folder)];
   const outcome = await ours([...words, join(folder, "read")]);
   expect(outcome).toEqual({ status: 0, stdout: "", stderr: "" });
-  writeFileSync(join(folder, "model"), model);
+  // What nobody has written of a raw data file is zeroes there, and noise when it is decrypted.
+  if (row.luks && row.dataFile === "raw") qemuImg(...words, join(folder, "model"));
+  else writeFileSync(join(folder, "model"), model);
   qemuImg("compare", "-f", "raw", "-F", "raw", join(folder, "read"), join(folder, "model"));
   for (let i = 1; i <= row.snapshots; i++) {
     const snapshot = ["convert", "-l", `s${i}`, ...words.slice(1)];
@@ -173,8 +203,8 @@ interface MapRun {
  * Where a cluster has been written in part its file may have holes. QEMU finds and tells them, and on
  * Node there is no call that does: what is data is taken as one run, holes or not.
  */
-async function expectSameMap(at: Folders, image: string): Promise<void> {
-  const pair = await at.both("map", "--output=json", "-f", "qcow2", image);
+async function expectSameMap(at: Folders, image: readonly string[]): Promise<void> {
+  const pair = await at.both("map", "--output=json", ...image);
   const said = [asOld("map", pair.ours.stdout), pair.theirs.stdout].map((text) => {
     const runs: MapRun[] = [];
     for (const run of JSON.parse(text) as MapRun[]) {
@@ -209,7 +239,8 @@ async function make(
   const touched: Touched = new Set();
   const image = join(folder, "image");
   const options = createOptions(row, join(folder, "data"));
-  await run("create", "-q", "-f", "qcow2", "-o", options, image, String(DISK_BYTES));
+  const secret = row.luks ? SECRET : [];
+  await run("create", "-q", ...secret, "-f", "qcow2", "-o", options, image, String(DISK_BYTES));
   const step = async (count: number) => {
     const writes = someWrites(row, random, count, touched);
     await write(writes);
@@ -217,11 +248,19 @@ async function make(
   };
   for (let i = 0; i < row.bitmaps; i++) {
     const state = i === 0 ? [] : ["--disable"];
-    await run("bitmap", "--add", ...state, "-g", String(65536 << i), image, `b${i}`);
+    await run(
+      "bitmap",
+      "--add",
+      ...state,
+      "-g",
+      String(65536 << i),
+      ...named(row, folder),
+      `b${i}`,
+    );
   }
   await step(5);
   for (let i = 1; i <= row.snapshots; i++) {
-    await run("snapshot", "-c", `s${i}`, image);
+    await run("snapshot", "-c", `s${i}`, ...(row.luks ? named(row, folder) : [image]));
     await step(3);
   }
   return { model, touched };
@@ -236,7 +275,7 @@ describe.skipIf(!hasQemu)(
         const at = folders();
         const random = seededRandom(SEED + rows.indexOf(row));
         const { model } = await make(row, at.real, random, real, (writes) =>
-          theyWrite(join(at.real, "image"), writes),
+          theyWrite(row, at.real, writes),
         );
         await expectAgreed(row, at, at.real, model);
       },
@@ -250,14 +289,14 @@ describe.skipIf(!hasQemu)(
         const { model, touched } = await make(row, at.mine, random, mine, (writes) =>
           weWrite(row, at.mine, writes),
         );
-        expectGood(at.mine, model);
+        expectGood(row, at.mine, model);
         await expectAgreed(row, at, at.mine, model);
         for (const who of ["they", "we", "they"]) {
           const writes = someWrites(row, random, 3, touched);
-          if (who === "they") theyWrite(join(at.mine, "image"), writes);
+          if (who === "they") theyWrite(row, at.mine, writes);
           else await weWrite(row, at.mine, writes);
           for (const one of writes) apply(model, one);
-          expectGood(at.mine, model);
+          expectGood(row, at.mine, model);
         }
         await expectAgreed(row, at, at.mine, model);
       },

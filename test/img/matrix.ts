@@ -16,6 +16,7 @@ export const FACTORS = {
   bitmaps: [0, 2],
   dataFile: ["none", "plain", "raw"],
   lazy: [false, true],
+  luks: [false, true],
 } as const;
 
 export type Row = { readonly [Factor in keyof typeof FACTORS]: (typeof FACTORS)[Factor][number] };
@@ -31,6 +32,7 @@ export function reasonAgainst(row: Row): string | null {
     if (row.dataFile !== "none") return "version 2 has no data files";
     if (row.lazy) return "version 2 has no lazy refcounts";
   }
+  if (row.luks && compression !== "none") return "encrypted clusters are not packed";
   if (subclusters && cluster < 16384) return "subclusters need clusters of 16 KiB";
   if (row.dataFile !== "none") {
     if (compression !== "none") return "packed clusters need the image's own file";
@@ -58,6 +60,7 @@ export function nameOf(row: Row): string {
     row.bitmaps > 0 && "bitmaps",
     row.dataFile !== "none" && `data file ${row.dataFile}`,
     row.lazy && "lazy",
+    row.luks && "luks",
   ]
     .filter(Boolean)
     .join(", ");

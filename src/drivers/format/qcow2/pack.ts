@@ -70,6 +70,7 @@ async function loadZstd(): Promise<Packer> {
   try {
     const { Zstd } = await import("@hpcc-js/wasm-zstd");
     const zstd = await Zstd.load();
+    copyAtOnce(zstd);
     return (cluster) => {
       const packed = zstd.compress(cluster);
       return packed.length < cluster.length ? packed : null;
@@ -79,4 +80,19 @@ async function loadZstd(): Promise<Packer> {
       cause,
     });
   }
+}
+
+interface ZstdHeap {
+  heapView(place: unknown): Uint8Array;
+  heapToUint8Array(place: unknown): Uint8Array;
+}
+
+/**
+ * The library spreads what it has packed into a list of numbers before it copies it, which takes longer
+ * than packing. A version without these members keeps its own way.
+ */
+function copyAtOnce(zstd: object): void {
+  const { _mainModule: heap } = zstd as { readonly _mainModule?: Partial<ZstdHeap> };
+  if (!heap?.heapView || !heap.heapToUint8Array) return;
+  heap.heapToUint8Array = (place) => heap.heapView!(place).slice();
 }
