@@ -99,10 +99,10 @@ export async function startMirrorJob(
   // Others have their turn while the source is drained: from now on the nodes are ours.
   const release = claim([...nodesOf(setup), setup.target], setup.type);
   try {
-    await checkSources(chainOf(setup.source));
     const section = await graph.drain(filtersAndData(setup.source));
     let job: BlockJob;
     try {
+      await checkSources(chainOf(setup.source));
       job = await createJob(services, setup);
     } finally {
       section.end();

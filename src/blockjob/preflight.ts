@@ -8,9 +8,18 @@
 import type { BlockNode } from "../block/node.ts";
 
 /**
- * @param nodes those that may be copied from; the caller keeps them where they are
+ * @param nodes those that may be copied from
  * @throws BlockError EIO; see qcow2/plausible.ts
  */
 export async function checkSources(nodes: Iterable<BlockNode>): Promise<void> {
-  for (const { state } of nodes) await state.checkPlausible?.();
+  for (const node of [...nodes]) {
+    // One may have left the chain while another was asked.
+    if (!node.isOpen) continue;
+    node.enter();
+    try {
+      await node.state.checkPlausible?.();
+    } finally {
+      node.leave();
+    }
+  }
 }

@@ -54,7 +54,10 @@ describe("x-blockdev-amend", () => {
       "total-progress": 1,
       error: expect.stringMatching(/zero clusters/),
     });
-    const encrypt = { driver: "qcow2", encrypt: { format: "luks" } };
+    const encrypt = {
+      driver: "qcow2",
+      encrypt: { format: "luks", state: "active", "new-secret": "s" },
+    };
     const other = startAmend(services, {
       jobId: "j3",
       nodeName: "a",

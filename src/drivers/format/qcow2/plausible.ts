@@ -41,6 +41,6 @@ export async function checkPlausible(image: Image): Promise<void> {
     `The image of node '${image.nodeName}' is not to be believed: its L1 table leads to ${tables} L2 ` +
       `tables, which map up to ${tables * layout.l2CoverBytes} bytes, and its file of ${file.length} ` +
       `bytes has room for ${room}. It is damaged, or made to fill disks; it can be looked into with ` +
-      "reads, and repaired (qemu-img check -r all)",
+      "reads, and repaired (blocktab img check -r all)",
   );
 }

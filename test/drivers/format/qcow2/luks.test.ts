@@ -298,7 +298,13 @@ describe.skipIf(!hasQemu)("encrypted images", () => {
     const disk = await open("map.qcow2");
     await disk.backend.write(new Uint8Array(64 * KiB).fill(1), 0);
     const status = await disk.backend.edge.status(0, 64 * KiB);
-    expect(status).toEqual({ bytes: 64 * KiB, allocated: true, zero: false });
+    expect(status).toEqual({
+      bytes: 64 * KiB,
+      allocated: true,
+      zero: false,
+      data: true,
+      compressed: false,
+    });
     await disk.close();
     const map = JSON.parse(img("map", "--output=json", "--image-opts", opts("map.qcow2")));
     expect(map[0]).toMatchObject({ start: 0, length: 64 * KiB, zero: false, data: true });
