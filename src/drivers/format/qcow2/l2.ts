@@ -6,6 +6,7 @@ import { readU32 } from "../../../base/bytes.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
 import type { Mapping } from "../../../block/driver.ts";
 import type { ClusterRun } from "../../../kernel/kernel.ts";
+import { CorruptEntry } from "./corrupt-entry.ts";
 import type { Image } from "./image.ts";
 import {
   COPIED_HI,
@@ -198,8 +199,7 @@ export function checkZeroKind(image: Image, offset: number): void {
 }
 
 export function invalidEntry(image: Image, offset: number): BlockError {
-  return new BlockError(
-    "EIO",
+  return new CorruptEntry(
     `The image of node '${image.nodeName}' is corrupt: the L2 entry of guest offset ${offset} ` +
       "is not valid",
   );

@@ -11,7 +11,7 @@
  */
 
 import { readU32, writeU32 } from "../../../base/bytes.ts";
-import { BlockError } from "../../../base/errors.ts";
+import { CorruptEntry } from "./corrupt-entry.ts";
 
 export const CLUSTER_BITS_MIN = 9;
 export const CLUSTER_BITS_MAX = 21;
@@ -86,7 +86,7 @@ export function tableOffsetOf(
   const offset = hostOffsetOf(hi, lo);
   if (hi & reserved.hi || lo & reserved.lo || offset % layout.clusterBytes !== 0) {
     const shown = ((BigInt(hi) << 32n) | BigInt(lo)).toString(16);
-    throw new BlockError("EIO", `The image is corrupt: ${what} is 0x${shown}`);
+    throw new CorruptEntry(`The image is corrupt: ${what} is 0x${shown}`);
   }
   return offset;
 }

@@ -13,6 +13,7 @@ import { allocate } from "./allocate.ts";
 import { amend, type ImageAmend } from "./amend.ts";
 import { bitmapStoreOf } from "./bitmaps.ts";
 import { readEncoded, writeCompressed } from "./compressed.ts";
+import { marking } from "./corrupt-entry.ts";
 import { makeEmpty } from "./empty.ts";
 import type { Encryption } from "./encryption.ts";
 import { cutFileEnd } from "./file-end.ts";
@@ -60,12 +61,16 @@ export function stateOf(
       return image.encryption?.cipher;
     },
     readEncoded: (buf, offset) => readEncoded(image, buf, offset),
-    allocate: (offset, bytes, options) => allocate(image, offset, bytes, options),
-    pwriteZeroes: (offset, bytes, options) => writeZeroes(image, offset, bytes, options),
-    pdiscard: (offset, bytes, options) => discard(image, offset, bytes, options),
-    pwriteCompressed: (buf, offset) => writeCompressed(image, buf, offset),
+    allocate: (offset, bytes, options) =>
+      marking(image, () => allocate(image, offset, bytes, options)),
+    pwriteZeroes: (offset, bytes, options) =>
+      marking(image, () => writeZeroes(image, offset, bytes, options)),
+    pdiscard: (offset, bytes, options) =>
+      marking(image, () => discard(image, offset, bytes, options)),
+    pwriteCompressed: (buf, offset) => marking(image, () => writeCompressed(image, buf, offset)),
 
-    truncate: (length, options = {}) => image.mutex.run(() => resize(image, length, options)),
+    truncate: (length, options = {}) =>
+      marking(image, () => image.mutex.run(() => resize(image, length, options))),
     changeBackingFile: (name, format) =>
       image.mutex.run(() => changeBackingFile(image, name, format)),
     makeEmpty: () => image.mutex.run(() => makeEmpty(image)),
@@ -84,7 +89,7 @@ export function stateOf(
     get snapshots() {
       return snapshotsOf(image);
     },
-    flush: () => image.mutex.run(() => flush(image)),
+    flush: () => marking(image, () => image.mutex.run(() => flush(image))),
     async reopen(readOnly, changed) {
       if (image.readOnly === readOnly && changed === undefined) return;
       const next = (changed as OpenOptions | undefined) ?? options;

@@ -111,6 +111,15 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(theirCheck(path("n.qcow2"), "leaks").status).toBe(1);
   });
 
+  it("mends no entry of an L1 table that is said to lie on the header", async () => {
+    const bytes = makeImage(folder, kind("version 2"));
+    // Magic and cluster bits are entries past the file's end then.
+    writeU64(bytes, placesOf(bytes).snapshots.offset, 0);
+    const { outcome, store } = await ourCheck(bytes, "all");
+    expect(outcome?.result.corruptions).toBeGreaterThan(0);
+    expect(Buffer.compare(store.bytes.subarray(0, 72), bytes.subarray(0, 72))).toBe(0);
+  });
+
   it("puts nothing on what lies past the file's end, or on what refers to it", async () => {
     const image = makeImage(folder, kind("small clusters"));
     const { l2, blocks } = placesOf(image);

@@ -85,6 +85,7 @@ describe("an entry that cannot be is an error for its cluster alone", () => {
     await expect(read(0)).rejects.toMatchObject({ errno: "EIO" });
     await read(70 * KiB);
     await disk.close();
+    expect(store.changes).toBe(0);
     const writing = await openBytes(bytes, false, store);
     // Not in its place, and not over anybody else.
     await writing.backend.write(new Uint8Array(512), 0).catch(typed);
@@ -103,6 +104,49 @@ describe("an entry that cannot be is an error for its cluster alone", () => {
     bytes[at + 6]! |= 0x2a;
     bytes[at + 7]! |= zero;
   }
+});
+
+describe("a write that meets an entry that cannot be marks the image corrupt", () => {
+  const crooked =
+    (place: (bytes: Uint8Array) => number): Edit =>
+    (bytes) =>
+      (bytes[place(bytes) + 6]! |= 0x2a);
+  /** And where a write comes by it: refcounts are looked at for new clusters only. */
+  const cases: [string, Edit, number][] = [
+    ["an L1 entry", crooked(() => L1), 0],
+    ["an L2 entry", crooked(l2Of), 0],
+    ["a refcount table entry", crooked(() => REFCOUNT_TABLE), 512 * KiB],
+  ];
+  it.each(cases)("%s that is not aligned", async (_name, edit, at) => {
+    const bytes = await image();
+    edit(bytes);
+    const store = new LogStore(bytes);
+    const disk = await openBytes(bytes, false, store);
+    const write = (to: number) => disk.backend.write(new Uint8Array(512).fill(5), to);
+    await expect(write(at)).rejects.toMatchObject({ errno: "EIO" });
+    expect(store.bytes[79]! & 2).toBe(2);
+    await expect(write(70 * KiB)).rejects.toThrow(/corrupt/);
+    await close(disk);
+    await expect(openBytes(store.bytes, false)).rejects.toMatchObject({ errno: "EPERM" });
+    const reading = await openBytes(store.bytes, true);
+    await reading.close();
+  });
+
+  it("what was written before is in the file", async () => {
+    const bytes = await image();
+    const place = l2Of(bytes) + 8 * 8;
+    writeU64(bytes, place, 0x2a00);
+    const store = new LogStore(bytes);
+    const disk = await openBytes(bytes, false, store);
+    await disk.backend.write(new Uint8Array(512).fill(5), 256 * KiB);
+    await expect(disk.backend.write(new Uint8Array(512), 512 * KiB)).rejects.toThrow(/L2 entry/);
+    await close(disk);
+    const reading = await openBytes(store.bytes, true);
+    const seen = new Uint8Array(512);
+    await reading.backend.read(seen, 256 * KiB);
+    expect(seen.every((byte) => byte === 5)).toBe(true);
+    await reading.close();
+  });
 });
 
 describe("refcounts that lie", () => {

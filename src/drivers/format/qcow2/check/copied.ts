@@ -34,6 +34,7 @@ export async function checkCopied(
   const visits = new Map<number, number>();
 
   const end = Math.min(header.l1Entries * 8, fileBytes(checked) - header.l1Offset);
+  const mayWriteL1 = repair && checked.guard.find(header.l1Offset, end, "L1 table") === null;
   for (let at = 0; at < end; at += PIECE_BYTES) {
     const piece = new Uint8Array(Math.min(PIECE_BYTES, end - at));
     await readSoFar(checked, piece, header.l1Offset + at);
@@ -46,7 +47,7 @@ export async function checkCopied(
       const one = await isOne(Math.floor(offset / layout.clusterBytes));
       if (one === null || one === ((hi & COPIED_HI) !== 0)) continue;
       const text = `L1 entry ${(at + i) / 8} has ${one ? "no" : "a"} COPIED flag, which is wrong`;
-      if (!repair) {
+      if (!mayWriteL1) {
         tally.corruption(text);
         continue;
       }

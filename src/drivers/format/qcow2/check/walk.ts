@@ -214,10 +214,9 @@ export class Walk {
   #mayWrite(offset: number, bytes: number, kind: "L1" | "L2"): boolean {
     const { fix, tally, guard, image } = this.checked;
     if (fix !== "all" || tally.isSilent || offset + bytes > image.file.length) return false;
-    if (kind === "L1") return true;
     const { clusterBytes } = image.layout;
-    if (offset % clusterBytes !== 0) return false;
-    return guard.find(alignDown(offset, clusterBytes), clusterBytes, "L2 table") === null;
+    if (kind === "L2" && offset % clusterBytes !== 0) return false;
+    return guard.find(alignDown(offset, clusterBytes), clusterBytes, `${kind} table`) === null;
   }
 }
 
