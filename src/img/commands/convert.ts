@@ -9,7 +9,8 @@
 import { BlockError } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import * as io from "../../block/io.ts";
-import { backingOf } from "../../block/status.ts";
+import { backingOf, chainOf } from "../../block/status.ts";
+import { checkSources } from "../../blockjob/preflight.ts";
 import { cacheMode } from "../cache-mode.ts";
 import {
   type Arguments,
@@ -131,6 +132,8 @@ async function convertPlanned(
   const backends = await openSources(session, args, plan);
   const sources = new Sources(backends);
   const [first] = backends as [BlockBackend];
+  // Who salvages knows that the image is damaged.
+  if (!args.has("salvage")) await checkSources(backends.flatMap(({ node }) => chainOf(node)));
   if (args.has("bitmaps")) checkBitmaps(first.node, args.has("skip-broken-bitmaps"));
   const warn = async (problem: string) => {
     if (!args.has("quiet")) await session.complain(problem);

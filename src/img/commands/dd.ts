@@ -7,6 +7,8 @@ import { alignUp, MiB } from "../../base/bytes.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import { withBuffer } from "../../block/request.ts";
+import { chainOf } from "../../block/status.ts";
+import { checkSources } from "../../blockjob/preflight.ts";
 import { cacheMode } from "../cache-mode.ts";
 import {
   type Arguments,
@@ -52,6 +54,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const { input, output, block, count, skip } = parse(args.operands);
   const isOptions = args.has("image-opts");
   const source = await openImage(session, { name: input, format: args.last("format"), isOptions });
+  await checkSources(chainOf(source.node));
   const length = alignUp(source.length, SECTOR_BYTES);
   const end = count === undefined ? length : Math.min(length, count * block);
   const start = skip * block;

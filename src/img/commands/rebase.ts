@@ -6,7 +6,8 @@
 import { BlockError } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import * as io from "../../block/io.ts";
-import { skipFilters } from "../../block/status.ts";
+import { chainOf, skipFilters } from "../../block/status.ts";
+import { checkSources } from "../../blockjob/preflight.ts";
 import { type CacheMode, cacheMode } from "../cache-mode.ts";
 import {
   type Arguments,
@@ -99,6 +100,7 @@ async function makeSafe(
   const { backing, name } = wanted;
   // Before anything is copied.
   checkRecordable(image, wanted);
+  await checkSources(chainOf(image.node));
   const inChain =
     backing === "" ? undefined : await findInChain(session, image.node, name, backing);
   const next =

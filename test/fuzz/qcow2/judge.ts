@@ -202,7 +202,9 @@ class Judge {
       const host = hostOf(hi, lo);
       if (external) {
         const guest = guestStart + (at / step) * clusterBytes;
-        if (host > 0 && guestStart >= 0 && host !== guest) this.#wrong(`${told} is elsewhere`);
+        // Here 0 is a place like any other: COPIED says that it is one.
+        const isThere = host > 0 || (hi & 0x80000000 && (extended || (lo & 1) === 0));
+        if (isThere && guestStart >= 0 && host !== guest) this.#wrong(`${told} is elsewhere`);
         continue;
       }
       if (host === 0) {
