@@ -140,8 +140,10 @@ async function rewriteTail(
     const mapping = await mapRun(image, at, size - at);
     const piece = whole.subarray(at - start, at - start + mapping.bytes);
     kinds.add(mapping.kind);
-    if (mapping.kind === "data") await childOf(image).read(piece, mapping.offset);
-    else if (mapping.kind === "encoded") await readEncoded(image, piece, at);
+    if (mapping.kind === "data") {
+      await childOf(image).read(piece, mapping.offset);
+      image.encryption?.cipher.decrypt(piece, mapping.offset);
+    } else if (mapping.kind === "encoded") await readEncoded(image, piece, at);
     else if (mapping.kind === "unallocated" && image.backing) await image.backing.read(piece, at);
     else piece.fill(0);
     at += mapping.bytes;
@@ -153,6 +155,7 @@ async function rewriteTail(
   const room = await allocateLocked(image, start, clusterBytes);
   assert(room.bytes === clusterBytes, "one cluster gets its room in one piece");
   try {
+    image.encryption?.cipher.encrypt(whole, room.offset);
     await childOf(image).write(whole, room.offset);
   } catch (error) {
     await room.abortLocked();
