@@ -150,7 +150,7 @@ async function rewriteTail(
   }
   whole.fill(0, size - start);
   const isBare = kinds.size === 1 && (kinds.has("unallocated") || kinds.has("zero"));
-  if (isBare && !hides) return;
+  if (isBare && !hides && !(await holdsPast(image, start, size))) return;
   // The whole cluster, past the disk's end: so that nothing behind it is left undecided.
   const room = await allocateLocked(image, start, clusterBytes);
   assert(room.bytes === clusterBytes, "one cluster gets its room in one piece");
@@ -162,6 +162,16 @@ async function rewriteTail(
     throw error;
   }
   await room.commitLocked();
+}
+
+/** Whether the last cluster has subclusters of data that begin past the disk's end. */
+function holdsPast(image: Image, start: number, size: number): Promise<boolean> {
+  const { subclusterBytes, subclusters } = image.layout;
+  const kept = Math.ceil((size - start) / subclusterBytes);
+  return withL2(image, start, (spot) => {
+    if (!spot || kept === subclusters) return false;
+    return entryAt(image, spot, 0, start).allocated >>> kept !== 0;
+  });
 }
 
 function childOf(image: Image) {
