@@ -91,6 +91,17 @@ describe.skipIf(!hasQemu)("making a disk smaller", () => {
     },
   );
 
+  it("the file gives back what lay before its bitmaps", async () => {
+    makeImage("bitmaps.qcow2", "cluster_size=64k", new Uint8Array(4 * MiB).fill(5));
+    qemuImg(folder, "bitmap", "--add", "bitmaps.qcow2", "b0");
+    qemuIo(folder, "bitmaps.qcow2", "write 0 64k");
+    const disk = await openDisk(await testGraph(), chainOptions(folder, ["bitmaps.qcow2"]));
+    await disk.backend.truncate(MiB);
+    await disk.close();
+    expectClean("bitmaps.qcow2");
+    expect(fileBytes("bitmaps.qcow2")).toBeLessThan(2 * MiB);
+  });
+
   it("a disk that QEMU makes larger again shows nothing of what was cut off", async () => {
     makeImage("again.qcow2", "cluster_size=64k", new Uint8Array(MiB).fill(5));
     const disk = await openDisk(await testGraph(), chainOptions(folder, ["again.qcow2"]));
