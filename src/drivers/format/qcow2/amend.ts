@@ -185,6 +185,7 @@ async function checkDowngrade(image: Image, options: ImageAmend, order: number):
     [`refcounts of ${2 ** order} bits`, order !== 4],
     ["lazy refcounts", lazyIsOn],
     ["compatible features that are not known", otherCompatible],
+    ["a larger disk that hides the rest of its backing file", showsBacking(image, size)],
     ["dirty bitmaps", extensions.list.some(({ type }) => type === ExtensionType.bitmaps)],
     ["header fields that are not known", header.headerBytes > V3_HEADER_BYTES],
     [
@@ -197,6 +198,11 @@ async function checkDowngrade(image: Image, options: ImageAmend, order: number):
   await checkNoZeroes(image, { offset: image.l1.offset, entries: image.l1.bytes / 8 });
   for (const entry of snapshots)
     if (isPossibleL1(entry, header)) await checkNoZeroes(image, entry.l1);
+}
+
+/** Whether zero clusters are what would hide the backing file in a disk as long as that. */
+function showsBacking({ header, backing, mayHaveBacking }: Image, size: number): boolean {
+  return size > header.size && mayHaveBacking && (!backing || backing.length > header.size);
 }
 
 async function checkNoZeroes(

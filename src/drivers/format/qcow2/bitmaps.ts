@@ -31,6 +31,7 @@ import {
   tableEntriesFor,
 } from "./bitmap-directory.ts";
 import { hasRoomForBitmaps, switchDirectory } from "./bitmap-header.ts";
+import { cutFileEnd } from "./file-end.ts";
 import type { Image } from "./image.ts";
 import type { HostRun } from "./refcount.ts";
 
@@ -154,6 +155,7 @@ async function store(image: Image, bitmaps: readonly DirtyBitmap[]): Promise<voi
   if (old) epoch.free(old.offset, Math.ceil(old.bytes / layout.clusterBytes));
   for (const entry of entries) if (!kept.has(entry)) await freeBitmap(image, entry);
   await epoch.finish();
+  await cutFileEnd(image);
   // Whatever comes next is not in these bitmaps: it marks them in use again.
   image.endChange();
 }

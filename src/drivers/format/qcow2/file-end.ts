@@ -9,7 +9,8 @@
  *   2. A refcount block that has nothing left to count goes too, but first the entry that leads to it,
  *      with a flush in between: a crash must not leave an entry that leads past the file's end.
  *   3. Only a file whose last cluster was freed here is cut: what others have put behind it stays.
- *   4. That it cannot be done is no error: the clusters are free all the same, and are used again.
+ *   4. That it cannot be done is no error: the clusters are free all the same, and are used again. Whoever
+ *      asks for it has done what he was asked for, and must not be told that he has not.
  */
 
 import { writeU64 } from "../../../base/bytes.ts";
@@ -20,9 +21,16 @@ import type { Image } from "./image.ts";
  * To be called under the mutex when an epoch has ended.
  *
  * @param always also if the last cluster was not freed here
- * @throws BlockError what reading and writing of tables throws
  */
 export async function cutFileEnd(image: Image, always = false): Promise<void> {
+  try {
+    await cut(image, always);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+  }
+}
+
+async function cut(image: Image, always: boolean): Promise<void> {
   const { refcounts, layout, file, guard } = image;
   const wasFreed = refcounts.takeFreedEnd() * layout.clusterBytes >= file.length;
   if (image.isCorrupt || !(wasFreed || always)) return;
@@ -33,11 +41,7 @@ export async function cutFileEnd(image: Image, always = false): Promise<void> {
   const at = end * layout.clusterBytes;
   // A table that is not counted is damage enough.
   if (guard.find(at, (last + 1 - end) * layout.clusterBytes) !== null) return;
-  try {
-    await file.truncate(at);
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
-  }
+  await file.truncate(at);
 }
 
 /**

@@ -140,25 +140,38 @@ async function rewriteTail(
     const mapping = await mapRun(image, at, size - at);
     const piece = whole.subarray(at - start, at - start + mapping.bytes);
     kinds.add(mapping.kind);
-    if (mapping.kind === "data") await childOf(image).read(piece, mapping.offset);
-    else if (mapping.kind === "encoded") await readEncoded(image, piece, at);
+    if (mapping.kind === "data") {
+      await childOf(image).read(piece, mapping.offset);
+      image.encryption?.cipher.decrypt(piece, mapping.offset);
+    } else if (mapping.kind === "encoded") await readEncoded(image, piece, at);
     else if (mapping.kind === "unallocated" && image.backing) await image.backing.read(piece, at);
     else piece.fill(0);
     at += mapping.bytes;
   }
   whole.fill(0, size - start);
   const isBare = kinds.size === 1 && (kinds.has("unallocated") || kinds.has("zero"));
-  if (isBare && !hides) return;
+  if (isBare && !hides && !(await holdsPast(image, start, size))) return;
   // The whole cluster, past the disk's end: so that nothing behind it is left undecided.
   const room = await allocateLocked(image, start, clusterBytes);
   assert(room.bytes === clusterBytes, "one cluster gets its room in one piece");
   try {
+    image.encryption?.cipher.encrypt(whole, room.offset);
     await childOf(image).write(whole, room.offset);
   } catch (error) {
     await room.abortLocked();
     throw error;
   }
   await room.commitLocked();
+}
+
+/** Whether the last cluster has subclusters of data that begin past the disk's end. */
+function holdsPast(image: Image, start: number, size: number): Promise<boolean> {
+  const { subclusterBytes, subclusters } = image.layout;
+  const kept = Math.ceil((size - start) / subclusterBytes);
+  return withL2(image, start, (spot) => {
+    if (!spot || kept === subclusters) return false;
+    return entryAt(image, spot, 0, start).allocated >>> kept !== 0;
+  });
 }
 
 function childOf(image: Image) {

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { KiB, MiB, readU32, writeU16, writeU32 } from "../../../../src/base/bytes.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
 import { Graph } from "../../../../src/block/graph.ts";
-import type { AmendOptions } from "../../../../src/drivers/format/qcow2/amend.ts";
+import type { ImageAmend } from "../../../../src/drivers/format/qcow2/amend.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { crashState, LogStore, logStoreDriver } from "../log-store.ts";
 import {
@@ -37,13 +37,13 @@ function make(options: string, ...more: string[]): void {
   qemuIo(folder, image, "write -P 1 0 64k", "write -c -P 2 64k 64k");
 }
 
-const amend = (disk: Disk, options: AmendOptions) =>
+const amend = (disk: Disk, options: ImageAmend) =>
   disk.node.state.amend!(options, { force: false });
 const bytesOf = () => new Uint8Array(readFileSync(join(folder, image)));
 const infoOf = () => JSON.parse(qemuImg(folder, "info", "--output=json", "-f", "qcow2", image));
 
 /** What QEMU makes of the image is the same as before, whatever its version. */
-async function expectAmended(options: AmendOptions, files?: readonly string[]): Promise<void> {
+async function expectAmended(options: ImageAmend, files?: readonly string[]): Promise<void> {
   const before = qemuRaw(folder, image);
   const disk = await open(files);
   const own = await readAll(disk);
@@ -145,6 +145,28 @@ describe.skipIf(!hasQemu)("the version of an image", () => {
     const other = await open();
     await expect(amend(other, { version: "v2" })).rejects.toThrow(/dirty bitmaps/);
     await other.close();
+  });
+
+  it("does not go down with a larger disk that needs zero clusters to hide its backing file", async () => {
+    writeRaw(folder, "base.raw", new Uint8Array(4 * MiB).fill(8));
+    const onBase = ["-b", "base.raw", "-F", "raw"];
+    make("compat=v3,cluster_size=4k", ...onBase);
+    const before = bytesOf();
+    const options: ImageAmend = { version: "v2", size: 3 * MiB };
+    const disk = await open([image, "base.raw"]);
+    await expect(amend(disk, options)).rejects.toThrow(/hides the rest of its backing file/);
+    await disk.close();
+    const alone = await open();
+    await expect(amend(alone, options)).rejects.toThrow(/hides the rest of its backing file/);
+    await alone.close();
+    expect(firstDifference(bytesOf(), before)).toBe(-1);
+    writeRaw(folder, "base.raw", new Uint8Array(MiB).fill(8));
+    const short = await open([image, "base.raw"]);
+    await amend(short, options);
+    await short.close();
+    const check = qemuCheck(folder, image);
+    expect(check.status, check.text).toBe(0);
+    expect(qemuRaw(folder, image).length).toBe(3 * MiB);
   });
 
   it("is a whole one after a power cut at any moment", async () => {

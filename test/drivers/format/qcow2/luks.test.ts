@@ -252,6 +252,28 @@ describe.skipIf(!hasQemu)("encrypted images", () => {
     expect(firstDifference(qemuReads("snap.qcow2"), before)).toBe(-1);
   });
 
+  it.each([
+    ["of its own", false, 1500160],
+    ["of its own, cut off", false, 900096],
+    ["shared with a snapshot", true, 1500160],
+    ["shared with a snapshot, cut off", true, 900096],
+  ])("keep the last cluster, %s, when they change their size", async (_what, shares, size) => {
+    await create("size.qcow2", { size: 1000448 });
+    const model = mixedData(seededRandom(17), 1000448).fill(5, 800 * KiB);
+    const disk = await open("size.qcow2");
+    await disk.backend.write(model, 0);
+    await disk.backend.flush();
+    const taken = { seconds: 1, nanoseconds: 0 };
+    if (shares) await disk.node.state.snapshots!.create("one", taken);
+    await disk.backend.truncate(size);
+    await disk.backend.truncate(2 * MiB);
+    const expected = new Uint8Array(2 * MiB);
+    expected.set(model.subarray(0, Math.min(size, model.length)));
+    expect(firstDifference(await readAll(disk), expected)).toBe(-1);
+    await disk.close();
+    expect(firstDifference(qemuReads("size.qcow2"), expected)).toBe(-1);
+  });
+
   it.each(["metadata", "falloc", "full"] as const)(
     "read as zeroes with all their room set aside: %s",
     async (preallocation) => {

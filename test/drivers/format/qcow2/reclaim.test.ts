@@ -6,6 +6,7 @@ import { type Random, seededRandom } from "../../../../src/base/random.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { MemoryStore, memoryDriver } from "../../../../src/drivers/protocol/memory.ts";
+import { LogStore, logStoreDriver } from "../log-store.ts";
 import {
   type Disk,
   hasQemu,
@@ -18,6 +19,7 @@ import {
 } from "../rig.ts";
 
 const folder = testFolder();
+const LEAKS = 3;
 
 interface Options {
   readonly size: number;
@@ -47,10 +49,14 @@ async function makeDisk(options: Options): Promise<{ store: MemoryStore; disk: D
   return { store, disk };
 }
 
-function expectClean(store: MemoryStore): void {
+function bytesOf(store: MemoryStore): Uint8Array {
   const bytes = new Uint8Array(alignUp(store.length, 64 * KiB));
   for (const [page, content] of store.pages) bytes.set(content, page * 64 * KiB);
-  writeFileSync(join(folder, "m.qcow2"), bytes.subarray(0, store.length));
+  return bytes.subarray(0, store.length);
+}
+
+function expectClean(store: MemoryStore): void {
+  writeFileSync(join(folder, "m.qcow2"), bytesOf(store));
   const { status, text } = qemuCheck(folder, "m.qcow2");
   expect(status, text).toBe(0);
 }
@@ -192,6 +198,47 @@ describe.skipIf(!hasQemu)("room that a disk gives up", () => {
     expect(store.length).toBeLessThanOrEqual(before + 12 * 65536);
     await disk.close();
     expectClean(store);
+  });
+
+  it("that cannot be cut off is no failure of what was asked for", async () => {
+    const { store: made, disk: first } = await makeDisk({ size: MiB, clusterBytes: 512 });
+    await first.backend.write(new Uint8Array(256 * KiB).fill(1), 0);
+    await first.backend.flush();
+    await first.node.state.snapshots!.create("one", { seconds: 1, nanoseconds: 0 });
+    await first.backend.write(new Uint8Array(512 * KiB).fill(2), 0);
+    // Its tables come last now, and go with the next one.
+    await first.node.state.snapshots!.apply("1");
+    await first.backend.write(new Uint8Array(512).fill(2), 0);
+    await first.close();
+    const start = bytesOf(made);
+    const apply = async (store: LogStore, failAt: number) => {
+      const graph = new Graph(await testWorld(), [qcow2Driver(), logStoreDriver(store)] as never);
+      const file = { driver: "log-store" };
+      const disk = await openDisk(graph, { driver: "qcow2", file, backing: null });
+      store.failAt = failAt;
+      const failed = await disk.node.state.snapshots!.apply("1").then(
+        () => false,
+        () => true,
+      );
+      const byte = new Uint8Array(1);
+      await disk.backend.read(byte, 0);
+      const { changes } = store;
+      await disk.close();
+      return { failed, byte: byte[0], changes };
+    };
+    const { changes } = await apply(new LogStore(start), 0);
+    let cuts = 0;
+    for (let step = changes; step > Math.max(0, changes - 40); step--) {
+      const store = new LogStore(start);
+      const { failed, byte } = await apply(store, step);
+      expect(byte, `a failure at change ${step}`).toBe(failed ? 2 : 1);
+      if (!failed) cuts++;
+      writeFileSync(join(folder, "m.qcow2"), store.bytes);
+      const { status, text } = qemuCheck(folder, "m.qcow2");
+      expect([0, LEAKS], text).toContain(status);
+    }
+    expect(cuts).toBeGreaterThan(3);
+    expect(cuts).toBeLessThan(40);
   });
 
   it("keeps its place in the file with discard-no-unref", async () => {

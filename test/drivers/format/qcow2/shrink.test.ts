@@ -74,6 +74,34 @@ describe.skipIf(!hasQemu)("making a disk smaller", () => {
     },
   );
 
+  it.each([0, 3])(
+    "subclusters past the end do not come back, %i before it have data",
+    async (kept) => {
+      makeImage("sub.qcow2", "extended_l2=on,cluster_size=16k", new Uint8Array(32 * KiB));
+      const disk = await openDisk(await testGraph(), chainOptions(folder, ["sub.qcow2"]));
+      const expected = new Uint8Array(32 * KiB).fill(1, 16 * KiB, 16 * KiB + kept * 512);
+      await disk.backend.write(expected.subarray(16 * KiB, 16 * KiB + kept * 512), 16 * KiB);
+      await disk.backend.write(new Uint8Array(4 * KiB).fill(2), 20 * KiB);
+      await disk.backend.truncate(18 * KiB);
+      await disk.backend.truncate(32 * KiB);
+      expect(firstDifference(await readAll(disk), expected)).toBe(-1);
+      await disk.close();
+      expectClean("sub.qcow2");
+      expect(firstDifference(qemuRaw(folder, "sub.qcow2"), expected)).toBe(-1);
+    },
+  );
+
+  it("the file gives back what lay before its bitmaps", async () => {
+    makeImage("bitmaps.qcow2", "cluster_size=64k", new Uint8Array(4 * MiB).fill(5));
+    qemuImg(folder, "bitmap", "--add", "bitmaps.qcow2", "b0");
+    qemuIo(folder, "bitmaps.qcow2", "write 0 64k");
+    const disk = await openDisk(await testGraph(), chainOptions(folder, ["bitmaps.qcow2"]));
+    await disk.backend.truncate(MiB);
+    await disk.close();
+    expectClean("bitmaps.qcow2");
+    expect(fileBytes("bitmaps.qcow2")).toBeLessThan(2 * MiB);
+  });
+
   it("a disk that QEMU makes larger again shows nothing of what was cut off", async () => {
     makeImage("again.qcow2", "cluster_size=64k", new Uint8Array(MiB).fill(5));
     const disk = await openDisk(await testGraph(), chainOptions(folder, ["again.qcow2"]));
