@@ -189,6 +189,12 @@ function refuseForeign(path: string, { bytes, length }: Head): void {
 function readLabels(path: string, bytes: Uint8Array): Labels {
   try {
     const header = parseHeader(bytes);
+    if (header.crypt !== "none") {
+      throw new UserError(
+        `'${path}' is encrypted, and the page has no place to give a passphrase. Decrypt it first, with ` +
+          "blocktab img convert --object secret,… --image-opts driver=qcow2,encrypt.key-secret=…",
+      );
+    }
     const extensions = parseExtensions(bytes.subarray(0, header.layout.clusterBytes), header);
     checkFeatures(header, (bit) => extensions.featureName(0, bit));
     const { backingName, backingFormat, dataFileName } = extensions;
