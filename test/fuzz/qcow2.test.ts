@@ -3,8 +3,8 @@
 import { expect, it } from "vitest";
 import { qcow2Fuzzer } from "./qcow2/fuzz.ts";
 
-const COUNT = 200;
-const SEED = 60;
+const COUNT = 1500;
+const SEED = 1;
 
 it("images made to hurt: only typed errors, bounded work, nothing followed, nothing broken", async () => {
   const { kinds } = await qcow2Fuzzer.run({ count: COUNT, seed: SEED });
@@ -15,8 +15,10 @@ it("images made to hurt: only typed errors, bounded work, nothing followed, noth
     "opened to read",
     "opened to write",
     "EIO of read",
+    "check says clean",
+    "check says corrupt",
   ];
-  for (const kind of heard) expect(kinds.get(kind), kind).toBeGreaterThan(COUNT / 10);
+  for (const kind of heard) expect(kinds.get(kind), kind).toBeGreaterThan(COUNT / 5);
   for (const operation of [
     "open",
     "map",
@@ -26,6 +28,10 @@ it("images made to hurt: only typed errors, bounded work, nothing followed, noth
     "compressed write",
   ])
     expect(kinds.get(`EIO of ${operation}`) ?? kinds.get(`EINVAL of ${operation}`)).toBeGreaterThan(
-      5,
+      20,
     );
+  for (const name of ["commit", "rebase", "convert", "snapshot"]) {
+    expect(kinds.get(`0 of img ${name}`), name).toBeGreaterThan(20);
+  }
+  expect(kinds.get("converted and compared")).toBeGreaterThan(50);
 }, 600_000);

@@ -13,12 +13,12 @@ import { alignDown } from "../../../src/base/bytes.ts";
 import { BlockError } from "../../../src/base/errors.ts";
 import type { BlockBackend } from "../../../src/block/backend.ts";
 import { checkNode } from "../../../src/block/check.ts";
-import type { World } from "../../../src/block/driver.ts";
 import { Graph } from "../../../src/block/graph.ts";
 import { Perm } from "../../../src/block/permissions.ts";
 import { qcow2Driver } from "../../../src/drivers/format/qcow2/index.ts";
 import type { Dice } from "../../model/dice.ts";
 import { testWorld } from "../../world.ts";
+import { abuseWithImg, type FuzzWorld } from "./img.ts";
 import { judge } from "./judge.ts";
 import { Model } from "./model.ts";
 import { FuzzStores, traps } from "./store.ts";
@@ -27,6 +27,9 @@ export interface Case {
   readonly bytes: Uint8Array;
   readonly dataFile: Uint8Array | null;
 }
+
+/** All that is ever opened; the last two by `img`. */
+const NAMES = ["image", "data", "base", "out"];
 
 /** Runs of a map, and of pieces of reads, of which no more are looked at. */
 const RUNS_MAX = 400;
@@ -40,7 +43,7 @@ export class Abuser {
   readonly stores = new FuzzStores();
   /** What came out, by kind. */
   readonly kinds: Map<string, number>;
-  readonly #world: World;
+  readonly #world: FuzzWorld;
   readonly #graph: Graph;
   readonly #freeBytes: number;
   #hasData = false;
@@ -49,7 +52,7 @@ export class Abuser {
     return new Abuser(kinds, await testWorld());
   }
 
-  constructor(kinds: Map<string, number>, world: World) {
+  constructor(kinds: Map<string, number>, world: FuzzWorld) {
     this.kinds = kinds;
     this.#world = world;
     this.#freeBytes = world.kernel.freeBytes;
@@ -96,8 +99,11 @@ export class Abuser {
     if (model) await this.#check(true, true);
     stores.put("image", bytes);
     await this.#check(false, isClean && reading !== null);
+    stores.put("image", bytes);
+    await abuseWithImg(this.#world, stores, dice, story, (kind) => this.#tell(kind));
+    this.#checkMemory();
     for (const name of stores.opened) {
-      if (name !== "image" && name !== "data") throw new Error(`'${name}' was opened`);
+      if (!NAMES.includes(name)) throw new Error(`'${name}' was opened`);
     }
     stores.clear();
   }

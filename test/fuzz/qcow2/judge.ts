@@ -65,6 +65,8 @@ class Judge {
   readonly #source: Source;
   readonly #counts = new Map<number, number>();
   readonly #kinds = new Map<number, Kind>();
+  /** L2 tables. */
+  readonly #visited = new Set<number>();
   #layout!: Layout;
 
   constructor(source: Source) {
@@ -165,6 +167,7 @@ class Judge {
       if (l2 === 0 || !this.#aligned(l2, `${what} L2 table ${i}`)) continue;
       this.#refer(l2, this.#layout.clusterBytes, "L2 table");
       this.#walkL2(l2, `${what} L2 table ${i}`, isActive ? i * this.#coverBytes : -1);
+      this.#visited.add(l2);
     }
   }
 
@@ -204,7 +207,10 @@ class Judge {
         const guest = guestStart + (at / step) * clusterBytes;
         // Here 0 is a place like any other: COPIED says that it is one.
         const isThere = host > 0 || (hi & 0x80000000 && (extended || (lo & 1) === 0));
-        if (isThere && guestStart >= 0 && host !== guest) this.#wrong(`${told} is elsewhere`);
+        if (!isThere || guestStart < 0 || host === guest) continue;
+        // A table that two entries lead to is looked at for the first of them.
+        if (this.#visited.has(offset)) this.#odd(`${told} is elsewhere`);
+        else this.#wrong(`${told} is elsewhere`);
         continue;
       }
       if (host === 0) {

@@ -29,6 +29,9 @@ export class FuzzStores {
   #bounds: Bounds = { requests: 0, bytes: 0 };
   #operation = "";
   changes = 0;
+  /** Names of what was changed since the first put() of a run. */
+  readonly changed = new Set<string>();
+  #ending: { readonly controller: AbortController; left: number } | null = null;
   /** Of all operations: what the most demanding one took. */
   readonly most = { requests: 0, bytes: 0, request: 0, operation: "" };
 
@@ -41,6 +44,19 @@ export class FuzzStores {
     }
     this.#stores.set(name, store);
     this.changes = 0;
+    this.changed.clear();
+  }
+
+  /** The operation was told to come to its end. */
+  get wasEnded(): boolean {
+    return this.#ending?.controller.signal.aborted === true;
+  }
+
+  /** Raised after so many requests of the operation: it must come to its end then. */
+  endAfter(requests: number): AbortSignal {
+    const controller = new AbortController();
+    this.#ending = { controller, left: requests };
+    return controller.signal;
   }
 
   clear(): void {
@@ -82,11 +98,14 @@ export class FuzzStores {
     this.#bounds = bounds;
     this.#requests = 0;
     this.#bytes = 0;
+    this.#ending = null;
   }
 
   #count(bytes: number): void {
     this.#requests++;
     this.#bytes += bytes;
+    const ending = this.#ending;
+    if (ending && ending.left-- === 0) ending.controller.abort();
     const { most } = this;
     if (this.#requests > most.requests) {
       most.requests = this.#requests;
@@ -115,21 +134,28 @@ export class FuzzStores {
       kind: "protocol",
       roles: {},
       openOptions: { name: anything },
+      createOptions: { name: anything, size: anything },
       async open({ options, readOnly }) {
         const { name } = options as unknown as { name: string };
         const store = stores.#stores.get(name);
         stores.#opened.add(name);
         if (!store) throw new BlockError("ENOENT", `There is no '${name}'`);
-        return stores.#state(store, readOnly);
+        return stores.#state(name, store, readOnly);
+      },
+      async create({ options }: { options: unknown }) {
+        const { name, size } = options as { name: string; size: number };
+        stores.#stores.set(name, new MemoryStore(size));
+        stores.changed.add(name);
       },
     } as BlockDriver;
   }
 
-  #state(store: MemoryStore, readOnly: boolean): BlockState {
+  #state(name: string, store: MemoryStore, readOnly: boolean): BlockState {
     const state = new MemoryState(store, readOnly);
     const changed = (bytes: number) => {
       this.#count(bytes);
       this.changes++;
+      this.changed.add(name);
       this.#checkRoom(store);
     };
     return {

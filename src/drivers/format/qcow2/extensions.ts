@@ -9,7 +9,7 @@
 
 import { alignUp, readU32, readU64, writeU32, writeU64 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
-import { type Header, Incompatible, invalid } from "./header.ts";
+import { Autoclear, type Header, Incompatible, invalid } from "./header.ts";
 
 export const ExtensionType = {
   end: 0,
@@ -69,6 +69,10 @@ export function parseExtensions(cluster: Uint8Array, header: Header): Extensions
   if (dataFile && !(header.incompatible.lo & Incompatible.externalData)) {
     throw invalid("there is a data file name, but the incompatible bit of data files is 0");
   }
+  const { autoclear, incompatible } = header;
+  if (autoclear.lo & Autoclear.rawExternalData && !(incompatible.lo & Incompatible.externalData)) {
+    throw invalid("the bit of raw data files is set, but the incompatible bit of data files is 0");
+  }
   return {
     list,
     backingName:
@@ -105,9 +109,10 @@ function* walk(cluster: Uint8Array, start: number, end: number): Generator<Exten
   for (let at = start; at + 8 <= Math.min(end, cluster.length); ) {
     const type = readU32(cluster, at);
     const bytes = readU32(cluster, at + 4);
-    if (type === ExtensionType.end) return;
     const shown = `header extension 0x${type.toString(16)}`;
     if (bytes > end - at - 8) throw invalid(`${shown} has ${bytes} bytes; ${end - at - 8} are`);
+    // Its length means nothing, but QEMU opens no image in which it is too large.
+    if (type === ExtensionType.end) return;
     if (at + 8 + bytes > cluster.length) throw invalid(`the file ends within ${shown}`);
     yield { type, data: cluster.slice(at + 8, at + 8 + bytes) };
     at += 8 + alignUp(bytes, 8);

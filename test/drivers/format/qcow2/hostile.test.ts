@@ -69,6 +69,8 @@ describe("a header field that cannot be is refused by its name", () => {
     ["header_length huge", u32(100, 0xfffffff8), "EINVAL", /header_length/],
     ["extension huge", u32(116, 0x7fffffff), "EINVAL", /header extension/],
     ["extension just too long", u32(116, 65536 - 112 - 8 + 1), "EINVAL", /header extension/],
+    ["an end of all extensions that has a length", u64(112, 0, 65536), "EINVAL", /extension 0x0/],
+    ["raw data without a data file", u32(92, 2), "EINVAL", /raw data files/],
     ["backing name too long", all(u64(8, 0, 600), u32(16, 1024)), "EINVAL", /backing_file_size/],
     ["backing name outside", all(u64(8, 0, 65537), u32(16, 10)), "EINVAL", /backing_file_offset/],
     [
