@@ -3,7 +3,7 @@
 import { expect, it } from "vitest";
 import { qcow2Fuzzer } from "./qcow2/fuzz.ts";
 
-const COUNT = 1500;
+const COUNT = 1000;
 const SEED = 1;
 
 it("images made to hurt: only typed errors, bounded work, nothing followed, nothing broken", async () => {
@@ -33,5 +33,5 @@ it("images made to hurt: only typed errors, bounded work, nothing followed, noth
   for (const name of ["commit", "rebase", "convert", "snapshot"]) {
     expect(kinds.get(`0 of img ${name}`), name).toBeGreaterThan(10);
   }
-  expect(kinds.get("converted and compared")).toBeGreaterThan(50);
+  expect(kinds.get("converted and compared")).toBeGreaterThan(30);
 }, 600_000);
