@@ -10,7 +10,7 @@ import type { Claim, ImageOptions, Kind, Trial } from "../trial.ts";
 type Tags = ReadonlyMap<string, Int32Array>;
 
 /** The snapshots that there are, from one moment to the next. */
-class Shelf {
+export class Shelf {
   readonly #guest: Guest;
   readonly #trial: Trial;
   readonly #history: { readonly tags: Tags; readonly from: number; done: number }[];
