@@ -95,20 +95,18 @@ export function parseEntry(raw: Uint8Array, header: Header, index: number): Snap
   const extra = readU32(raw, 36);
   const idAt = FIXED_BYTES + extra;
   const nameAt = idAt + readU16(raw, 12);
-  const u64 = (at: number, field: string) => readU64(raw, at, `The ${field} of snapshot ${index}`);
-  const diskBytes = extra >= 16 ? u64(FIXED_BYTES + 8, "disk size") : header.size;
+  const offset = readU64(raw, 0, `The L1 table's offset of snapshot ${index}`);
   const icount = extra >= 24 ? readIcount(raw, FIXED_BYTES + 16) : undefined;
   return {
-    l1: { offset: u64(0, "L1 table's offset"), entries: readU32(raw, 8) },
+    l1: { offset, entries: readU32(raw, 8) },
     info: {
       id: text(raw.subarray(idAt, nameAt)),
       name: text(raw.subarray(nameAt, nameAt + readU16(raw, 14))),
-      vmStateBytes: extra >= 8 ? u64(FIXED_BYTES, "state size") : readU32(raw, 32),
+      vmStateBytes: extra >= 8 ? roughly(raw, FIXED_BYTES) : readU32(raw, 32),
       dateSeconds: readU32(raw, 16),
       dateNanoseconds: readU32(raw, 20),
-      // Past 2^53, some 104 days, a few nanoseconds are lost: nothing is worked out from it.
-      clockNanoseconds: readU32(raw, 24) * 2 ** 32 + readU32(raw, 28),
-      diskBytes,
+      clockNanoseconds: roughly(raw, 24),
+      diskBytes: extra >= 16 ? roughly(raw, FIXED_BYTES + 8) : header.size,
       ...(icount !== undefined && { icount }),
     },
     raw,
@@ -116,9 +114,16 @@ export function parseEntry(raw: Uint8Array, header: Header, index: number): Snap
 }
 
 function readIcount(raw: Uint8Array, at: number): number | undefined {
-  const hi = readU32(raw, at);
-  const value = hi * 2 ** 32 + readU32(raw, at + 4);
-  return hi === 0xffffffff ? undefined : value;
+  return readU32(raw, at) === 0xffffffff ? undefined : roughly(raw, at);
+}
+
+/**
+ * A number of 64 bits; past 2^53 its last digits are lost. One snapshot that says too much of itself must
+ * not keep the others, and the disk, from being used: a disk of such a size is refused when it is to be
+ * the disk again, from the rest nothing is worked out. In the file the entry stays as it is.
+ */
+function roughly(raw: Uint8Array, at: number): number {
+  return readU32(raw, at) * 2 ** 32 + readU32(raw, at + 4);
 }
 
 function text(bytes: Uint8Array): string {
@@ -154,7 +159,8 @@ export function withV3Extra(entry: SnapshotEntry): SnapshotEntry {
   const longer = new Uint8Array(alignUp(FIXED_BYTES + EXTRA_BYTES + names.length, 8));
   longer.set(raw.subarray(0, FIXED_BYTES));
   writeU32(longer, 36, EXTRA_BYTES);
-  writeU64(longer, FIXED_BYTES, info.vmStateBytes);
+  if (extra >= 8) longer.set(raw.subarray(FIXED_BYTES, FIXED_BYTES + 8), FIXED_BYTES);
+  else writeU64(longer, FIXED_BYTES, info.vmStateBytes);
   writeU64(longer, FIXED_BYTES + 8, info.diskBytes);
   longer.fill(0xff, FIXED_BYTES + 16, FIXED_BYTES + 24);
   longer.set(names, FIXED_BYTES + EXTRA_BYTES);

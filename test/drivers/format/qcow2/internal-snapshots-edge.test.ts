@@ -18,6 +18,7 @@ import {
   testGraph,
   writeRaw,
 } from "../rig.ts";
+import { ourCheck } from "./check-rig.ts";
 
 const folder = testFolder();
 const TAKEN = { seconds: 1_700_000_000, nanoseconds: 123_000_000 };
@@ -67,6 +68,41 @@ describe.skipIf(!hasQemu)("the list of snapshots", () => {
     const again = await open(true);
     expect(store(again).list()).toEqual([theirs, ours]);
     await again.close();
+    expectClean();
+  });
+
+  it("keeps all others, and the disk, where one has sizes past 2^53", async () => {
+    make("cluster_size=4k", "1M", "write -P 1 0 64k");
+    for (const name of ["odd", "good"]) qemuImg(folder, "snapshot", "-c", name, image);
+    qemuIo(folder, image, "write -P 2 0 64k");
+    const bytes = bytesOf();
+    const table = readU32(bytes, 68);
+    bytes.fill(0xff, table + 40, table + 48);
+    bytes.set([0x7f, ...new Array<number>(7).fill(0xff)], table + 48);
+    writeRaw(folder, image, bytes);
+    expectClean();
+    const { outcome } = await ourCheck(bytes, "none");
+    expect(outcome?.result).toMatchObject({ corruptions: 0, "check-errors": 0 });
+    const disk = await open();
+    const [odd, good] = store(disk).list();
+    expect([odd, good]).toMatchObject([
+      { vmStateBytes: 2 ** 64, diskBytes: 2 ** 63 },
+      { name: "good", vmStateBytes: 0, diskBytes: MiB },
+    ]);
+    await expect(store(disk).apply("1")).rejects.toMatchObject({ errno: "EFBIG" });
+    await store(disk).apply("2");
+    expect((await readAll(disk))[0]).toBe(1);
+    await disk.close();
+    expectClean();
+    // The entry is what it was.
+    const after = bytesOf();
+    expect(after.slice(readU32(after, 68)).slice(40, 56)).toEqual(
+      bytes.slice(table + 40, table + 56),
+    );
+    const last = await open();
+    await store(last).delete("1");
+    expect(store(last).list()).toEqual([good]);
+    await last.close();
     expectClean();
   });
 
