@@ -69,20 +69,31 @@ async function countsNothing(image: Image, block: number, offset: number): Promi
   return (await refcounts.lastUsed(top - 1)) < first;
 }
 
+/**
+ * If the entry cannot be taken out, all is as before: the file may still have it, and where it leads
+ * nothing else, not even a new block, may be begun.
+ */
 async function dropBlock(image: Image, block: number, offset: number): Promise<void> {
   const { refcounts, layout, pages, guard, epoch } = image;
   const { table } = refcounts;
   const pageOffset = pages.pageOffset(table, block * 8);
   let page = pages.peek(pageOffset);
   for (; !page; page = pages.peek(pageOffset)) await pages.load(table, pageOffset);
-  writeU64(page.bytes, table.offset + block * 8 - pageOffset, 0);
+  const entryAt = table.offset + block * 8 - pageOffset;
+  writeU64(page.bytes, entryAt, 0);
   pages.markDirty(page);
-  // Its refcounts are not written any more.
-  pages.drop(offset, layout.clusterBytes);
-  epoch.removeNewBlock(offset);
-  guard.removeTable(offset, "refcount block");
+  try {
+    await epoch.run();
+  } finally {
+    // Clean: the flush behind it has succeeded, whatever has failed since.
+    if (page.dirty) writeU64(page.bytes, entryAt, offset);
+    else {
+      pages.drop(offset, layout.clusterBytes);
+      epoch.removeNewBlock(offset);
+      guard.removeTable(offset, "refcount block");
+    }
+  }
   const isCountedElsewhere =
     Math.floor(offset / layout.clusterBytes / layout.refcountBlockEntries) !== block;
-  if (isCountedElsewhere) epoch.free(offset, 1);
-  await epoch.run();
+  if (isCountedElsewhere) await refcounts.release({ offset, count: 1 });
 }
