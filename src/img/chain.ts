@@ -160,8 +160,9 @@ async function checkThere(
     const { message } = error;
     const reason = message.startsWith(again) ? message.slice(again.length) : message;
     const context = `The ${what} '${label}' of '${image}' cannot be opened: ${reason}`;
-    const advice = `if it is elsewhere, record that with ${record}, or name it with --image-opts`;
-    throw new BlockError(error.errno, `${context}; ${advice}`, { cause: error });
+    const advice = `; if it is elsewhere, record that with ${record}, or name it with --image-opts`;
+    const text = error.errno === "ENOENT" ? context + advice : context;
+    throw new BlockError(error.errno, text, { cause: error });
   }
 }
 
