@@ -79,17 +79,17 @@ async function follow(label: string, from: Naming): Promise<string> {
   const { image, trusted } = from;
   if (trusted && label.startsWith("file:")) return follow(label.slice("file:".length), from);
   const isPlain = label !== "" && protocolOf(label) === null;
-  if (trusted && !isPlain) {
+  if (!isPlain && !label.startsWith("file:")) {
     throw new BlockError(
       "EPERM",
-      `'${image}' names '${label}', which is no file: give it with --image-opts`,
+      `'${image}' names '${label}', which is no plain file: say what it is with --image-opts`,
     );
   }
   const path = await placeOf(label, from);
   if (trusted || (isPlain && (await isInside(path, dirname(image))))) return path;
   throw new BlockError(
     "EPERM",
-    `'${image}' names the file '${label}'. Only names of files in its own folder are followed: ` +
+    `'${image}' names the file '${label}'. Only names of files in its own folder or below it are followed: ` +
       "give --trust-names before the command to follow all, or name the file with --image-opts",
   );
 }

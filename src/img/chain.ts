@@ -58,7 +58,7 @@ async function follow(
   const whole = { ...options, file: below };
   if (!("backing" in driver.roles) && !("data-file" in driver.roles)) return whole;
 
-  const { info, identity } = await peek(session, whole);
+  const { info, identity } = await glimpse(session, whole, way);
   if (way.images > CHAIN_IMAGES_MAX) {
     throw new BlockError("EINVAL", `The chain has more than ${CHAIN_IMAGES_MAX} images`);
   }
@@ -100,6 +100,16 @@ async function follow(
   };
 }
 
+/** What is wrong with an image below is told with that one's name. */
+async function glimpse(session: Session, options: BlockdevOptions, { images }: Way) {
+  try {
+    return await peek(session, options);
+  } catch (error) {
+    if (images === 1 || !(error instanceof BlockError)) throw error;
+    throw error.prepend(`Its backing file '${storeNameOf(options)}'`);
+  }
+}
+
 function further({ images, identities }: Way, identity: unknown): Way {
   return { images: images + 1, identities: new Set([...identities, identity]) };
 }
@@ -111,7 +121,49 @@ async function storeOf(
   role: Naming["role"],
 ): Promise<BlockdevOptions> {
   const { host, trustsNames } = session;
-  return host.store(await host.follow(label, { image, role, trusted: trustsNames }));
+  const place = await host.follow(label, { image, role, trusted: trustsNames });
+  const store = host.store(place);
+  await checkThere(session, store, place, { label, image, role });
+  return store;
+}
+
+/** The user may record any name; that it is not followed later should be no surprise. */
+export async function warnOfName(session: Session, label: string, image: string): Promise<void> {
+  if (session.trustsNames) return;
+  try {
+    await session.host.follow(label, { image, role: "backing", trusted: false });
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.errno !== "EPERM") throw error;
+    await session.complain(
+      `warning: '${image}' names '${label}', which is not in its folder or below it: other commands ` +
+        "follow it only with --trust-names in front",
+    );
+  }
+}
+
+/** What an image stands on may have been moved: who only knows the image is told what is missing. */
+async function checkThere(
+  { graph, signal }: Session,
+  store: BlockdevOptions,
+  place: string,
+  { label, image, role }: { label: string; image: string; role: Naming["role"] },
+): Promise<void> {
+  try {
+    await graph.closeUnused(await graph.addForUsers({ ...store, "read-only": true }, signal));
+  } catch (error) {
+    if (!(error instanceof BlockError) || error.errno === "ECANCELED") throw error;
+    const [what, record] =
+      role === "backing"
+        ? ["backing file", `'rebase -u -b FILENAME -F FORMAT ${image}'`]
+        : ["data file", `'amend -o data_file=FILENAME ${image}'`];
+    const again = `Opening '${place}' failed: `;
+    const { message } = error;
+    const reason = message.startsWith(again) ? message.slice(again.length) : message;
+    const context = `The ${what} '${label}' of '${image}' cannot be opened: ${reason}`;
+    const advice = `; if it is elsewhere, record that with ${record}, or name it with --image-opts`;
+    const text = error.errno === "ENOENT" ? context + advice : context;
+    throw new BlockError(error.errno, text, { cause: error });
+  }
 }
 
 function unrecordedFormat(image: string, label: string): BlockError {

@@ -176,7 +176,7 @@ async function readPadded(
   await failing("read-failed", side, offset, () => disk.read(buf.subarray(0, there), offset));
 }
 
-/** The offset of the first byte that is not zero, or -1. */
+/** The offset of the first sector that is not zero, or -1. */
 async function nonzero(
   disk: BlockBackend,
   side: Side,
@@ -186,9 +186,10 @@ async function nonzero(
   const { kernel } = disk.node.world;
   return withBuffer(disk.node, bytes, async (buf) => {
     await readPadded(disk, side, buf, offset);
-    const { bytes: run, zero } = kernel.zeroRun(buf, 1);
-    if (!zero) return offset;
-    return run === buf.length ? -1 : offset + run;
+    // In the wasm module: the whole, which is quick, and where it is not zero, sector by sector.
+    if (kernel.isZero(buf)) return -1;
+    const { bytes: run, zero } = kernel.zeroRun(buf, SECTOR_BYTES);
+    return offset + (zero ? run : 0);
   });
 }
 

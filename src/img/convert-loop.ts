@@ -18,6 +18,7 @@ import { settleAll } from "../base/settle.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import { withBuffer } from "../block/request.ts";
 import { skipFilters } from "../block/status.ts";
+import { BadRuns } from "./bad-runs.ts";
 import { type DataRun, dataRun } from "./data-runs.ts";
 import { SECTOR_BYTES, type Sources } from "./sources.ts";
 
@@ -63,9 +64,16 @@ interface Run {
   readonly offset: number;
   readonly bytes: number;
   readonly kind: "zero" | "data" | "inherited";
+  /** What of it could not be read, and became zeroes. */
+  readonly bad: Bad[];
   /** Those before it have been written. */
   readonly before: Promise<void>;
   readonly written: () => void;
+}
+
+interface Bad {
+  readonly offset: number;
+  readonly reason: string;
 }
 
 /** @returns null, or the first failure */
@@ -81,6 +89,8 @@ class ConvertLoop {
   readonly #cluster: number;
   readonly #bufferBytes: number;
   readonly #alignment: number;
+  readonly #badStatus: BadRuns | null;
+  readonly #badData: BadRuns | null;
   #failure: ConversionFailure | null = null;
   #offset = 0;
   /** Up to here the answer is known. */
@@ -98,6 +108,9 @@ class ConvertLoop {
     const sparse = conversion.sparse === 0 ? 1 : 2 ** Math.floor(Math.log2(conversion.sparse));
     this.#alignment = Math.max(sparse, limits.requestAlignment, SECTOR_BYTES);
     this.#rate.setSpeed(conversion.rate);
+    const { salvage } = conversion;
+    this.#badStatus = salvage ? new BadRuns("looking up the status of", salvage) : null;
+    this.#badData = salvage ? new BadRuns("reading", salvage) : null;
   }
 
   async run(): Promise<ConversionFailure | null> {
@@ -115,6 +128,8 @@ class ConvertLoop {
       this.#failure ??= { stage: "status", offset: this.#offset, error };
     } finally {
       signal?.removeEventListener("abort", stop);
+      this.#badStatus?.end();
+      this.#badData?.end();
     }
     return this.#failure;
   }
@@ -124,7 +139,7 @@ class ConvertLoop {
     let bytes = 0;
     for (let at = 0; at < this.#init.length; ) {
       throwIfAborted(this.#stop.signal);
-      const run = await this.#lookUp(at);
+      const run = await this.#lookUp(at, null);
       if (this.#isMoved(run.kind)) bytes += run.bytes;
       at += run.bytes;
     }
@@ -151,18 +166,23 @@ class ConvertLoop {
   async #next(): Promise<Run | null> {
     if (this.#stop.signal.aborted || this.#offset >= this.#init.length) return null;
     const offset = this.#offset;
-    const found = await this.#attempt("status", offset, () => this.#lookUp(offset));
+    const found = await this.#attempt("status", offset, () =>
+      this.#lookUp(offset, this.#badStatus),
+    );
     const before = this.#lastWritten;
     let written = () => {};
     this.#lastWritten = new Promise((resolve) => {
       written = resolve;
     });
     this.#offset += found.bytes;
-    return { ...found, offset, before, written };
+    return { ...found, offset, bad: [], before, written };
   }
 
   /** The run at `offset`, no longer than it can be seen to at once. */
-  async #lookUp(offset: number): Promise<{ bytes: number; kind: Run["kind"] }> {
+  async #lookUp(
+    offset: number,
+    bad: BadRuns | null,
+  ): Promise<{ bytes: number; kind: Run["kind"] }> {
     const { length, backingLength, compress } = this.#init;
     let most = Math.min(length - offset, RUN_BYTES);
     const hasBacking = backingLength !== null;
@@ -170,7 +190,7 @@ class ConvertLoop {
     const isPastBacking = hasBacking && offset >= backingEnd;
     if (hasBacking && !isPastBacking) most = Math.min(most, backingEnd - offset);
     if (this.#knownEnd <= offset) {
-      const run = await this.#status(offset, most, hasBacking);
+      const run = await this.#status(offset, most, hasBacking, bad);
       // Where the target's backing file has ended, zeroes need not be written.
       this.#known = run.kind === "zero" && isPastBacking ? "inherited" : run.kind;
       this.#knownEnd = offset + run.bytes;
@@ -187,7 +207,7 @@ class ConvertLoop {
     return { bytes, kind };
   }
 
-  async #status(offset: number, bytes: number, tellsInherited: boolean) {
+  async #status(offset: number, bytes: number, tellsInherited: boolean, bad: BadRuns | null) {
     const { sources, salvage } = this.#init;
     for (let most = bytes; ; most = Math.ceil(most / 4 / SECTOR_BYTES) * SECTOR_BYTES) {
       try {
@@ -195,7 +215,7 @@ class ConvertLoop {
       } catch (error) {
         if (!salvage || !(error instanceof BlockError)) throw error;
         if (most > SECTOR_BYTES) continue;
-        salvage(`error while reading block status at offset ${offset}: ${error.message}`);
+        bad?.add(offset, most, error.message);
         // Reading may do all the same.
         return { bytes: most, kind: "data" as const };
       }
@@ -207,13 +227,14 @@ class ConvertLoop {
     if (!this.#isMoved(run.kind)) return this.#inTurn(run, null);
     await withBuffer(target.node, run.bytes, async (buf) => {
       if (run.kind === "zero") buf.fill(0);
-      else await this.#read(buf, run.offset);
+      else await this.#read(buf, run);
       await this.#inTurn(run, buf);
     });
   }
 
   async #inTurn(run: Run, buf: Uint8Array | null): Promise<void> {
     if (!this.#init.outOfOrder) await run.before;
+    for (const { offset, reason } of run.bad) this.#badData?.add(offset, SECTOR_BYTES, reason);
     if (this.#stop.signal.aborted) return;
     await this.#attempt("write", run.offset, () => this.#write(run, buf));
     if (buf) {
@@ -223,7 +244,7 @@ class ConvertLoop {
     }
   }
 
-  async #read(buf: Uint8Array, offset: number): Promise<void> {
+  async #read(buf: Uint8Array, { offset, bad }: Run): Promise<void> {
     const { sources, salvage } = this.#init;
     const { signal } = this.#stop;
     if (!salvage) return this.#attempt("read", offset, () => sources.read(buf, offset, signal));
@@ -231,12 +252,12 @@ class ConvertLoop {
       await sources.read(buf, offset, signal);
     } catch (error) {
       if (!(error instanceof BlockError) || error.errno === "ECANCELED") throw error;
-      await this.#salvage(buf, offset, salvage);
+      await this.#salvage(buf, offset, bad);
     }
   }
 
   /** Sector by sector: what can be read is kept. */
-  async #salvage(buf: Uint8Array, offset: number, tell: (problem: string) => void): Promise<void> {
+  async #salvage(buf: Uint8Array, offset: number, bad: Bad[]): Promise<void> {
     for (let done = 0; done < buf.length; done += SECTOR_BYTES) {
       throwIfAborted(this.#stop.signal);
       const sector = buf.subarray(done, done + SECTOR_BYTES);
@@ -244,7 +265,7 @@ class ConvertLoop {
         await this.#init.sources.read(sector, offset + done, this.#stop.signal);
       } catch (error) {
         if (!(error instanceof BlockError) || error.errno === "ECANCELED") throw error;
-        tell(`error while reading offset ${offset + done}: ${error.message}`);
+        bad.push({ offset: offset + done, reason: error.message });
         sector.fill(0);
       }
     }

@@ -63,12 +63,17 @@ async function formatOf(
   return best.name;
 }
 
+/** What an image can be; views of another node are none. */
+export function formatNames(drivers: Iterable<BlockDriver>): string[] {
+  const formats = [...drivers].filter(({ kind, probe }) => kind === "format" && probe);
+  return formats.map(({ name }) => name).sort();
+}
+
 /** @throws BlockError EINVAL if there is no such format */
 export function formatDriver(session: Session, name: string): BlockDriver {
   const driver = session.graph.drivers.get(name);
   if (driver?.kind === "format") return driver;
-  const formats = [...session.graph.drivers.values()].filter(({ kind }) => kind === "format");
-  const known = formats.map((one) => one.name).sort();
+  const known = formatNames(session.graph.drivers.values());
   throw new BlockError("EINVAL", `Unknown file format '${name}'; there are: ${known.join(", ")}`);
 }
 

@@ -10,6 +10,7 @@ import { describeOptions, getopt, type Option } from "../base/getopt.ts";
 import { Arguments, type ImgCommand } from "./command.ts";
 import { COMMANDS } from "./commands/index.ts";
 import type { ImgHost } from "./host.ts";
+import { formatNames } from "./image-name.ts";
 import { addObject } from "./objects.ts";
 import { Session } from "./session.ts";
 
@@ -113,12 +114,8 @@ ${commands.join("\n")}
 
 ${describeOptions(OPTIONS)}
 
-${host.name} COMMAND --help lists a command's options. Formats: ${formatsOf(host).join(", ")}.
+${host.name} COMMAND --help lists a command's options. Formats: ${formatNames(host.drivers).join(", ")}.
 `;
-}
-
-function formatsOf({ drivers }: ImgHost): string[] {
-  return [...drivers].filter(({ kind }) => kind === "format").map(({ name }) => name);
 }
 
 function commandHelp(host: ImgHost, { name, summary, operands, options }: ImgCommand): string {

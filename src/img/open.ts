@@ -55,8 +55,18 @@ export async function openAs(
     );
     return await holdImage(session, node, name, how);
   } catch (error) {
-    throw error instanceof BlockError ? error.prepend(`Could not open '${name}'`) : error;
+    throw notOpened(error, name);
   }
+}
+
+/** The failure with the image's name in front, said once. */
+export function notOpened(error: unknown, name: string): unknown {
+  if (!(error instanceof BlockError)) return error;
+  const context = `Could not open '${name}'`;
+  const again = `Opening '${name}' failed: `;
+  if (!error.message.startsWith(again)) return error.prepend(context);
+  const reason = error.message.slice(again.length);
+  return new BlockError(error.errno, `${context}: ${reason}`, { cause: error });
 }
 
 /** Takes hold of an image's node to read it, or to do with it what one likes. */

@@ -9,6 +9,7 @@ import { BlockError } from "../base/errors.ts";
 import type { BackendInit, BlockBackend } from "../block/backend.ts";
 import { Graph } from "../block/graph.ts";
 import type { BlockNode } from "../block/node.ts";
+import { withFileNames } from "./file-names.ts";
 import type { ImgHost } from "./host.ts";
 
 export class Session {
@@ -35,7 +36,8 @@ export class Session {
 
   /** One line for people: a sentence without its end. */
   complain(problem: string): Promise<void> {
-    return this.host.complain(`${this.host.name}: ${problem}\n`);
+    const text = withFileNames(problem, (node) => this.graph.find(node));
+    return this.host.complain(`${this.host.name}: ${text}\n`);
   }
 
   /** Takes hold of a node that was opened for its users; nobody else does. */

@@ -26,7 +26,9 @@ describe.skipIf(!hasQemu)("img compare", () => {
     image("sector.raw", "raw", "write -P 1 64k 128k", "write -P 3 65636 10", "write -P 2 2M 100");
     image("more.qcow2", "qcow2", "write -P 1 64k 128k", "write -P 2 2M 100", "write -P 9 1049k 1");
     image("zero.qcow2", "qcow2", "write -P 1 64k 128k", "write -P 2 2M 100", "write -z 1M 64k");
-    for (const name of ["same.raw", "byte.raw", "sector.raw", "more.qcow2", "zero.qcow2"]) {
+    image("lone.raw", "raw", "write -P 1 64k 128k", "write -P 2 2M 100", "write -P 9 1600001 1");
+    const others = ["same.raw", "byte.raw", "sector.raw", "more.qcow2", "zero.qcow2", "lone.raw"];
+    for (const name of others) {
       await tell("@/a.qcow2", `@/${name}`);
       await tell(`@/${name}`, "@/a.qcow2");
     }

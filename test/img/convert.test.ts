@@ -236,7 +236,11 @@ describe.skipIf(!hasQemu)("img convert", () => {
     expect(mine.stderr).toContain("not complete");
     const salvaged = await folders.both("convert", "--salvage", ...words, "@/saved.raw");
     expect([salvaged.ours.status, salvaged.theirs.status]).toEqual([0, 0]);
-    expect(salvaged.ours.stderr).toContain("warning: ");
+    // One for each run that cannot be read, however many sectors it has.
+    expect(salvaged.ours.stderr.match(/warning: error while reading \d+ bytes at/g)).toHaveLength(
+      1,
+    );
+    expect(salvaged.theirs.stderr.match(/warning: /g)!.length).toBeGreaterThan(100);
     const quiet = await ours(
       ["convert", "-q", "--salvage", ...words, "@/saved.raw"].map((word) =>
         word.replaceAll("@", folders.mine),

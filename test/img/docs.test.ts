@@ -14,6 +14,13 @@ const blocks = [...document.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, lines]) =
   lines!.trim().split("\n"),
 );
 
+it("each example for a page is code that is compiled", () => {
+  const source = readFileSync(join(ROOT, "test", "engine", "img-examples.ts"), "utf8");
+  const examples = [...document.matchAll(/```ts\n([\s\S]*?)```/g)];
+  expect(examples).toHaveLength(2);
+  for (const [, code] of examples) expect(source).toContain(code);
+});
+
 function blocktab(folder: string, words: readonly string[]) {
   const argv = [join(ROOT, "bin", "blocktab.mjs"), ...words];
   return spawnSync(process.execPath, argv, { cwd: folder, encoding: "utf8" });

@@ -47,9 +47,15 @@ export function storeError(error: unknown, attempted: string): BlockError {
   if (error instanceof BlockError) return error;
   const label = labelOf(error);
   if (label === undefined) throw error;
-  const { message } = error as Error;
+  const message = reasonOf(error as Error);
   const errno = Object.hasOwn(ERRNO, label) ? ERRNO[label]! : "EIO";
   return new BlockError(errno, `${attempted} failed: ${message || label}`, { cause: error });
+}
+
+/** Node says again what was tried: "ENOENT: no such file or directory, open 'disk.img'". */
+function reasonOf({ message }: Error): string {
+  const [, reason] = /^E[A-Z0-9]+: (.*?), [a-z]+(?: '.*)?$/s.exec(message) ?? [];
+  return reason ?? message;
 }
 
 /** Undefined for TypeError and its like, which are the language's and not a store's. */

@@ -27,6 +27,7 @@ import {
 } from "../command.ts";
 import { optionsOf } from "../image-name.ts";
 import { prettyJson } from "../json.ts";
+import { notOpened } from "../open.ts";
 import type { Session } from "../session.ts";
 
 const NO_CHECK_STATUS = 63;
@@ -96,7 +97,7 @@ async function open(session: Session, args: Arguments, writable: boolean): Promi
     const named = { ...manner, ...options, "node-name": "checked" };
     return session.keep(await session.graph.addForCheck(named, session.signal));
   } catch (error) {
-    throw error instanceof BlockError ? error.prepend(`Could not open '${image.name}'`) : error;
+    throw notOpened(error, image.name);
   }
 }
 

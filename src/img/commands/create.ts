@@ -1,6 +1,7 @@
 /** `create`: a new, empty image, which may stand on another. */
 
 import { BlockError } from "../../base/errors.ts";
+import { warnOfName } from "../chain.ts";
 import { type Arguments, FORMAT, type ImgCommand, OBJECT, QUIET } from "../command.ts";
 import {
   asksForHelp,
@@ -89,6 +90,7 @@ async function make(
   }
   if (!values.has("size")) throw new BlockError("EINVAL", "A new image needs a size");
   if (!args.has("quiet")) {
+    if (backing !== undefined) await warnOfName(session, backing, name);
     await session.print(`Formatting '${name}', fmt=${format}${tellOptions(values, table)}\n`);
   }
   await makeImage(session, name, format, values);

@@ -16,6 +16,7 @@ import {
 import { describeImage, type LookedInto, lookInto } from "../image-info.ts";
 import { formatDriver, type ImageName, optionsOf } from "../image-name.ts";
 import { prettyJson } from "../json.ts";
+import { notOpened } from "../open.ts";
 import type { Session } from "../session.ts";
 
 export const info: ImgCommand = {
@@ -94,6 +95,6 @@ async function attempt<T>(name: string, step: () => Promise<T>): Promise<T> {
   try {
     return await step();
   } catch (error) {
-    throw error instanceof BlockError ? error.prepend(`Could not open '${name}'`) : error;
+    throw notOpened(error, name);
   }
 }

@@ -18,7 +18,7 @@ import {
   QUIET,
 } from "../command.ts";
 import { optionsOf } from "../image-name.ts";
-import { openImage } from "../open.ts";
+import { notOpened, openImage } from "../open.ts";
 import { peek } from "../peek.ts";
 import type { Session } from "../session.ts";
 import { snapshotTable } from "../snapshot-list.ts";
@@ -77,7 +77,7 @@ async function listOf(session: Session, args: Arguments) {
   try {
     return (await peek(session, await optionsOf(session, image))).snapshots;
   } catch (error) {
-    throw error instanceof BlockError ? error.prepend(`Could not open '${image.name}'`) : error;
+    throw notOpened(error, image.name);
   }
 }
 
