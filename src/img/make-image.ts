@@ -13,6 +13,7 @@ import type { BlockdevOptions } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import type { OptionValues } from "./create-options.ts";
 import { formatDriver } from "./image-name.ts";
+import { checkApart, find } from "./new-files.ts";
 import type { Session } from "./session.ts";
 
 const SECTOR_BYTES = 512;
@@ -43,10 +44,29 @@ export async function makeImage(
   const own = qcow2Options(values, size);
   const checked = checkCreate(driver, own);
   const dataFile = values.get("data_file");
-  await makeStore(session, store, { size: 0 });
-  if (dataFile !== undefined) await makeStore(session, session.host.store(dataFile), { size: 0 });
-  const made = [store, ...(dataFile === undefined ? [] : [session.host.store(dataFile)])];
-  await makeIn(session, made, driver, checked);
+  const names = [name, ...(dataFile === undefined ? [] : [dataFile])];
+  await checkApart(session, names, values);
+  await makeMissing(session, names);
+  const stores = names.map((one) => session.host.store(one));
+  await makeIn(session, stores, driver, checked);
+}
+
+/** A file that is there stays as it is: the driver empties it when it has found nothing wrong. */
+async function makeMissing(session: Session, names: readonly string[]): Promise<void> {
+  const known = new Set<unknown>();
+  for (const name of names) {
+    const store = session.host.store(name);
+    let found = await find(session, store);
+    if (!found) {
+      await makeStore(session, store, { size: 0 });
+      found = await find(session, store);
+    }
+    const { identity } = found ?? {};
+    if (identity !== undefined && known.has(identity)) {
+      throw new BlockError("EINVAL", `'${name}' is the image's own file: its data needs another`);
+    }
+    known.add(identity);
+  }
 }
 
 /** A file, empty or of zeroes; one that is there is emptied. */
