@@ -5,7 +5,7 @@
  * that is, the file system says: a link that leads out of the folder is not followed.
  */
 
-import { access, readFile, realpath } from "node:fs/promises";
+import { access, readFile, realpath, unlink } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, sep } from "node:path";
 import { SystemClock } from "../base/clock.ts";
 import { BlockError, throwIfAborted } from "../base/errors.ts";
@@ -67,6 +67,7 @@ export async function nodeHost(own: Partial<ImgHost> = {}): Promise<ImgHost> {
     store: (name) => ({ driver: "file", filename: pathOf(name) }),
     follow: (label, from) => follow(label, { ...from, image: pathOf(from.image) }),
     fullName: (label, image) => besideOf(label, pathOf(image)),
+    remove: (name) => remove(pathOf(name)),
     async print(text) {
       await write(process.stdout, text);
     },
@@ -156,6 +157,16 @@ async function realPlace(path: string): Promise<string> {
     return await realpath(path);
   } catch {
     return join(path);
+  }
+}
+
+/** What was made through a link is what the link leads to: the link was there. */
+async function remove(path: string): Promise<void> {
+  try {
+    await unlink(await realpath(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw systemError(error, `Removing '${path}'`);
   }
 }
 

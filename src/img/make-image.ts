@@ -20,13 +20,35 @@ const SECTOR_BYTES = 512;
 
 /**
  * @param values checked by parseOptions(), `size` among them
- * @throws BlockError EINVAL that names an option; what the drivers throw. What was made so far stays
+ * @throws BlockError EINVAL that names an option; what the drivers throw. Files that were not
+ *   there before are gone again then
  */
 export async function makeImage(
   session: Session,
   name: string,
   format: string,
   values: OptionValues,
+): Promise<void> {
+  const made: string[] = [];
+  try {
+    await makeFiles(session, { name, format, values }, made);
+  } catch (error) {
+    for (const one of made) await removeMade(session, one);
+    throw error;
+  }
+}
+
+interface Wanted {
+  readonly name: string;
+  readonly format: string;
+  readonly values: OptionValues;
+}
+
+/** @param made gets the names of what was not there before */
+async function makeFiles(
+  session: Session,
+  { name, format, values }: Wanted,
+  made: string[],
 ): Promise<void> {
   const store = session.host.store(name);
   const driver = formatDriver(session, format);
@@ -36,6 +58,7 @@ export async function makeImage(
   }
   if (format === "raw") {
     const preallocation = values.get("preallocation");
+    if (!(await find(session, store))) made.push(name);
     return makeStore(session, store, {
       size,
       ...(preallocation !== undefined && { preallocation }),
@@ -46,18 +69,23 @@ export async function makeImage(
   const dataFile = values.get("data_file");
   const names = [name, ...(dataFile === undefined ? [] : [dataFile])];
   await checkApart(session, names, values);
-  await makeMissing(session, names);
+  await makeMissing(session, names, made);
   const stores = names.map((one) => session.host.store(one));
   await makeIn(session, stores, driver, checked);
 }
 
 /** A file that is there stays as it is: the driver empties it when it has found nothing wrong. */
-async function makeMissing(session: Session, names: readonly string[]): Promise<void> {
+async function makeMissing(
+  session: Session,
+  names: readonly string[],
+  made: string[],
+): Promise<void> {
   const known = new Set<unknown>();
   for (const name of names) {
     const store = session.host.store(name);
     let found = await find(session, store);
     if (!found) {
+      made.push(name);
       await makeStore(session, store, { size: 0 });
       found = await find(session, store);
     }
@@ -66,6 +94,16 @@ async function makeMissing(session: Session, names: readonly string[]): Promise<
       throw new BlockError("EINVAL", `'${name}' is the image's own file: its data needs another`);
     }
     known.add(identity);
+  }
+}
+
+/** What made it necessary is what the user has to know: a failure here is told besides. */
+async function removeMade(session: Session, name: string): Promise<void> {
+  try {
+    await session.host.remove(name);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    await session.complain(`warning: '${name}' stays, unfinished: ${error.message}`);
   }
 }
 

@@ -1,6 +1,13 @@
 /** A new image takes the place of what had its name: never of what it stands on, never for nothing. */
 
-import { existsSync, linkSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { describe, expect, it } from "vitest";
 import { ours, qemuImg, useFolders } from "./rig.ts";
 
@@ -95,5 +102,56 @@ describe("a file that is there is emptied only for options that are right", () =
     );
     expect(status, stderr).toBe(1);
     expect(readFileSync(`${at}/there`, "utf8")).toBe("something");
+  });
+});
+
+describe("a failure leaves no file that was not there", () => {
+  it.each([
+    "create -f qcow2 -o cluster_size=3000 @/new 1M",
+    "create -f qcow2 -o encrypt.format=aes @/new 1M",
+    "create -f qcow2 -o cluster_size=3000,data_file=@/data @/new 1M",
+    "create -f qcow2 -o data_file=@/new @/new 1M",
+    "create -f qcow2 -o data_file=@/no/such @/new 1M",
+    "create -f raw -o preallocation=nope @/new 1M",
+    "convert -O qcow2 -o cluster_size=3000 @/old @/new",
+    "dd -O qcow2 if=@/old of=@/no/new",
+  ])("%s", async (line) => {
+    const { mine: at } = folders();
+    writeFileSync(`${at}/old`, new Uint8Array(512));
+    const { status, stderr } = await ours(line.replaceAll("@", at).split(" "));
+    expect(status, stderr).toBe(1);
+    expect(readdirSync(at)).toEqual(["old"]);
+  });
+
+  it("when it is called off half way, either", async () => {
+    const { mine: at } = folders();
+    for (const format of ["qcow2", "raw"]) {
+      const ending = new AbortController();
+      const words = ["create", "-f", format, "-o", "preallocation=full", `${at}/new`, "1G"];
+      // It prints just before it begins, and takes longer than this.
+      const print = async () => void setTimeout(() => ending.abort(), 20);
+      expect(await ours(words, { print, signal: ending.signal })).toMatchObject({ status: 1 });
+      expect(readdirSync(at)).toEqual([]);
+    }
+  });
+
+  it("and takes away what a link leads to, not the link", async () => {
+    const { mine: at } = folders();
+    symlinkSync("place", `${at}/link`);
+    const words = ["create", "-f", "qcow2", "-o", "cluster_size=3000", `${at}/link`, "1M"];
+    expect(await ours(words)).toMatchObject({ status: 1 });
+    expect(readdirSync(at)).toEqual(["link"]);
+  });
+
+  it("but all that was", async () => {
+    const { mine: at } = folders();
+    for (const name of ["new", "data"]) writeFileSync(`${at}/${name}`, "something");
+    const options = `cluster_size=3000,data_file=${at}/data`;
+    expect(await ours(["create", "-f", "qcow2", "-o", options, `${at}/new`, "1M"])).toMatchObject({
+      status: 1,
+    });
+    for (const name of ["new", "data"]) {
+      expect(readFileSync(`${at}/${name}`, "utf8")).toBe("something");
+    }
   });
 });
