@@ -5,10 +5,10 @@
  * that is, the file system says: a link that leads out of the folder is not followed.
  */
 
-import { access, readFile, realpath } from "node:fs/promises";
+import { access, readFile, realpath, unlink } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, sep } from "node:path";
 import { SystemClock } from "../base/clock.ts";
-import { BlockError } from "../base/errors.ts";
+import { BlockError, throwIfAborted } from "../base/errors.ts";
 import { systemRandom } from "../base/random.ts";
 import { browserDrivers } from "../drivers/index.ts";
 import { fileDriver } from "../drivers/protocol/file.ts";
@@ -18,12 +18,42 @@ import { img } from "../img/img.ts";
 import { VERSION } from "../qmp/version.ts";
 import { systemError } from "./chardev/chardev.ts";
 
-/** @returns the exit status */
+/** Whoever sends these wants it to end; SIGPIPE stands for a reader of its output that is gone. */
+const ENDINGS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE"] as const;
+type Ending = (typeof ENDINGS)[number];
+
+/**
+ * Once asked to end it closes all that is open, says no more, and dies of the same signal: a shell's loop
+ * over many images ends by that.
+ *
+ * @returns the exit status
+ */
 export async function imgCommand(words: readonly string[]): Promise<number> {
   const ending = new AbortController();
-  const end = () => ending.abort();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, end);
-  return img(words, await nodeHost({ signal: ending.signal }));
+  let why: Ending | undefined;
+  const end = (signal: Ending) => {
+    why ??= signal;
+    ending.abort();
+  };
+  for (const signal of ENDINGS) process.on(signal, end);
+  const { signal } = ending;
+  const host = await nodeHost({
+    signal,
+    async print(text) {
+      if (await write(process.stdout, text)) return;
+      end("SIGPIPE");
+      throwIfAborted(signal);
+    },
+    async complain(text) {
+      if (signal.aborted || (await tell(text))) return;
+      end("SIGPIPE");
+    },
+  });
+  const status = await img(words, host);
+  if (why === undefined) return status;
+  for (const signal of ENDINGS) process.off(signal, end);
+  process.kill(process.pid, why);
+  return 1;
 }
 
 /** @param own what is to be another way */
@@ -37,8 +67,13 @@ export async function nodeHost(own: Partial<ImgHost> = {}): Promise<ImgHost> {
     store: (name) => ({ driver: "file", filename: pathOf(name) }),
     follow: (label, from) => follow(label, { ...from, image: pathOf(from.image) }),
     fullName: (label, image) => besideOf(label, pathOf(image)),
-    print: (text) => write(process.stdout, text),
-    complain: (text) => write(process.stderr, text),
+    remove: (name) => remove(pathOf(name)),
+    async print(text) {
+      await write(process.stdout, text);
+    },
+    async complain(text) {
+      await tell(text);
+    },
     readFile: async (name) => {
       try {
         return await readFile(name);
@@ -125,9 +160,42 @@ async function realPlace(path: string): Promise<string> {
   }
 }
 
-/** Settles when it has been taken; a reader that has gone away is no failure of ours. */
-function write(stream: NodeJS.WriteStream, text: string): Promise<void> {
-  return new Promise((resolve) => {
-    stream.write(text, () => resolve());
+/** What was made through a link is what the link leads to: the link was there. */
+async function remove(path: string): Promise<void> {
+  try {
+    await unlink(await realpath(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw systemError(error, `Removing '${path}'`);
+  }
+}
+
+/**
+ * Settles when it has been taken.
+ *
+ * @returns false if nobody reads it any more
+ * @throws BlockError for other reasons not to take it, as a full disk
+ */
+function write(stream: NodeJS.WriteStream, text: string): Promise<boolean> {
+  // What goes wrong is told to the one who wrote; without a listener it would end the process.
+  if (stream.listenerCount("error", ignore) === 0) stream.on("error", ignore);
+  return new Promise((resolve, reject) => {
+    stream.write(text, (error) => {
+      if (!error) resolve(true);
+      else if ((error as NodeJS.ErrnoException).code === "EPIPE") resolve(false);
+      else reject(systemError(error, "Writing the output"));
+    });
   });
+}
+
+function ignore(): void {}
+
+/** The same on stderr: that it cannot be told there is nobody to be told of. */
+async function tell(text: string): Promise<boolean> {
+  try {
+    return await write(process.stderr, text);
+  } catch (error) {
+    if (error instanceof BlockError) return true;
+    throw error;
+  }
 }

@@ -8,6 +8,7 @@ import type { BlockDriver, World } from "../block/driver.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import { browserDrivers } from "../drivers/index.ts";
 import { type MemoryStore, memoryDriver } from "../drivers/protocol/memory.ts";
+import { removeOpfs } from "../drivers/protocol/opfs.ts";
 import type { ImgHost } from "../img/host.ts";
 import { VERSION } from "../qmp/version.ts";
 import type { ImgFile } from "./img-protocol.ts";
@@ -40,6 +41,7 @@ export function browserHost({ world, files, memory, signal, output }: BrowserHos
       );
     },
     fullName: (label) => label,
+    remove: (name) => remove(known.get(name), memory),
     print: async (text) => output("stdout", text),
     complain: async (text) => output("stderr", text),
   };
@@ -65,4 +67,17 @@ function storeOf(known: ReadonlyMap<string, ImgFile>, name: string): BlockdevOpt
   if (isBlob(file)) return { driver: "blob", name };
   if ("opfs" in file) return { driver: "opfs", filename: file.opfs };
   return { driver: "memory", name: file.memory };
+}
+
+async function remove(file: ImgFile | undefined, memory: Map<string, MemoryStore>): Promise<void> {
+  if (file === undefined || isBlob(file)) return;
+  if ("memory" in file) {
+    memory.delete(file.memory);
+    return;
+  }
+  try {
+    await removeOpfs(file.opfs);
+  } catch (error) {
+    if (!(error instanceof BlockError && error.errno === "ENOENT")) throw error;
+  }
 }

@@ -99,6 +99,12 @@ export const OUTPUT: Option = {
   help: "for people (human) or for programs (json)",
 };
 export const PROGRESS: Option = { name: "progress", short: "p", help: "shows how far it is" };
+
+/** Quiet is stronger, wherever it stands. */
+export function showsProgress(args: Arguments): boolean {
+  return args.has("progress") && !args.has("quiet");
+}
+
 /** Of the image that is read. */
 export const SOURCE_CACHE: Option = {
   name: "cache",

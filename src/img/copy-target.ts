@@ -37,7 +37,7 @@ export function checkNewTarget(session: Session, format: string, values: OptionV
   );
 }
 
-/** Makes it and opens it for writing. @throws BlockError; what was made so far stays */
+/** Makes it and opens it for writing. @throws BlockError as makeImage() */
 export async function makeTarget(session: Session, target: NewTarget): Promise<BlockBackend> {
   const { name, format, values, cache } = target;
   try {

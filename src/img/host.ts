@@ -42,6 +42,12 @@ export interface ImgHost {
   follow(label: string, from: Naming): Promise<string>;
   /** What an image's name for another file comes to, to be shown; nothing is followed. */
   fullName(label: string, image: string): string;
+  /**
+   * Takes away a file that this run has made under a name for store(); does nothing if it is not there.
+   *
+   * @throws BlockError if it cannot be
+   */
+  remove(name: string): Promise<void>;
   /** For programs and people; settles when more can be taken. */
   print(text: string): Promise<void>;
   /** For people: what went wrong. */

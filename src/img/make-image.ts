@@ -13,19 +13,42 @@ import type { BlockdevOptions } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import type { OptionValues } from "./create-options.ts";
 import { formatDriver } from "./image-name.ts";
+import { checkApart, find } from "./new-files.ts";
 import type { Session } from "./session.ts";
 
 const SECTOR_BYTES = 512;
 
 /**
  * @param values checked by parseOptions(), `size` among them
- * @throws BlockError EINVAL that names an option; what the drivers throw. What was made so far stays
+ * @throws BlockError EINVAL that names an option; what the drivers throw. Files that were not
+ *   there before are gone again then
  */
 export async function makeImage(
   session: Session,
   name: string,
   format: string,
   values: OptionValues,
+): Promise<void> {
+  const made: string[] = [];
+  try {
+    await makeFiles(session, { name, format, values }, made);
+  } catch (error) {
+    for (const one of made) await removeMade(session, one);
+    throw error;
+  }
+}
+
+interface Wanted {
+  readonly name: string;
+  readonly format: string;
+  readonly values: OptionValues;
+}
+
+/** @param made gets the names of what was not there before */
+async function makeFiles(
+  session: Session,
+  { name, format, values }: Wanted,
+  made: string[],
 ): Promise<void> {
   const store = session.host.store(name);
   const driver = formatDriver(session, format);
@@ -35,6 +58,7 @@ export async function makeImage(
   }
   if (format === "raw") {
     const preallocation = values.get("preallocation");
+    if (!(await find(session, store))) made.push(name);
     return makeStore(session, store, {
       size,
       ...(preallocation !== undefined && { preallocation }),
@@ -43,10 +67,44 @@ export async function makeImage(
   const own = qcow2Options(values, size);
   const checked = checkCreate(driver, own);
   const dataFile = values.get("data_file");
-  await makeStore(session, store, { size: 0 });
-  if (dataFile !== undefined) await makeStore(session, session.host.store(dataFile), { size: 0 });
-  const made = [store, ...(dataFile === undefined ? [] : [session.host.store(dataFile)])];
-  await makeIn(session, made, driver, checked);
+  const names = [name, ...(dataFile === undefined ? [] : [dataFile])];
+  await checkApart(session, names, values);
+  await makeMissing(session, names, made);
+  const stores = names.map((one) => session.host.store(one));
+  await makeIn(session, stores, driver, checked);
+}
+
+/** A file that is there stays as it is: the driver empties it when it has found nothing wrong. */
+async function makeMissing(
+  session: Session,
+  names: readonly string[],
+  made: string[],
+): Promise<void> {
+  const known = new Set<unknown>();
+  for (const name of names) {
+    const store = session.host.store(name);
+    let found = await find(session, store);
+    if (!found) {
+      made.push(name);
+      await makeStore(session, store, { size: 0 });
+      found = await find(session, store);
+    }
+    const { identity } = found ?? {};
+    if (identity !== undefined && known.has(identity)) {
+      throw new BlockError("EINVAL", `'${name}' is the image's own file: its data needs another`);
+    }
+    known.add(identity);
+  }
+}
+
+/** What made it necessary is what the user has to know: a failure here is told besides. */
+async function removeMade(session: Session, name: string): Promise<void> {
+  try {
+    await session.host.remove(name);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    await session.complain(`warning: '${name}' stays, unfinished: ${error.message}`);
+  }
 }
 
 /** A file, empty or of zeroes; one that is there is emptied. */

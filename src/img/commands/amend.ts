@@ -12,6 +12,7 @@ import {
   OBJECT,
   PROGRESS,
   QUIET,
+  showsProgress,
 } from "../command.ts";
 import {
   amendOptionsOf,
@@ -83,7 +84,7 @@ async function change(
   if (asksForHelp(list)) return help(session, driver.name);
   const table = amendOptionsOf(driver.name);
   const values = parseOptions(list, table);
-  const progress = new Progress(session, args.has("progress"));
+  const progress = new Progress(session, showsProgress(args));
   await progress.report(0);
   try {
     if (!state.amend) {

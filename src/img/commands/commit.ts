@@ -31,6 +31,7 @@ import {
   QUIET,
   RATE,
   rateOf,
+  showsProgress,
 } from "../command.ts";
 import { findInChain } from "../in-chain.ts";
 import { openImage } from "../open.ts";
@@ -70,7 +71,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const image = { name, format: args.last("format"), isOptions: args.has("image-opts") };
   const base = args.last("base");
   const top = await openImage(session, image, { writable: true, keepsSize: true, cache });
-  const progress = new Progress(session, args.has("progress"));
+  const progress = new Progress(session, showsProgress(args));
   try {
     await progress.report(0);
     const node = skipFilters(top.node);

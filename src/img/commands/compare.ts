@@ -13,6 +13,7 @@ import {
   PROGRESS,
   QUIET,
   SOURCE_CACHE,
+  showsProgress,
 } from "../command.ts";
 import { compareDisks, type Verdict } from "../compare-loop.ts";
 import { openImage } from "../open.ts";
@@ -47,7 +48,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   }
   const opened = await openBoth(session, args, [a, b]);
   if (!opened) return STATUS.notOpened;
-  const progress = new Progress(session, args.has("progress"));
+  const progress = new Progress(session, showsProgress(args));
   const say = (text: string) =>
     args.has("quiet") ? Promise.resolve() : session.print(`${text}\n`);
   try {

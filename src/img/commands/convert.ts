@@ -23,6 +23,7 @@ import {
   QUIET,
   RATE,
   SOURCE_CACHE,
+  showsProgress,
 } from "../command.ts";
 import { type ConversionFailure, convertDisk } from "../convert-loop.ts";
 import { type ConvertPlan, planConvert } from "../convert-plan.ts";
@@ -111,7 +112,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
     return 0;
   }
   const plan = planConvert(args, format, list);
-  const progress = new Progress(session, args.has("progress"));
+  const progress = new Progress(session, showsProgress(args));
   try {
     await progress.report(0);
     await convertPlanned(session, args, plan, progress);

@@ -20,6 +20,7 @@ import {
   PROGRESS,
   QUIET,
   SOURCE_CACHE,
+  showsProgress,
 } from "../command.ts";
 import { formatDriver } from "../image-name.ts";
 import { findInChain } from "../in-chain.ts";
@@ -66,7 +67,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   );
   if (format !== undefined) formatDriver(session, format);
   const wanted: NewBacking = { name, backing: backing ?? "", format, cache: backingCache };
-  const progress = new Progress(session, args.has("progress"));
+  const progress = new Progress(session, showsProgress(args));
   try {
     await progress.report(0);
     if (!unsafe) await makeSafe(session, args, image, wanted, progress);

@@ -141,6 +141,8 @@ async function run(
       throw new BlockError("EPERM", `'${label}' is not followed`);
     },
     fullName: (label) => label,
+    // Whatever is left of a target that could not be made is judged, too.
+    remove: async () => {},
     print: async () => {},
     complain: async (text) => void story.push(text.slice(0, 200)),
   };
