@@ -84,6 +84,11 @@ class Daemon {
   #bug: BlockError | null = null;
   /** Settles when people have been told of it. */
   #lastWords: Promise<void> = Promise.resolve();
+  #served!: (isWell: boolean) => void;
+  /** Whether all options have been carried out: nobody is answered before, as with QEMU. */
+  readonly #isServing = new Promise<boolean>((resolve) => {
+    this.#served = resolve;
+  });
   #pidfilePath: string | null = null;
   #pidfile: Pidfile | null = null;
 
@@ -115,6 +120,7 @@ class Daemon {
     let isWell = true;
     try {
       await this.#setUp(given);
+      this.#served(true);
       process.off("disconnect", orphaned);
       if (this.#daemonized) await leaveParent();
       await this.#ended();
@@ -122,6 +128,7 @@ class Daemon {
       if (error instanceof BlockError) await note(error.message);
       else this.#engine.stop(error);
       isWell = false;
+      this.#served(false);
     }
     if (!(await this.#shutDown())) isWell = false;
     awake.cancel();
@@ -177,6 +184,7 @@ class Daemon {
     const args = parseArguments(value, "chardev", monitorOptions);
     const { chardev, pretty = false } = check(monitorOptions, args);
     this.#chardevs.serve(chardev, async (client) => {
+      if (!(await this.#isServing)) return;
       const stream = new QmpStream({ engine: this.#engine, client, clock: this.#clock, pretty });
       this.#streams.add(stream);
       await stream.gone;

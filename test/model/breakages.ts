@@ -322,7 +322,7 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "qcow2: a freed cluster leaks",
     file: "src/drivers/format/qcow2/epoch.ts",
-    from: "else this.#freed.push({ index, count });",
+    from: "else this.#freed.push({ index, count, discards });",
     to: "",
   },
   {
