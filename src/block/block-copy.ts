@@ -164,9 +164,9 @@ export class BlockCopy {
       throwIfAborted(signal);
       throwIfAborted(this.#calledOff.signal);
       if (await this.#copySome(start, end)) continue;
-      // Both looked at in the same turn as the return.
-      if (!this.#isUnderWay(start, end)) return;
-      await this.#taskEnded.rung(signal);
+      // Since it was seen that nothing is dirty, a task may have failed: both are looked at in one turn.
+      if (this.#isUnderWay(start, end)) await this.#taskEnded.rung(signal);
+      else if (this.dirty.nextDirtyArea(start, end, end - start) === null) return;
     }
   }
 
