@@ -81,16 +81,14 @@ export class Ending {
         return close(backend);
       };
     }
-    // These are no clients of the engine: they let go by themselves.
     let isDone = false;
-    const closed = Promise.all([
-      this.#run.changes.end(),
-      this.#run.pasts.end(),
-      this.#run.engine.close(),
-    ]).then(
-      () => null,
-      (error: unknown) => error,
-    );
+    // These are no clients of the engine, which cannot make them let go: they do it by themselves, and first.
+    const closed = Promise.all([this.#run.changes.end(), this.#run.pasts.end()])
+      .then(() => this.#run.engine.close())
+      .then(
+        () => null,
+        (error: unknown) => error,
+      );
     closed.then(() => {
       isDone = true;
     });
