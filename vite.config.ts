@@ -28,6 +28,17 @@ export default defineConfig({
       },
       {
         // The same conformance suites on real OPFS and IndexedDB, in real Chromium.
+        // What is imported when it is needed only: found late, Vite would load the page anew amid a test.
+        optimizeDeps: {
+          include: [
+            "@hpcc-js/wasm-zstd",
+            "@noble/hashes/legacy.js",
+            "@noble/hashes/sha2.js",
+            "@noble/hashes/utils.js",
+            "pako",
+            "zstddec",
+          ],
+        },
         test: {
           name: "browser",
           root: import.meta.dirname,
