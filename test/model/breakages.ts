@@ -91,8 +91,8 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "block copy: a write does not wait for a copy that is under way",
     file: "src/block/block-copy.ts",
-    from: "if (!this.#isUnderWay(start, end)) return;",
-    to: "return;",
+    from: "if (this.#isUnderWay(start, end)) await this.#taskEnded.rung(signal);",
+    to: "if (this.#isUnderWay(start, end)) return;",
   },
   {
     name: "block copy: what is under way is left out of the bitmap of a failed backup",
