@@ -10,3 +10,15 @@ it("waits for months, too", async () => {
   expect(calls).toEqual([]);
   for (const timer of timers) timer.cancel();
 });
+
+it("lets timers have their turn among many yields", async () => {
+  const clock = new SystemClock();
+  let rung = false;
+  clock.setTimer(1, () => {
+    rung = true;
+  });
+  const due = clock.now() + 5;
+  while (clock.now() < due);
+  for (let i = 0; i < 10; i++) await clock.yield();
+  expect(rung).toBe(true);
+});
