@@ -8,6 +8,8 @@ import { BlockError } from "./errors.ts";
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
 export const GiB = 1024 * MiB;
+/** What disks are counted in, whatever else their blocks are (QEMU: BDRV_SECTOR_SIZE). */
+export const SECTOR_BYTES = 512;
 
 /** Rounds down to a multiple of `granule`. */
 export function alignDown(value: number, granule: number): number {

@@ -8,13 +8,13 @@
  * Strictly compared they are also of one length, and every run has one kind of status in both.
  */
 
-import { alignDown, alignUp, MiB } from "../base/bytes.ts";
+import { alignDown, alignUp, MiB, SECTOR_BYTES } from "../base/bytes.ts";
 import { BlockError, throwIfAborted } from "../base/errors.ts";
+import { TimeSlice } from "../base/time-slice.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import * as io from "../block/io.ts";
 import { withBuffer } from "../block/request.ts";
 import { type ChainStatus, chainStatus } from "../block/status.ts";
-import { SECTOR_BYTES } from "./sources.ts";
 
 const BUFFER_BYTES = 2 * MiB;
 
@@ -47,11 +47,13 @@ export async function compareDisks(comparison: Comparison): Promise<Verdict> {
   const { a, b, strict, progress, onLengths, signal } = comparison;
   const [aLength, bLength] = [lengthOf(a), lengthOf(b)];
   if (strict && aLength !== bLength) return { kind: "length" };
+  const slice = new TimeSlice(a.node.world.clock, signal);
   const [common, total] = [Math.min(aLength, bLength), Math.max(aLength, bLength)];
 
   return judged(async () => {
     for (let at = 0; at < common; ) {
       throwIfAborted(signal);
+      if (slice.isOver) await slice.rest();
       const left = await statusOf(a, "a", at, aLength - at, strict);
       const right = await statusOf(b, "b", at, bLength - at, strict);
       if (strict && kindOf(left) !== kindOf(right)) return { kind: "status", offset: at };
@@ -74,6 +76,7 @@ export async function compareDisks(comparison: Comparison): Promise<Verdict> {
       const [longer, side] = aLength > bLength ? [a, "a" as const] : [b, "b" as const];
       for (let at = common; at < total; ) {
         throwIfAborted(signal);
+        if (slice.isOver) await slice.rest();
         const status = await statusOf(longer, side, at, total - at, false);
         let { bytes } = status;
         if (status.isAllocated && !status.zero) {

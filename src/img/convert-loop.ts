@@ -9,18 +9,19 @@
  * nothing more is begun, and what is under way is waited for.
  */
 
-import { alignDown, alignUp, MiB } from "../base/bytes.ts";
+import { alignDown, alignUp, MiB, SECTOR_BYTES } from "../base/bytes.ts";
 import { type Clock, sleep } from "../base/clock.ts";
 import { BlockError, throwIfAborted } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import { RateLimit } from "../base/rate-limit.ts";
 import { settleAll } from "../base/settle.ts";
+import { TimeSlice } from "../base/time-slice.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import { withBuffer } from "../block/request.ts";
 import { skipFilters } from "../block/status.ts";
 import { BadRuns } from "./bad-runs.ts";
 import { type DataRun, dataRun } from "./data-runs.ts";
-import { SECTOR_BYTES, type Sources } from "./sources.ts";
+import type { Sources } from "./sources.ts";
 
 const BUFFER_BYTES = 2 * MiB;
 /** Longest run that is looked at, and made zero, at once. */
@@ -86,6 +87,7 @@ class ConvertLoop {
   readonly #lookups = new Mutex();
   readonly #stop = new AbortController();
   readonly #rate = new RateLimit();
+  readonly #slice: TimeSlice;
   readonly #cluster: number;
   readonly #bufferBytes: number;
   readonly #alignment: number;
@@ -108,6 +110,7 @@ class ConvertLoop {
     const sparse = conversion.sparse === 0 ? 1 : 2 ** Math.floor(Math.log2(conversion.sparse));
     this.#alignment = Math.max(sparse, limits.requestAlignment, SECTOR_BYTES);
     this.#rate.setSpeed(conversion.rate);
+    this.#slice = new TimeSlice(conversion.clock, this.#stop.signal);
     const { salvage } = conversion;
     this.#badStatus = salvage ? new BadRuns("looking up the status of", salvage) : null;
     this.#badData = salvage ? new BadRuns("reading", salvage) : null;
@@ -183,6 +186,7 @@ class ConvertLoop {
     offset: number,
     bad: BadRuns | null,
   ): Promise<{ bytes: number; kind: Run["kind"] }> {
+    if (this.#slice.isOver) await this.#slice.rest();
     const { length, backingLength, compress } = this.#init;
     let most = Math.min(length - offset, RUN_BYTES);
     const hasBacking = backingLength !== null;
@@ -313,6 +317,7 @@ class ConvertLoop {
     if (isZero) return;
     for (let at = offset; at < end; ) {
       throwIfAborted(signal);
+      if (this.#slice.isOver) await this.#slice.rest();
       // What reads as zeroes already costs nothing: of a disk of holes nothing is written.
       const status = await target.status(at, end - at, { signal });
       if (!status.zero) await target.writeZeroes(at, status.bytes, { mayUnmap: true, signal });

@@ -1,6 +1,6 @@
 /** What a command line of `convert` asks for, and what of it excludes what else. Nothing is opened here. */
 
-import { MiB } from "../base/bytes.ts";
+import { MiB, SECTOR_BYTES } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import { type Arguments, rateOf } from "./command.ts";
 import { checkNewTarget } from "./copy-target.ts";
@@ -8,7 +8,6 @@ import { createOptionsOf, type OptionValues, parseOptions } from "./create-optio
 import type { ImageName } from "./image-name.ts";
 import type { Session } from "./session.ts";
 import { parseSize } from "./size.ts";
-import { SECTOR_BYTES } from "./sources.ts";
 
 const SPARSE_BYTES = 4096;
 const SPARSE_BYTES_MAX = 16 * MiB;

@@ -9,6 +9,7 @@ import type { BlockBackend } from "../block/backend.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import type { CacheMode } from "./cache-mode.ts";
 import type { OptionValues } from "./create-options.ts";
+import { findFile } from "./find-file.ts";
 import { formatDriver } from "./image-name.ts";
 import { makeImage } from "./make-image.ts";
 import { openAs } from "./open.ts";
@@ -76,23 +77,8 @@ async function optionsOf(session: Session, { name, format, values }: NewTarget) 
 
 /** @throws BlockError EBUSY if something open is what would be made anew */
 async function checkUnused(session: Session, name: string): Promise<void> {
-  const { graph, host, signal } = session;
-  const store = host.store(name);
-  let identity: unknown;
-  try {
-    const node = await graph.addForUsers({ ...store, "read-only": true }, signal);
-    identity = node.state.identity;
-    const isUsed = graph.nodes.some((other) => other !== node && isSame(other.state.identity));
-    await graph.closeUnused(node);
-    if (!isUsed) return;
-  } catch (error) {
-    // What is not there, or cannot be read, is nothing that is open.
-    if (error instanceof BlockError) return;
-    throw error;
-  }
+  const { identity } = (await findFile(session, session.host.store(name))) ?? {};
+  if (identity === undefined) return;
+  if (!session.graph.nodes.some(({ state }) => state.identity === identity)) return;
   throw new BlockError("EBUSY", `'${name}' is in use: it cannot be made anew meanwhile`);
-
-  function isSame(other: unknown): boolean {
-    return identity !== undefined && other === identity;
-  }
 }

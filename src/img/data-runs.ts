@@ -8,8 +8,8 @@
  * Zeroes between data that are shorter than `sparse` are data, too.
  */
 
+import { SECTOR_BYTES } from "../base/bytes.ts";
 import type { Kernel } from "../kernel/kernel.ts";
-import { SECTOR_BYTES } from "./sources.ts";
 
 export interface DataRun {
   readonly bytes: number;

@@ -3,16 +3,15 @@
  * (qapi/block-core.json): put together from a look into the image, and as text for people.
  */
 
-import { alignUp } from "../base/bytes.ts";
-import type { SnapshotInfo, StateInfo, StoredBitmap } from "../block/driver.ts";
+import { alignUp, SECTOR_BYTES } from "../base/bytes.ts";
+import type { SnapshotInfo, StateInfo } from "../block/driver.ts";
+import { snapshotJson, withBitmaps } from "../block/image-info.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import { orderedEntries } from "./json.ts";
-import { type Glimpse, peek, storeNameOf } from "./peek.ts";
+import { peek, storeNameOf } from "./peek.ts";
 import type { Session } from "./session.ts";
 import { humanSize } from "./size.ts";
 import { snapshotTable } from "./snapshot-list.ts";
-
-const SECTOR = 512;
 
 export interface ImageInfo {
   readonly filename: string;
@@ -41,7 +40,8 @@ export interface LookedInto {
 /** @throws BlockError what opening the image throws */
 export async function lookInto(session: Session, options: BlockdevOptions): Promise<LookedInto> {
   const glimpse = await peek(session, options, true);
-  const { file, snapshots, identity, length } = glimpse;
+  const { file, snapshots, bitmaps, identity, length } = glimpse;
+  const specific = glimpse.info["format-specific"];
   const filename = storeNameOf(options);
   const store = ownInfo(filename, file.driver, file.length, file.info);
   const label = glimpse.info["backing-filename"];
@@ -52,7 +52,7 @@ export async function lookInto(session: Session, options: BlockdevOptions): Prom
       "full-backing-filename": session.host.fullName(label, filename),
     }),
     snapshots: snapshots.length > 0 ? snapshots.map(snapshotJson) : undefined,
-    "format-specific": withBitmaps(glimpse),
+    "format-specific": specific && withBitmaps(specific, bitmaps),
     children: [{ name: "file", info: store }],
   };
   return { info, snapshots, identity };
@@ -64,7 +64,7 @@ function ownInfo(filename: string, format: string, length: number, info: StateIn
     filename,
     format,
     // Guests see whole sectors, the last one filled up with zeroes.
-    "virtual-size": alignUp(length, SECTOR),
+    "virtual-size": alignUp(length, SECTOR_BYTES),
     "actual-size": info["actual-size"],
     "cluster-size": info["cluster-size"],
     encrypted: info.encrypted ? true : undefined,
@@ -74,33 +74,6 @@ function ownInfo(filename: string, format: string, length: number, info: StateIn
     "backing-filename-format": info["backing-filename-format"],
     "format-specific": info["format-specific"],
     children: [],
-  };
-}
-
-function snapshotJson(snapshot: SnapshotInfo): object {
-  return {
-    id: snapshot.id,
-    name: snapshot.name,
-    "vm-state-size": snapshot.vmStateBytes,
-    "date-sec": snapshot.dateSeconds,
-    "date-nsec": snapshot.dateNanoseconds,
-    "vm-clock-sec": Math.floor(snapshot.clockNanoseconds / 1e9),
-    "vm-clock-nsec": snapshot.clockNanoseconds % 1e9,
-    icount: snapshot.icount,
-  };
-}
-
-function withBitmaps({ info, bitmaps }: Glimpse): ImageInfo["format-specific"] {
-  const specific = info["format-specific"];
-  if (!specific || bitmaps.length === 0) return specific;
-  return { ...specific, data: { ...specific.data, bitmaps: bitmaps.map(bitmapJson) } };
-}
-
-function bitmapJson({ name, granularity, enabled, inconsistent }: StoredBitmap): object {
-  return {
-    flags: [...(inconsistent ? ["in-use"] : []), ...(enabled ? ["auto"] : [])],
-    name,
-    granularity,
   };
 }
 

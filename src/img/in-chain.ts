@@ -3,6 +3,7 @@
 import { BlockError } from "../base/errors.ts";
 import type { BlockNode } from "../block/node.ts";
 import { chainOf, skipFilters } from "../block/status.ts";
+import { findFile } from "./find-file.ts";
 import type { Session } from "./session.ts";
 
 /**
@@ -30,15 +31,12 @@ function storeOf(node: BlockNode): BlockNode {
 }
 
 async function identityOf(session: Session, image: string, name: string): Promise<unknown> {
-  const { host, graph, signal } = session;
+  const { host } = session;
   try {
     const store = host.store(await host.follow(name, { image, role: "backing", trusted: true }));
-    const node = await graph.addForUsers({ ...store, "read-only": true }, signal);
-    const { identity } = node.state;
-    await graph.closeUnused(node);
-    return identity;
+    return (await findFile(session, store))?.identity;
   } catch (error) {
-    // What cannot be opened is no layer.
+    // What no file can be called is no layer.
     if (error instanceof BlockError) return undefined;
     throw error;
   }

@@ -3,6 +3,8 @@
  * text is the same and not only what it means.
  */
 
+import { jsonString } from "../base/json-string.ts";
+
 /** QEMU keeps members in a hash table: this is how the names that are told come out of it. */
 const ORDER = [
   ["ivgen-alg", "compat", "icount", "flags", "vm-clock-nsec", "detached-header"],
@@ -53,15 +55,4 @@ function enclosed(brackets: string, newline: string, parts: readonly string[]): 
   const inner = `${newline}    `;
   const lines = parts.map((part, i) => `${inner}${part}${i < parts.length - 1 ? "," : ""}`);
   return `${brackets[0]}${lines.join("")}${newline}${brackets[1]}`;
-}
-
-const ESCAPED = /[\u007f-\uffff]/g;
-
-/** ASCII only, as QEMU writes it. */
-export function jsonString(text: string): string {
-  const whole = text.replace(/\p{Cs}/gu, "\ufffd");
-  return JSON.stringify(whole).replace(ESCAPED, (character) => {
-    const code = character.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
-    return `\\u${code}`;
-  });
 }

@@ -4,7 +4,7 @@
  */
 
 import * as v from "valibot";
-import { alignUp } from "../base/bytes.ts";
+import { alignUp, SECTOR_BYTES } from "../base/bytes.ts";
 import { check } from "../base/check.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import type { BlockBackend } from "../block/backend.ts";
@@ -12,11 +12,11 @@ import type { BlockDriver } from "../block/driver.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import type { OptionValues } from "./create-options.ts";
+import { findFile } from "./find-file.ts";
 import { formatDriver } from "./image-name.ts";
-import { checkApart, find } from "./new-files.ts";
+import { membersOf } from "./members.ts";
+import { checkApart } from "./new-files.ts";
 import type { Session } from "./session.ts";
-
-const SECTOR_BYTES = 512;
 
 /**
  * @param values checked by parseOptions(), `size` among them
@@ -58,13 +58,13 @@ async function makeFiles(
   }
   if (format === "raw") {
     const preallocation = values.get("preallocation");
-    if (!(await find(session, store))) made.push(name);
+    if (!(await findFile(session, store))) made.push(name);
     return makeStore(session, store, {
       size,
       ...(preallocation !== undefined && { preallocation }),
     });
   }
-  const own = qcow2Options(values, size);
+  const own = { ...membersOf(values), size };
   const checked = checkCreate(driver, own);
   const dataFile = values.get("data_file");
   const names = [name, ...(dataFile === undefined ? [] : [dataFile])];
@@ -83,11 +83,11 @@ async function makeMissing(
   const known = new Set<unknown>();
   for (const name of names) {
     const store = session.host.store(name);
-    let found = await find(session, store);
+    let found = await findFile(session, store);
     if (!found) {
       made.push(name);
       await makeStore(session, store, { size: 0 });
-      found = await find(session, store);
+      found = await findFile(session, store);
     }
     const { identity } = found ?? {};
     if (identity !== undefined && known.has(identity)) {
@@ -160,86 +160,4 @@ async function makeIn(
 
 function checkCreate(driver: BlockDriver, options: object): object {
   return check(v.strictObject({ ...driver.createOptions }), options) as object;
-}
-
-const VERSIONS: ReadonlyMap<string, string> = new Map([
-  ["0.10", "v2"],
-  ["v2", "v2"],
-  ["1.1", "v3"],
-  ["v3", "v3"],
-]);
-
-/** What an image's driver takes to change it: qemu-img's names as those of ImageAmend. */
-export function amendMembers(values: OptionValues): Record<string, unknown> {
-  const all = {
-    version: versionOf(values),
-    size: numberOf(values.get("size")),
-    "refcount-bits": numberOf(values.get("refcount_bits")),
-    "backing-file": values.get("backing_file"),
-    "backing-fmt": values.get("backing_fmt"),
-    "lazy-refcounts": booleanOf(values.get("lazy_refcounts")),
-    "data-file": values.get("data_file"),
-    "data-file-raw": booleanOf(values.get("data_file_raw")),
-    // How an image is encrypted it says by itself.
-    encrypt: encryptOptions(values, { format: "luks" }),
-  };
-  return withoutMissing(all);
-}
-
-function withoutMissing(all: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
-}
-
-/** @throws BlockError EINVAL */
-function versionOf(values: OptionValues): string | undefined {
-  const compat = values.get("compat");
-  const version = compat === undefined ? undefined : VERSIONS.get(compat);
-  if (compat === undefined || version !== undefined) return version;
-  throw new BlockError("EINVAL", `Parameter 'compat' takes v2 (0.10) or v3 (1.1), not '${compat}'`);
-}
-
-/** qemu-img's names as those of blockdev-create. */
-function qcow2Options(values: OptionValues, size: number): Record<string, unknown> {
-  const version = versionOf(values);
-  const number = (name: string) => numberOf(values.get(name));
-  const flag = (name: string) => booleanOf(values.get(name));
-  const all = {
-    size,
-    version,
-    "cluster-size": number("cluster_size"),
-    "refcount-bits": number("refcount_bits"),
-    "extended-l2": flag("extended_l2"),
-    "compression-type": values.get("compression_type"),
-    "backing-file": values.get("backing_file"),
-    "backing-fmt": values.get("backing_fmt"),
-    "lazy-refcounts": flag("lazy_refcounts"),
-    "data-file": values.get("data_file"),
-    "data-file-raw": flag("data_file_raw"),
-    preallocation: values.get("preallocation"),
-    encrypt: encryptOptions(values),
-  };
-  return withoutMissing(all);
-}
-
-const NUMBERS = ["iter-time", "keyslot"];
-
-function encryptOptions(values: OptionValues, implied: object = {}): object | undefined {
-  if (values.get("encryption") === "on") return { format: "qcow" };
-  const members: [string, unknown][] = [];
-  for (const [name, value] of values) {
-    const [, member] = /^encrypt\.(.*)$/.exec(name) ?? [];
-    if (member === undefined) continue;
-    // As drivers call it where images are made.
-    const known = member === "format" && value === "aes" ? "qcow" : value;
-    members.push([member, NUMBERS.includes(member) ? Number(known) : known]);
-  }
-  return members.length > 0 ? { ...implied, ...Object.fromEntries(members) } : undefined;
-}
-
-function numberOf(text: string | undefined): number | undefined {
-  return text === undefined ? undefined : Number(text);
-}
-
-function booleanOf(text: string | undefined): boolean | undefined {
-  return text === undefined ? undefined : text === "on";
 }

@@ -11,10 +11,10 @@ import { alignUp } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { DirtyBitmap } from "../block/dirty-bitmap.ts";
 import { areaBytes } from "../drivers/format/luks/create.ts";
+import { L1_BYTES_MAX } from "../drivers/format/qcow2/layout.ts";
 import type { OptionValues } from "./create-options.ts";
+import { versionOf } from "./members.ts";
 
-/** QEMU's limit for an L1 table. */
-const L1_BYTES_MAX = 32 * 2 ** 20;
 /** Of a bitmap's entry in the directory, without its name. */
 const BITMAP_ENTRY_BYTES = 24;
 
@@ -39,14 +39,7 @@ export function geometryOf(values: OptionValues, bytes: number): Geometry {
     2 ** 21,
   );
   const refcountBits = powerOfTwo("refcount_bits", values.get("refcount_bits") ?? "16", 1, 64);
-  const compat = values.get("compat") ?? "1.1";
-  if (!["0.10", "1.1", "v2", "v3"].includes(compat)) {
-    throw new BlockError(
-      "EINVAL",
-      `Parameter 'compat' takes v2 (0.10) or v3 (1.1), not '${compat}'`,
-    );
-  }
-  const version = compat === "0.10" || compat === "v2" ? 2 : 3;
+  const version = versionOf(values) === "v2" ? 2 : 3;
   const extended = values.get("extended_l2") === "on";
   if (version === 2 && refcountBits !== 16) {
     throw new BlockError("EINVAL", "Parameter 'refcount_bits' other than 16 needs compat v3");

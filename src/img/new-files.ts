@@ -11,29 +11,10 @@ import { BlockError } from "../base/errors.ts";
 import type { BlockdevOptions } from "../block/options.ts";
 import { CHAIN_IMAGES_MAX } from "./chain.ts";
 import type { OptionValues } from "./create-options.ts";
+import { findFile } from "./find-file.ts";
 import { formatDriver } from "./image-name.ts";
 import { peek, storeNameOf } from "./peek.ts";
 import type { Session } from "./session.ts";
-
-/** What a file is: the same for all its names. */
-interface Found {
-  readonly identity: unknown;
-}
-
-/** null if there is none. */
-export async function find(session: Session, store: BlockdevOptions): Promise<Found | null> {
-  const { graph, signal } = session;
-  try {
-    const node = await graph.addForUsers({ ...store, "read-only": true }, signal);
-    const { identity } = node.state;
-    await graph.closeUnused(node);
-    return { identity: identity ?? storeNameOf(store) };
-  } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
-    // It may well be there: whoever opens it next is told what is wrong with it.
-    return error.errno === "ENOENT" ? null : { identity: undefined };
-  }
-}
 
 /**
  * @param names of the files that are made
@@ -51,13 +32,13 @@ export async function checkApart(
   if (backing === undefined || image === undefined) return;
   const lost = new Map<unknown, string>();
   for (const name of names) {
-    const found = await find(session, session.host.store(name));
+    const found = await findFile(session, session.host.store(name));
     if (found && found.identity !== undefined) lost.set(found.identity, name);
   }
   if (lost.size === 0) return;
   const from = { image, role: "backing", trusted: true } as const;
   for await (const store of filesBelow(session, backing, from, values.get("backing_fmt"))) {
-    const found = await find(session, store);
+    const found = await findFile(session, store);
     const name = found && lost.get(found.identity);
     if (typeof name !== "string") continue;
     throw new BlockError(

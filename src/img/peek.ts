@@ -3,8 +3,9 @@
  * data file, no key. This is all that `info` needs, and where names are read before they are followed.
  */
 
-import { assert, BlockError } from "../base/errors.ts";
-import type { BlockState, SnapshotInfo, StateInfo, StoredBitmap } from "../block/driver.ts";
+import { assert } from "../base/errors.ts";
+import type { SnapshotInfo, StateInfo, StoredBitmap } from "../block/driver.ts";
+import { snapshotsOf } from "../block/image-info.ts";
 import { type BlockdevOptions, checkOptions } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import type { Session } from "./session.ts";
@@ -75,16 +76,6 @@ export async function peek(
     }
   } finally {
     await session.release(backend);
-  }
-}
-
-/** None where the image's list cannot be read: whoever wants to use it is told why. */
-function snapshotsOf(state: BlockState): readonly SnapshotInfo[] {
-  try {
-    return state.snapshots?.list() ?? [];
-  } catch (error) {
-    if (error instanceof BlockError) return [];
-    throw error;
   }
 }
 

@@ -10,15 +10,15 @@
  * Clusters are compared and copied whole.
  */
 
-import { alignDown, alignUp, MiB } from "../base/bytes.ts";
+import { alignDown, alignUp, MiB, SECTOR_BYTES } from "../base/bytes.ts";
 import { throwIfAborted } from "../base/errors.ts";
+import { TimeSlice } from "../base/time-slice.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import type { BlockNode } from "../block/node.ts";
 import { withBuffer } from "../block/request.ts";
 import { backingOf, chainStatus, skipFilters } from "../block/status.ts";
 
 const BUFFER_BYTES = 2 * MiB;
-const SECTOR_BYTES = 512;
 
 export interface Rebase {
   readonly image: BlockBackend;
@@ -36,8 +36,10 @@ export async function takeOverDifferences(rebase: Rebase): Promise<void> {
   const { image, signal, progress } = rebase;
   const cluster = Math.max(SECTOR_BYTES, skipFilters(image.node).state.limits.clusterSize);
   const { length } = image;
+  const slice = new TimeSlice(image.node.world.clock, signal);
   for (let at = 0; at < length; ) {
     throwIfAborted(signal);
+    if (slice.isOver) await slice.rest();
     const run = await inheritedRun(rebase, at, length - at);
     let { bytes } = run;
     if (run.isInherited) {

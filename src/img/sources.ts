@@ -8,13 +8,11 @@
  * As convert_iteration_sectors() of QEMU's qemu-img.c a run is only ever of one disk.
  */
 
-import { alignUp } from "../base/bytes.ts";
+import { alignUp, SECTOR_BYTES } from "../base/bytes.ts";
 import { assert } from "../base/errors.ts";
 import type { BlockBackend } from "../block/backend.ts";
 import type { BlockNode } from "../block/node.ts";
 import { backingOf, chainStatus, skipFilters } from "../block/status.ts";
-
-export const SECTOR_BYTES = 512;
 
 /** What is known of a run before it is read. */
 export interface SourceRun {

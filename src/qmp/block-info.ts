@@ -4,15 +4,14 @@
  * full-backing-filename, since names inside images are never resolved here, and throttle groups.
  */
 
-import { alignUp } from "../base/bytes.ts";
+import { alignUp, SECTOR_BYTES } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
-import type { SnapshotInfo, StateInfo, StoredBitmap } from "../block/driver.ts";
+import type { StateInfo, StoredBitmap } from "../block/driver.ts";
+import { snapshotJson, snapshotsOf, withBitmaps } from "../block/image-info.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { roleMember } from "../block/options.ts";
-import type { BlockDeviceInfo, BlockDirtyInfo, ImageInfo, SnapshotJson } from "./types.ts";
-
-const SECTOR = 512;
+import type { BlockDeviceInfo, BlockDirtyInfo, ImageInfo } from "./types.ts";
 
 export interface NodeInfoOptions {
   /** Leave out the images behind the node. */
@@ -122,12 +121,12 @@ function imageInfo(node: BlockNode, kept: KeptBitmaps): ImageInfo {
   const specific = info["format-specific"];
   const label = info["backing-filename"];
   const labelFormat = info["backing-filename-format"];
-  const snapshots = snapshotsOf(node);
+  const snapshots = snapshotsOf(node.state);
   return {
     filename: filenameOf(node),
     format: node.driver.name,
     // Guests see whole sectors, the last one filled up with zeroes.
-    "virtual-size": alignUp(io.getLength(node), SECTOR),
+    "virtual-size": alignUp(io.getLength(node), SECTOR_BYTES),
     ...(actualSize !== undefined && { "actual-size": actualSize }),
     ...(dirty !== null && { "dirty-flag": dirty }),
     ...(clusterSize !== undefined && { "cluster-size": clusterSize }),
@@ -137,42 +136,6 @@ function imageInfo(node: BlockNode, kept: KeptBitmaps): ImageInfo {
     ...(labelFormat !== undefined && { "backing-filename-format": labelFormat }),
     ...(snapshots.length > 0 && { snapshots: snapshots.map(snapshotJson) }),
     ...(specific && { "format-specific": withBitmaps(specific, kept.get(node) ?? []) }),
-  };
-}
-
-function withBitmaps(
-  { type, data }: NonNullable<StateInfo["format-specific"]>,
-  bitmaps: readonly StoredBitmap[],
-): { type: string; data: object } {
-  if (bitmaps.length === 0) return { type, data };
-  const shown = bitmaps.map(({ name, granularity, enabled, inconsistent }) => ({
-    flags: [...(inconsistent ? ["in-use"] : []), ...(enabled ? ["auto"] : [])],
-    name,
-    granularity,
-  }));
-  return { type, data: { ...data, bitmaps: shown } };
-}
-
-/** None where the image's list cannot be read: whoever wants to use it is told why. */
-function snapshotsOf(node: BlockNode): readonly SnapshotInfo[] {
-  try {
-    return node.state.snapshots?.list() ?? [];
-  } catch (error) {
-    if (error instanceof BlockError) return [];
-    throw error;
-  }
-}
-
-export function snapshotJson(info: SnapshotInfo): SnapshotJson {
-  return {
-    id: info.id,
-    name: info.name,
-    "vm-state-size": info.vmStateBytes,
-    "date-sec": info.dateSeconds,
-    "date-nsec": info.dateNanoseconds,
-    "vm-clock-sec": Math.floor(info.clockNanoseconds / 1e9),
-    "vm-clock-nsec": info.clockNanoseconds % 1e9,
-    ...(info.icount !== undefined && { icount: info.icount }),
   };
 }
 

@@ -1,7 +1,7 @@
 /** What a metadata context says of a range: runs with one answer each, neighbours put together. */
 
 import type { Clock } from "../../base/clock.ts";
-import { throwIfAborted } from "../../base/errors.ts";
+import { TimeSlice } from "../../base/time-slice.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import type { DirtyBitmap } from "../../block/dirty-bitmap.ts";
 import { Allocation, Dirtiness } from "./protocol.ts";
@@ -16,9 +16,6 @@ const EXTENTS_MAX = 131_072;
 const NARROW_BYTES_MAX = 2 ** 32 - 1;
 /** Bitmaps are told in runs of at most this, as QEMU tells them where lengths have 32 bits. */
 const NARROW_RUN_BYTES = 2 ** 31 - 1;
-/** Others get their turn at least this often. */
-const TURN_MS = 10;
-
 export interface ExtentsRequest {
   readonly offset: number;
   readonly bytes: number;
@@ -83,15 +80,12 @@ async function collect(
   const { clock, signal } = request;
   const list = new ExtentList(request);
   const end = request.offset + request.bytes;
-  let turn = clock.now();
+  const slice = new TimeSlice(clock, signal);
   for (let at = request.offset; at < end; ) {
     const { bytes, flags } = await next(at, end - at);
     if (!list.add(bytes, flags)) break;
     at += bytes;
-    if (clock.now() - turn < TURN_MS) continue;
-    await clock.yield();
-    throwIfAborted(signal);
-    turn = clock.now();
+    if (slice.isOver) await slice.rest();
   }
   return list.extents;
 }

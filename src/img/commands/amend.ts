@@ -22,7 +22,7 @@ import {
   parseOptions,
 } from "../create-options.ts";
 import { formatDriver } from "../image-name.ts";
-import { amendMembers } from "../make-image.ts";
+import { membersOf } from "../members.ts";
 import { openImage } from "../open.ts";
 import { Progress } from "../progress.ts";
 import type { Session } from "../session.ts";
@@ -93,7 +93,9 @@ async function change(
     const { signal } = session;
     const { secrets } = session.graph;
     const request = { force: args.has("force"), secrets, ...(signal && { signal }) };
-    await session.graph.drained([node], () => state.amend?.(amendMembers(values), request));
+    // How an image is encrypted it says by itself.
+    const members = membersOf(values, { format: "luks" });
+    await session.graph.drained([node], () => state.amend?.(members, request));
     await progress.report(100);
   } finally {
     await progress.end();

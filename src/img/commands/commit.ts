@@ -68,7 +68,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const name = args.oneImage();
   const rate = rateOf(args);
   const cache = cacheMode(args.last("cache") ?? "writeback");
-  const image = { name, format: args.last("format"), isOptions: args.has("image-opts") };
+  const image = args.theImage(name);
   const base = args.last("base");
   const top = await openImage(session, image, { writable: true, keepsSize: true, cache });
   const progress = new Progress(session, showsProgress(args));

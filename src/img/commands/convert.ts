@@ -6,6 +6,7 @@
  * stays, as qemu-img's does, and it is said that it is not whole.
  */
 
+import { SECTOR_BYTES } from "../../base/bytes.ts";
 import { BlockError } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import * as io from "../../block/io.ts";
@@ -39,7 +40,7 @@ import { openImage } from "../open.ts";
 import { Progress } from "../progress.ts";
 import type { Session } from "../session.ts";
 import { loadSnapshot } from "../snapshot-source.ts";
-import { SECTOR_BYTES, Sources } from "../sources.ts";
+import { Sources } from "../sources.ts";
 
 export const convert: ImgCommand = {
   name: "convert",

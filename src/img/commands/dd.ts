@@ -3,7 +3,7 @@
  * input, and blocks that are skipped are part of it.
  */
 
-import { alignUp, MiB } from "../../base/bytes.ts";
+import { alignUp, MiB, SECTOR_BYTES } from "../../base/bytes.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import { withBuffer } from "../../block/request.ts";
@@ -22,7 +22,6 @@ import { makeTarget } from "../copy-target.ts";
 import { openImage } from "../open.ts";
 import type { Session } from "../session.ts";
 import { parseSize } from "../size.ts";
-import { SECTOR_BYTES } from "../sources.ts";
 
 const BLOCK_BYTES_MAX = 2 ** 31 - 1;
 /** What is written does not depend on the size of a block: all go in pieces of this. */

@@ -5,8 +5,9 @@
  *     JSON   every run, also of zeroes; one object a line
  */
 
-import { alignUp } from "../../base/bytes.ts";
+import { alignUp, SECTOR_BYTES } from "../../base/bytes.ts";
 import { BlockError } from "../../base/errors.ts";
+import { TimeSlice } from "../../base/time-slice.ts";
 import * as io from "../../block/io.ts";
 import type { BlockNode } from "../../block/node.ts";
 import { backingOf, skipFilters } from "../../block/status.ts";
@@ -23,8 +24,6 @@ import {
 import { openImage } from "../open.ts";
 import type { Session } from "../session.ts";
 import { parseSize } from "../size.ts";
-
-const SECTOR = 512;
 
 export const map: ImgCommand = {
   name: "map",
@@ -62,7 +61,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const most = args.last("max-length");
   const length = most === undefined ? Number.MAX_SAFE_INTEGER : parseSize(most, "Max length");
   const { node } = await openImage(session, args.theImage());
-  const end = Math.min(alignUp(io.getLength(node), SECTOR), start + length);
+  const end = Math.min(alignUp(io.getLength(node), SECTOR_BYTES), start + length);
   if (json) await printJson(session, node, start, end);
   else await printText(session, node, start, end);
   return 0;
@@ -116,9 +115,8 @@ async function* runs(
   start: number,
   end: number,
 ): AsyncGenerator<Run> {
-  const { clock } = session.host.world;
+  const slice = new TimeSlice(session.host.world.clock, session.signal);
   let current = null as Run | null;
-  let begunMs = clock.now();
   for (let at = start; at < end; ) {
     const next: Run = await runAt(node, at, end - at);
     at += next.length;
@@ -129,15 +127,11 @@ async function* runs(
       if (before) yield before;
       current = next;
     }
-    if (clock.now() - begunMs < YIELD_MS) continue;
-    await clock.yield();
-    if (session.signal?.aborted) throw new BlockError("ECANCELED", "Operation canceled");
-    begunMs = clock.now();
+    if (slice.isOver) await slice.rest();
   }
   yield current ?? { ...NOTHING, start, length: 0 };
 }
 
-const YIELD_MS = 20;
 const NOTHING = { depth: 0, present: false, zero: false, data: false, compressed: false };
 
 function isOne(a: Run, b: Run): boolean {

@@ -7,8 +7,9 @@
  *     bitmaps           besides, if the bitmaps are taken along
  */
 
-import { alignUp } from "../../base/bytes.ts";
-import { BlockError, throwIfAborted } from "../../base/errors.ts";
+import { alignUp, SECTOR_BYTES } from "../../base/bytes.ts";
+import { BlockError } from "../../base/errors.ts";
+import { TimeSlice } from "../../base/time-slice.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import { skipFilters } from "../../block/status.ts";
 import {
@@ -36,8 +37,6 @@ import { openImage } from "../open.ts";
 import type { Session } from "../session.ts";
 import { parseSize } from "../size.ts";
 import { loadSnapshot } from "../snapshot-source.ts";
-
-const SECTOR = 512;
 
 export const measure: ImgCommand = {
   name: "measure",
@@ -114,7 +113,7 @@ function measureSize(target: string, values: OptionValues, bytes: number): Measu
 }
 
 function measureRaw(bytes: number): Measured {
-  const size = alignUp(bytes, SECTOR);
+  const size = alignUp(bytes, SECTOR_BYTES);
   return { required: size, "fully-allocated": size };
 }
 
@@ -135,7 +134,7 @@ async function measureImage(
   const source = await openImage(session, args.theImage());
   const snapshot = args.last("snapshot");
   if (snapshot !== undefined) loadSnapshot(source.node, snapshot);
-  const length = alignUp(source.length, SECTOR);
+  const length = alignUp(source.length, SECTOR_BYTES);
   if (target === "raw") return measureRaw(length);
   const geometry = geometryOf(values, length);
   // How much of what a backing file would have is not looked at: nothing may be missing.
@@ -162,9 +161,8 @@ async function dataBytes(
   source: BlockBackend,
   clusterBytes: number,
 ): Promise<number> {
-  const { clock } = session.host.world;
+  const slice = new TimeSlice(session.host.world.clock, session.signal);
   let bytes = 0;
-  let begunMs = clock.now();
   for (let at = 0; at < source.length; ) {
     const run = await source.status(at, source.length - at);
     let next = at + run.bytes;
@@ -173,12 +171,7 @@ async function dataBytes(
       bytes += (at % clusterBytes) + next - at;
     }
     at = next;
-    if (clock.now() - begunMs < YIELD_MS) continue;
-    await clock.yield();
-    throwIfAborted(session.signal);
-    begunMs = clock.now();
+    if (slice.isOver) await slice.rest();
   }
   return bytes;
 }
-
-const YIELD_MS = 20;

@@ -60,11 +60,8 @@ async function run(session: Session, args: Arguments): Promise<number> {
   }
   const cache = cacheMode(args.last("cache") ?? "writeback");
   const backingCache = cacheMode(args.last("backing-cache") ?? "writeback");
-  const image = await openImage(
-    session,
-    { name, format: args.last("format"), isOptions: args.has("image-opts") },
-    { writable: true, cache, noBacking: unsafe },
-  );
+  const how = { writable: true, cache, noBacking: unsafe };
+  const image = await openImage(session, args.theImage(name), how);
   if (format !== undefined) formatDriver(session, format);
   const wanted: NewBacking = { name, backing: backing ?? "", format, cache: backingCache };
   const progress = new Progress(session, showsProgress(args));

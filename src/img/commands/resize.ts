@@ -1,6 +1,6 @@
 /** `resize`: another size for a disk; a smaller one only where that is said, too. */
 
-import { alignUp } from "../../base/bytes.ts";
+import { alignUp, SECTOR_BYTES } from "../../base/bytes.ts";
 import { BlockError } from "../../base/errors.ts";
 import { type Arguments, FORMAT, IMAGE_OPTS, type ImgCommand, OBJECT, QUIET } from "../command.ts";
 import { openImage } from "../open.ts";
@@ -22,7 +22,6 @@ export const resize: ImgCommand = {
   run,
 };
 
-const SECTOR = 512;
 const MODES = ["off", "metadata", "falloc", "full"] as const;
 type Mode = (typeof MODES)[number];
 
@@ -37,7 +36,7 @@ async function run(session: Session, args: Arguments): Promise<number> {
   // Growing zeroes what a longer backing file would show: it has to be there.
   const backend = await openImage(session, args.theImage(image), { writable: true });
   // Guests see whole sectors.
-  const before = alignUp(backend.length, SECTOR);
+  const before = alignUp(backend.length, SECTOR_BYTES);
   const after = sign === "+" ? before + bytes : sign === "-" ? before - bytes : bytes;
   if (after <= 0 || !Number.isSafeInteger(after)) {
     throw new BlockError("EINVAL", "The new size has to be more than 0, and less than 2^53 bytes");

@@ -1,6 +1,7 @@
 /** States of disks kept inside their images (QEMU: qapi/block-core.json, qapi/migration.json). */
 
 import * as v from "valibot";
+import { snapshotJson } from "../../block/image-info.ts";
 import {
   deleteInternalSnapshot,
   internalSnapshotAction,
@@ -11,7 +12,6 @@ import {
   startSnapshotSave,
 } from "../../blockjob/snapshot.ts";
 import { runTransaction } from "../../blockjob/transaction.ts";
-import { snapshotJson } from "../block-info.ts";
 import { command, nothing } from "../schema.ts";
 import { snapshotInfo } from "../types.ts";
 

@@ -3,6 +3,7 @@
  * numbers exactly, one message a line. The pretty form has a member a line, 4 spaces for each level.
  */
 
+import { jsonString } from "../../base/json-string.ts";
 import { JsonFloat, numberText } from "./numbers.ts";
 
 const INDENT = "    ";
@@ -20,7 +21,7 @@ export function messageText(message: object, pretty = false): string {
  * @param newline what the pretty form ends lines with; null for the form in one line
  */
 function jsonText(value: unknown, newline: string | null): string {
-  if (typeof value === "string") return stringText(value);
+  if (typeof value === "string") return jsonString(value);
   if (typeof value === "number" || typeof value === "bigint" || value instanceof JsonFloat) {
     return numberText(value);
   }
@@ -36,7 +37,7 @@ function jsonText(value: unknown, newline: string | null): string {
   }
   const members: string[] = [];
   for (const [key, member] of Object.entries(value)) {
-    if (member !== undefined) members.push(`${stringText(key)}: ${jsonText(member, inner)}`);
+    if (member !== undefined) members.push(`${jsonString(key)}: ${jsonText(member, inner)}`);
   }
   return enclosed("{", "}", newline, members);
 }
@@ -46,29 +47,4 @@ function enclosed(open: string, close: string, newline: string | null, parts: st
   const inner = newline + INDENT;
   const first = parts.length > 0 ? inner : "";
   return `${open}${first}${parts.join(`,${inner}`)}${newline}${close}`;
-}
-
-/** Everything that cannot stand for itself: quotes, controls, all that is not ASCII. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
-const ESCAPED = /["\\\u0000-\u001f\u007f-\uffff]/g;
-/** Half characters and no characters: QEMU, too, writes the replacement character for them. */
-const UNWRITABLE = /[\p{Cs}\p{Noncharacter_Code_Point}]/gu;
-const SHORT = new Map([
-  ['"', '\\"'],
-  ["\\", "\\\\"],
-  ["\b", "\\b"],
-  ["\f", "\\f"],
-  ["\n", "\\n"],
-  ["\r", "\\r"],
-  ["\t", "\\t"],
-]);
-
-function stringText(text: string): string {
-  const escaped = text.replace(UNWRITABLE, "\ufffd").replace(ESCAPED, escapeOf);
-  return `"${escaped}"`;
-}
-
-function escapeOf(character: string): string {
-  const code = character.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
-  return SHORT.get(character) ?? `\\u${code}`;
 }

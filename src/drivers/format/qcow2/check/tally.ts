@@ -4,15 +4,13 @@
 
 import type { Clock } from "../../../../base/clock.ts";
 import { throwIfAborted } from "../../../../base/errors.ts";
+import { TimeSlice } from "../../../../base/time-slice.ts";
 import {
   type CheckFinding,
   type CheckRequest,
   type CheckResult,
   FINDINGS_MAX,
 } from "../../../../block/check.ts";
-
-/** Milliseconds of work between two looks at what else there is to do. */
-const SLICE_MS = 10;
 
 type Counts = { -readonly [K in keyof CheckResult]: number };
 
@@ -41,16 +39,14 @@ export class Tally {
   /** Walking again over what was told already. */
   isSilent = false;
   readonly #request: CheckRequest;
-  readonly #clock: Clock;
+  readonly #slice: TimeSlice;
   #findings = 0;
-  #sliceEnd: number;
   #done = 0;
   #total = 0;
 
   constructor(request: CheckRequest, clock: Clock) {
     this.#request = request;
-    this.#clock = clock;
-    this.#sliceEnd = clock.now() + SLICE_MS;
+    this.#slice = new TimeSlice(clock, request.signal);
   }
 
   /** @param times as often as that stands in the image */
@@ -124,14 +120,12 @@ export class Tally {
   step(bytes: number): Promise<void> | null {
     this.#done += bytes;
     throwIfAborted(this.#request.signal);
-    return this.#clock.now() < this.#sliceEnd ? null : this.#rest();
+    return this.#slice.isOver ? this.#rest() : null;
   }
 
   async #rest(): Promise<void> {
     this.#request.progress?.(this.#done, Math.max(this.#done, this.#total));
-    await this.#clock.yield();
-    throwIfAborted(this.#request.signal);
-    this.#sliceEnd = this.#clock.now() + SLICE_MS;
+    await this.#slice.rest();
   }
 
   /** The last word on progress. */
