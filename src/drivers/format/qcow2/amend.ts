@@ -37,7 +37,7 @@ import { eachL2 } from "./l2-walk.ts";
 import { SECTOR_BYTES } from "./layout.ts";
 import { decisive } from "./refcount-grow.ts";
 import { changeRefcountWidth } from "./refcount-width.ts";
-import { changeDataFileName, endOfNames } from "./rewrite.ts";
+import { changeDataFileName, checkDataFileName, endOfNames } from "./rewrite.ts";
 import { isPossibleL1, tableBytesOf, withV3Extra } from "./snapshot-table.ts";
 
 /** x-blockdev-amend's members for qcow2. */
@@ -136,7 +136,8 @@ function wantedOrder(image: Image, options: ImageAmend, version: 2 | 3): number 
 }
 
 /** Names of other files: what may change at all. */
-function checkNames({ externalData, isRawExternal, extensions }: Image, options: ImageAmend): void {
+function checkNames(image: Image, options: ImageAmend): void {
+  const { externalData, isRawExternal, extensions } = image;
   const { "backing-file": backing, "backing-fmt": format } = options;
   const isOther = (given: string | undefined, there: string | null) =>
     given !== undefined && given !== (there ?? "");
@@ -152,6 +153,7 @@ function checkNames({ externalData, isRawExternal, extensions }: Image, options:
       "Parameter 'data-file' is for images that have an external data file already",
     );
   }
+  if (options["data-file"] !== undefined) checkDataFileName(image, options["data-file"]);
   if (options["data-file-raw"] && !isRawExternal) {
     throw new BlockError("EINVAL", "Parameter 'data-file-raw' can be switched off, but not on");
   }

@@ -6,7 +6,9 @@
  *          └── name's offset and length ─────────────────────┴──▶ ────┘
  *
  * A crash may tear a write between sectors, and an overlay with half a name has lost its disk. So a
- * new name goes where nothing is, is flushed, and then one sector switches to it.
+ * new name goes where nothing is, is flushed, and then one sector switches to it; what of the name
+ * lies in that sector goes with it. Where there is no such place the old name is moved first, in the same
+ * way. Where that does not make room either nothing is written.
  */
 
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
@@ -30,7 +32,8 @@ const NAME_BYTES_MAX = 1023;
  * Records another backing file, or none. Caller holds the mutex; no request is in flight.
  *
  * @param format recorded if not null
- * @throws BlockError EINVAL if the name does not fit; nothing is written then
+ * @throws BlockError EINVAL for a name that does not fit, ENOSPC where a crash could leave neither the
+ *   old name nor the new one; nothing is written then
  */
 export async function changeBackingFile(
   image: Image,
@@ -46,14 +49,17 @@ export async function changeBackingFile(
   if (name !== null && new TextEncoder().encode(name).length > NAME_BYTES_MAX) {
     throw new BlockError("EINVAL", `A backing file name has at most ${NAME_BYTES_MAX} bytes`);
   }
-  const list: Extension[] = image.extensions.list.filter(
-    ({ type }) => type !== ExtensionType.backingFormat,
-  );
-  if (name !== null && format !== null) {
-    list.unshift(textExtension(ExtensionType.backingFormat, format));
-  }
-  if (await switchHead(image, list, new TextEncoder().encode(name ?? ""))) return;
-  await rewriteNames(image, list, name);
+  const list = withBackingFormat(image.extensions.list, name === null ? null : format);
+  await rename(image, list, new TextEncoder().encode(name ?? ""));
+}
+
+/** In its old place, so that what stands behind it stays where it is. */
+function withBackingFormat(list: readonly Extension[], format: string | null): Extension[] {
+  const isFormat = ({ type }: Extension) => type === ExtensionType.backingFormat;
+  const others = list.filter((extension) => !isFormat(extension));
+  if (format === null) return others;
+  const at = Math.max(0, list.findIndex(isFormat));
+  return others.toSpliced(at, 0, textExtension(ExtensionType.backingFormat, format));
 }
 
 /**
@@ -61,15 +67,22 @@ export async function changeBackingFile(
  * holds the mutex; no request is in flight.
  *
  * @param name "" for none
- * @throws BlockError EINVAL if the name does not fit; nothing is written then
+ * @throws BlockError as checkDataFileName(); nothing is written then
  */
 export async function changeDataFileName(image: Image, name: string): Promise<void> {
   if (name === (image.extensions.dataFileName ?? "")) return;
-  const { list } = image.extensions;
-  const others = list.filter(({ type }) => type !== ExtensionType.dataFile);
-  const named = name === "" ? others : [textExtension(ExtensionType.dataFile, name), ...others];
-  if (await switchHead(image, named, "kept")) return;
-  await rewriteNames(image, named, image.extensions.backingName);
+  await rename(image, withDataFileName(image, name), "kept");
+}
+
+/** @throws BlockError EINVAL, ENOSPC if changeDataFileName() would refuse it */
+export function checkDataFileName(image: Image, name: string): void {
+  if (name === (image.extensions.dataFileName ?? "")) return;
+  switchesTo(image, withDataFileName(image, name), "kept");
+}
+
+function withDataFileName({ extensions }: Image, name: string): Extension[] {
+  const others = extensions.list.filter(({ type }) => type !== ExtensionType.dataFile);
+  return name === "" ? others : [textExtension(ExtensionType.dataFile, name), ...others];
 }
 
 /**
@@ -85,7 +98,7 @@ export async function switchHead(
   list: readonly Extension[],
   name: Uint8Array | "kept",
 ): Promise<boolean> {
-  const way = switchOf(image, list, name);
+  const way = switchOf(headOf(image), list, name);
   if (way === null) return false;
   await switchNames(image, way, name);
   return true;
@@ -93,7 +106,7 @@ export async function switchHead(
 
 /** Whether switchHead() would. */
 export function canSwitchHead(image: Image, list: readonly Extension[]): boolean {
-  return switchOf(image, list, "kept") !== null;
+  return switchOf(headOf(image), list, "kept") !== null;
 }
 
 interface Switch {
@@ -101,52 +114,135 @@ interface Switch {
   readonly nameAt: number;
 }
 
+/** What the first cluster holds, or would. */
+interface Head {
+  readonly headerBytes: number;
+  readonly clusterBytes: number;
+  readonly list: readonly Extension[];
+  readonly nameAt: number;
+  readonly nameBytes: number;
+}
+
+function headOf({ header, layout, extensions }: Image): Head {
+  return {
+    headerBytes: header.headerBytes,
+    clusterBytes: layout.clusterBytes,
+    list: extensions.list,
+    nameAt: header.backingNameOffset,
+    nameBytes: header.backingNameBytes,
+  };
+}
+
 function switchOf(
-  image: Image,
+  head: Head,
   list: readonly Extension[],
   name: Uint8Array | "kept",
 ): Switch | null {
-  // The names of features are a courtesy: left out where they would not fit the sector.
-  const plain = list.filter(({ type }) => type !== ExtensionType.featureNames);
-  const fitting = [list, plain].find((one) => isSwitchedInOne(image, one));
-  if (!fitting) return null;
-  const { headerBytes, backingNameOffset, backingNameBytes } = image.header;
-  const end = headerBytes + extensionBytes(image, fitting).length;
-  if (name === "kept" && backingNameOffset >= end) {
-    return { list: fitting, nameAt: backingNameOffset };
+  for (const fitting of [list, withoutCourtesy(list)]) {
+    if (!isSwitchedInOne(head, fitting)) continue;
+    if (name === "kept" && head.nameAt >= endOf(head, fitting)) {
+      return { list: fitting, nameAt: head.nameAt };
+    }
+    const nameAt = placeFor(head, fitting, name === "kept" ? head.nameBytes : name.length);
+    if (nameAt !== undefined) return { list: fitting, nameAt };
   }
-  const nameAt = placeFor(image, fitting, name === "kept" ? backingNameBytes : name.length);
-  return nameAt === undefined ? null : { list: fitting, nameAt };
+  return null;
+}
+
+/** The names of features are left out where they would be in the way. */
+function withoutCourtesy(list: readonly Extension[]): readonly Extension[] {
+  return list.filter(({ type }) => type !== ExtensionType.featureNames);
 }
 
 /** Whether these extensions differ from those there are in the first sector only. */
-function isSwitchedInOne(image: Image, list: readonly Extension[]): boolean {
-  const { headerBytes, backingNameOffset } = image.header;
-  const now = extensionBytes(image, image.extensions.list);
-  const next = extensionBytes(image, list);
+function isSwitchedInOne(head: Head, list: readonly Extension[]): boolean {
+  const { headerBytes, nameAt } = head;
+  const now = extensionBytes(head, head.list);
+  const next = extensionBytes(head, list);
   const within = SECTOR_BYTES - headerBytes;
   if (next.length <= within) return true;
   // The name may stand where the end mark would be.
-  if (backingNameOffset > 0 && headerBytes + now.length > backingNameOffset) return false;
+  if (nameAt > 0 && headerBytes + now.length > nameAt) return false;
   return next.length === now.length && next.every((byte, i) => i < within || byte === now[i]);
 }
 
 /** With the end mark. */
-function extensionBytes({ header, layout }: Image, list: readonly Extension[]): Uint8Array {
-  return serializeTail(list, null, header.headerBytes, layout.clusterBytes).bytes;
+function extensionBytes(head: Head, list: readonly Extension[]): Uint8Array {
+  return serializeTail(list, null, head.headerBytes, head.clusterBytes).bytes;
+}
+
+function endOf(head: Head, list: readonly Extension[]): number {
+  return head.headerBytes + extensionBytes(head, list).length;
 }
 
 /** Where a name overwrites nothing that still counts; undefined if there is no such place. */
-function placeFor(image: Image, list: readonly Extension[], bytes: number): number | undefined {
+function placeFor(head: Head, list: readonly Extension[], bytes: number): number | undefined {
   if (bytes === 0) return 0;
-  const { headerBytes, backingNameOffset, backingNameBytes } = image.header;
-  const end = headerBytes + extensionBytes(image, list).length;
-  if (end + bytes <= SECTOR_BYTES) return end;
-  const oldEnd = headerBytes + extensionBytes(image, image.extensions.list).length;
-  const first = alignUp(Math.max(end, oldEnd, SECTOR_BYTES), 8);
-  const afterOld = alignUp(Math.max(first, backingNameOffset + backingNameBytes), 8);
-  const at = first + bytes <= backingNameOffset ? first : afterOld;
-  return at + bytes <= image.layout.clusterBytes ? at : undefined;
+  const end = endOf(head, list);
+  const oldEnd = endOf(head, head.list);
+  const behind = Math.max(end, oldEnd);
+  const places = [end, behind, Math.max(behind, head.nameAt + head.nameBytes)];
+  return places.find((at) => isFree(head, at, bytes));
+}
+
+/** Whether nothing counts there now, but in the first sector, which is switched as a whole. */
+function isFree(head: Head, at: number, bytes: number): boolean {
+  const { clusterBytes, nameAt, nameBytes } = head;
+  const counts = [
+    { from: SECTOR_BYTES, to: endOf(head, head.list) },
+    { from: Math.max(SECTOR_BYTES, nameAt), to: nameAt + nameBytes },
+  ];
+  const isClear = ({ from, to }: { from: number; to: number }) =>
+    from >= to || at + bytes <= from || Math.max(at, SECTOR_BYTES) >= to;
+  return at + bytes <= clusterBytes && counts.every(isClear);
+}
+
+/** Caller holds the mutex; no request is in flight. @throws as switchesTo() */
+async function rename(
+  image: Image,
+  list: readonly Extension[],
+  name: Uint8Array | "kept",
+): Promise<void> {
+  for (const step of switchesTo(image, list, name)) await switchNames(image, step, step.name);
+}
+
+interface Step extends Switch {
+  readonly name: Uint8Array | "kept";
+}
+
+/**
+ * One switch after another: each leaves an image that is as before, the last one what is wanted.
+ *
+ * @throws BlockError EINVAL if it does not fit the first cluster, ENOSPC if not next to what is there
+ */
+function switchesTo(
+  image: Image,
+  list: readonly Extension[],
+  name: Uint8Array | "kept",
+): readonly Step[] {
+  const head = headOf(image);
+  const direct = switchOf(head, list, name);
+  if (direct) return [{ ...direct, name }];
+  const old = withoutCourtesy(head.list);
+  const moved = isSwitchedInOne(head, old) ? old : head.list;
+  const first = endOf(head, moved);
+  for (const nameAt of [first, head.clusterBytes - head.nameBytes]) {
+    if (nameAt < first || !isFree(head, nameAt, head.nameBytes)) continue;
+    const last = switchOf({ ...head, list: moved, nameAt }, list, name);
+    if (last)
+      return [
+        { list: moved, nameAt, name: "kept" },
+        { ...last, name },
+      ];
+  }
+  const text = name === "kept" ? image.extensions.backingName : new TextDecoder().decode(name);
+  serializeTail(withoutCourtesy(list), text, head.headerBytes, head.clusterBytes);
+  throw new BlockError(
+    "ENOSPC",
+    `The first cluster of this image has ${head.clusterBytes} bytes, too few for the new name next ` +
+      "to what is there; a crash could leave neither. Give a shorter name, or convert the image to " +
+      "larger clusters",
+  );
 }
 
 /** The name first, then the sector that leads to it. Caller holds the mutex. */
@@ -170,7 +266,7 @@ async function switchNames(
   await file.read(bytes, 0);
   // As bytes: a name that is no UTF-8 stays the same too.
   const text = name === "kept" ? bytes.slice(oldNameAt, oldNameAt + nameBytes) : name;
-  const tail = extensionBytes(image, list);
+  const tail = extensionBytes(headOf(image), list);
   bytes.fill(0, headerBytes, SECTOR_BYTES);
   bytes.set(tail, headerBytes);
   bytes.set(text, nameAt);
@@ -179,45 +275,13 @@ async function switchNames(
   // What will be read of it, before it is there to be read.
   const header = parseHeader(bytes);
   const extensions = parseExtensions(bytes, header);
-  if (nameAt >= SECTOR_BYTES && !(name === "kept" && nameAt === oldNameAt)) {
-    await file.write(text, nameAt);
+  const behind = Math.max(nameAt, SECTOR_BYTES);
+  const isThere = name === "kept" && nameAt === oldNameAt;
+  if (nameAt + text.length > behind && !isThere) {
+    await file.write(bytes.subarray(behind, nameAt + text.length), behind);
     await file.flush();
   }
   await decisive(image, bytes.subarray(0, SECTOR_BYTES), 0);
-  image.header = header;
-  image.extensions = extensions;
-}
-
-/**
- * Writes the first cluster with these extensions and this backing file's name. Caller holds the
- * mutex; no request is in flight.
- *
- * @throws BlockError EINVAL if they do not fit; nothing is written then
- */
-async function rewriteNames(
-  image: Image,
-  list: readonly Extension[],
-  name: string | null,
-): Promise<void> {
-  const { layout, file } = image;
-  const { headerBytes } = image.header;
-  const tail = serializeTail(list, name, headerBytes, layout.clusterBytes);
-  // What was written so far must not depend on a header that a crash tears.
-  await image.beginChange();
-  await image.epoch.run();
-
-  const used = Math.min(layout.clusterBytes, file.length);
-  const old = new Uint8Array(used);
-  await file.read(old, 0);
-  const end = Math.max(headerBytes + tail.bytes.length, endOfNames(image));
-  const bytes = new Uint8Array(Math.min(layout.clusterBytes, alignUp(end, SECTOR_BYTES)));
-  bytes.set(old.subarray(0, headerBytes));
-  writeU64(bytes, 8, tail.nameOffset);
-  writeU32(bytes, 16, tail.nameBytes);
-  bytes.set(tail.bytes, headerBytes);
-  const header = parseHeader(bytes);
-  const extensions = parseExtensions(bytes, header);
-  await decisive(image, bytes, 0);
   image.header = header;
   image.extensions = extensions;
 }
