@@ -15,9 +15,9 @@ import type { CheckResult } from "../../src/block/check.ts";
 import type { World } from "../../src/block/driver.ts";
 import type { BlockNode } from "../../src/block/node.ts";
 import { idsOf } from "./content.ts";
+import type { Files } from "./log.ts";
 import { Look, type Read, readIds } from "./look.ts";
 import type { Shells } from "./qemu-img.ts";
-import type { Files } from "./recorder.ts";
 import { type Cut, isLocked, SECRET, type Trial } from "./trial.ts";
 
 const LEAKS = 3;

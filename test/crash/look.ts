@@ -7,7 +7,8 @@ import type { Graph } from "../../src/block/graph.ts";
 import * as io from "../../src/block/io.ts";
 import type { BlockNode } from "../../src/block/node.ts";
 import { idsOf } from "./content.ts";
-import { type Files, Recorder } from "./recorder.ts";
+import type { Files } from "./log.ts";
+import { Recorder } from "./recorder.ts";
 import { graphOf, keyOf } from "./trial.ts";
 
 export class Look {

@@ -1,9 +1,5 @@
 /**
- * Files in memory, and one log of all that is done to them: what a crash can leave is made of it.
- *
- *     log    write a │ write b │ flush a │ truncate b │ step "l2_update" │ write a │ flush a │ …
- *
- * One log for all files, because an operation on two of them (a commit, an external data file) is
+ * Files in memory, and one log of all that is done to them. One log for all files, because an operation on two of them (a commit, an external data file) is
  * right or wrong by their common order. Bytes as they were asked for, not whole sectors, because a
  * file of a browser takes single bytes, and a header field that is written alone can be lost alone.
  * Lengths, because files grow and shrink. The log of blklogwrites has none of the three, and its format
@@ -14,53 +10,7 @@ import * as v from "valibot";
 import type { Random } from "../../src/base/random.ts";
 import type { DebugPoints } from "../../src/block/debug.ts";
 import type { BlockDriver } from "../../src/block/driver.ts";
-
-export type Entry = (
-  | { readonly kind: "write"; readonly offset: number; readonly bytes: Uint8Array }
-  | { readonly kind: "truncate"; readonly length: number }
-  /** A flush keeps what was written before it began. */
-  | { readonly kind: "flush-begin"; readonly flush: number }
-  | { readonly kind: "flush"; readonly flush: number }
-  /** The format tells what comes next (src/block/debug.ts). Changes nothing. */
-  | { readonly kind: "step"; readonly step: string }
-) & { readonly file: string };
-
-/** Bytes that grow without being copied every time, and are not copied before they change. */
-export class Content {
-  #room: Uint8Array<ArrayBuffer>;
-  #length: number;
-  #isOwn = false;
-
-  /** @param bytes that nobody else changes from now on */
-  constructor(bytes: Uint8Array<ArrayBuffer>) {
-    this.#room = bytes;
-    this.#length = bytes.length;
-  }
-
-  get bytes(): Uint8Array<ArrayBuffer> {
-    return this.#room.subarray(0, this.#length);
-  }
-
-  apply(entry: Entry): void {
-    if (entry.kind === "truncate") this.resize(entry.length);
-    if (entry.kind !== "write") return;
-    this.resize(Math.max(this.#length, entry.offset + entry.bytes.length));
-    this.#room.set(entry.bytes, entry.offset);
-  }
-
-  resize(length: number): void {
-    if (!this.#isOwn || length > this.#room.length) {
-      const room = new Uint8Array(length + Math.ceil(length / 8));
-      room.set(this.#room.subarray(0, Math.min(this.#length, length)));
-      this.#room = room;
-      this.#isOwn = true;
-    }
-    if (length < this.#length) this.#room.fill(0, length, this.#length);
-    this.#length = length;
-  }
-}
-
-export type Files = ReadonlyMap<string, Uint8Array<ArrayBuffer>>;
+import { Content, type Entry, type Files } from "./log.ts";
 
 export class Recorder {
   /** Since record(). */

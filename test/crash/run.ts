@@ -7,8 +7,8 @@ import { seededRandom } from "../../src/base/random.ts";
 import { settleAll } from "../../src/base/settle.ts";
 import { testWorld } from "../world.ts";
 import { Judge, writeState } from "./judge.ts";
+import type { Entry } from "./log.ts";
 import { Shells } from "./qemu-img.ts";
-import type { Entry } from "./recorder.ts";
 import { type Choice, choicesOf, StateMaker } from "./states.ts";
 import { type Cut, type Kind, Trial } from "./trial.ts";
 

@@ -10,10 +10,11 @@
  */
 
 import type { Random } from "../../src/base/random.ts";
-import { Content, type Entry, type Files } from "./recorder.ts";
+import { Content, type Entry, type Files } from "./log.ts";
 
 const SECTOR_BYTES = 512;
 const FEW = 4;
+const MANY = 12;
 const RANDOM_SUBSETS = 6;
 const TORN_PERCENT = 15;
 const LENGTH_FIRST_PERCENT = 15;
@@ -35,12 +36,7 @@ export function* choicesOf(log: readonly Entry[], random: Random): Generator<Cho
   for (const cut of cutsOf(log)) {
     const open = openEntries(log, cut);
     for (const kept of subsetsOf(open, random)) {
-      const torn = new Map<number, readonly number[]>();
-      for (const index of kept) {
-        if (random.below(100) >= TORN_PERCENT) continue;
-        const lost = lostSectors(log[index]!, random);
-        if (lost.length > 0) torn.set(index, lost);
-      }
+      const torn = tornOf(log, kept, random);
       yield { cut, kept, torn, lengthFirst: random.below(100) < LENGTH_FIRST_PERCENT };
     }
   }
@@ -98,6 +94,16 @@ function* subsetsOf(open: readonly number[], random: Random): Generator<readonly
   }
 }
 
+function tornOf(log: readonly Entry[], kept: readonly number[], random: Random) {
+  const torn = new Map<number, readonly number[]>();
+  for (const index of kept) {
+    if (random.below(100) >= TORN_PERCENT) continue;
+    const lost = lostSectors(log[index]!, random);
+    if (lost.length > 0) torn.set(index, lost);
+  }
+  return torn;
+}
+
 /** At least one sector of a torn write is lost, and at least one is not. */
 function lostSectors(entry: Entry, random: Random): number[] {
   if (entry.kind !== "write") return [];
@@ -110,9 +116,53 @@ function lostSectors(entry: Entry, random: Random): number[] {
   return lost;
 }
 
-function sectorsOf({ offset, bytes }: { offset: number; bytes: Uint8Array }): number {
+function sectorsOf(entry: Entry): number {
+  // A truncation is done or not.
+  if (entry.kind !== "write") return 1;
+  const { offset, bytes } = entry;
   const first = Math.floor(offset / SECTOR_BYTES);
   return Math.ceil((offset + bytes.length) / SECTOR_BYTES) - first;
+}
+
+/** One of one file, cut anywhere: for tests that ask one image one thing. */
+export function crashState(
+  start: Uint8Array,
+  log: readonly Entry[],
+  cut: number,
+  random: Random,
+): Uint8Array<ArrayBuffer> {
+  const share = random.below(5);
+  const kept = openEntries(log, cut).filter(() => share === 4 || random.below(4) < share);
+  const torn = tornOf(log, kept, random);
+  return stateOf(start, log, { cut, kept, torn, lengthFirst: false });
+}
+
+/** All of one file at all cuts: each sector of the open epoch is there or is not. */
+export function* everyState(
+  start: Uint8Array,
+  log: readonly Entry[],
+): Generator<Uint8Array<ArrayBuffer>> {
+  for (const cut of cutsOf(log)) {
+    const sectors = openEntries(log, cut).flatMap((index) =>
+      Array.from({ length: sectorsOf(log[index]!) }, (_, sector) => ({ index, sector })),
+    );
+    if (sectors.length > MANY) throw new Error(`2^${sectors.length} states are too many`);
+    for (let bits = 0; bits < 2 ** sectors.length; bits++) {
+      const there = sectors.filter((_, i) => (bits >> i) & 1);
+      const kept = [...new Set(there.map(({ index }) => index))];
+      const lost = sectors.filter((sector) => !there.includes(sector));
+      const lostOf = (index: number) =>
+        lost.filter((one) => one.index === index).map(({ sector }) => sector);
+      const torn = new Map(kept.map((index) => [index, lostOf(index)]));
+      yield stateOf(start, log, { cut, kept, torn, lengthFirst: false });
+    }
+  }
+}
+
+function stateOf(start: Uint8Array, log: readonly Entry[], choice: Choice) {
+  const [file = ""] = log.map(({ file }) => file);
+  const maker = new StateMaker(new Map([[file, start.slice()]]), log);
+  return maker.make(choice).get(file)!;
 }
 
 /** Makes states one after another; cheap where their cuts only go up. */

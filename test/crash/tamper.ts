@@ -10,7 +10,7 @@
  *     "l2_update" …, FLUSH                step B
  */
 
-import type { Entry } from "./recorder.ts";
+import type { Entry } from "./log.ts";
 
 type Phase = readonly Entry[];
 

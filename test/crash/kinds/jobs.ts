@@ -12,10 +12,13 @@ import type { Kind, Trial } from "../trial.ts";
 const SIZE = 512 * KiB;
 const HABITS = { ...USUAL, mostBytes: 24 * KiB };
 
-/** base ← mid ← top with data in each, the guest on top, and an empty image `target`. */
-async function chain(trial: Trial): Promise<void> {
+const SHORT = ["base", "mid", "top"];
+const LONG = ["base", "low", "mid", "top"];
+
+/** base ← … ← top with data in each, the guest on top, and an empty image `target`. */
+async function chain(trial: Trial, names = SHORT): Promise<void> {
   let below: string | null = null;
-  for (const name of ["base", "mid", "top"]) {
+  for (const name of names) {
     const backing = below === null ? {} : { "backing-file": below, "backing-fmt": "qcow2" };
     const clusterSize = [4, 16][trial.random.below(2)]! * KiB;
     await trial.create(name, { size: SIZE, "cluster-size": clusterSize, ...backing });
@@ -32,11 +35,11 @@ async function chain(trial: Trial): Promise<void> {
   await trial.graph.closeBackend(target);
 }
 
-function job(name: string, start: (trial: Trial) => Promise<BlockJob>): Kind {
+function job(name: string, start: (trial: Trial) => Promise<BlockJob>, names = SHORT): Kind {
   return {
     name,
     async run(trial) {
-      await chain(trial);
+      await chain(trial, names);
       await trial.record();
       const { guest, clock } = trial;
       await guest.acts(3, HABITS);
@@ -85,7 +88,17 @@ export const jobs: readonly Kind[] = [
   job("stream down to a base", ({ services }) =>
     startStream(services, { ...id, baseNode: "base" }),
   ),
+  job(
+    "stream in the middle",
+    ({ services }) => startStream(services, { ...id, device: "mid", baseNode: "base" }),
+    LONG,
+  ),
   job("commit", ({ services }) => startCommit(services, { ...id, topNode: "mid" })),
+  job(
+    "commit of two layers",
+    ({ services }) => startCommit(services, { ...id, topNode: "mid" }),
+    LONG,
+  ),
   job("commit of the active layer", ({ services }) =>
     startCommit(services, { ...id, baseNode: "base" }),
   ),

@@ -144,10 +144,22 @@ export const snapshots: readonly Kind[] = [
   withSnapshots(
     "snapshot create, apply and delete, clusters of 512",
     { size: 256 * KiB, "cluster-size": 512 },
-    async (shelf) => {
-      await shelf.create();
-      await shelf.apply();
-      await shelf.delete();
-    },
+    allThree,
+  ),
+  withSnapshots(
+    "snapshot create, apply and delete, version 2",
+    { ...small, version: "v2" },
+    allThree,
+  ),
+  withSnapshots(
+    "snapshot create, apply and delete, extended L2 entries and 4-bit refcounts",
+    { ...extended, "refcount-bits": 4 },
+    allThree,
   ),
 ];
+
+async function allThree(shelf: Shelf): Promise<void> {
+  await shelf.create();
+  await shelf.apply();
+  await shelf.delete();
+}

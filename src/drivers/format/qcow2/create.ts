@@ -17,6 +17,7 @@ import { areaBytes, makeLuks } from "../luks/create.ts";
 import { serializeLuks } from "../luks/header.ts";
 import { createEncrypt, newLuksOf } from "./encryption.ts";
 import {
+  backingFormatExtension,
   type EncryptionPlace,
   type Extension,
   ExtensionType,
@@ -288,7 +289,7 @@ function extensionsOf(
   const list: Extension[] = [];
   const format = options["backing-fmt"];
   const dataFile = options["data-file"];
-  if (format !== undefined) list.push(textExtension(ExtensionType.backingFormat, format));
+  if (format !== undefined) list.push(backingFormatExtension(format));
   if (dataFile !== undefined) list.push(textExtension(ExtensionType.dataFile, dataFile));
   if (keys) list.push(encryptionExtension(keys));
   // The names are a courtesy: in a cluster too small for them the image does without, as QEMU's.

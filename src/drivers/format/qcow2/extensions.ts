@@ -43,6 +43,7 @@ export interface Extensions {
 }
 
 const FEATURE_RECORD_BYTES = 48;
+const FORMAT_BYTES_MAX = 15;
 const decoder = new TextDecoder();
 
 /**
@@ -172,6 +173,16 @@ export function serializeTail(
 /** A string as an extension, without an end mark. */
 export function textExtension(type: number, value: string): Extension {
   return { type, data: new TextEncoder().encode(value) };
+}
+
+/** @throws BlockError EINVAL for a name that no driver has; QEMU would not open the image */
+export function backingFormatExtension(format: string): Extension {
+  const extension = textExtension(ExtensionType.backingFormat, format);
+  if (extension.data.length <= FORMAT_BYTES_MAX) return extension;
+  throw new BlockError(
+    "EINVAL",
+    `A backing file's format has at most ${FORMAT_BYTES_MAX} bytes, not ${extension.data.length}`,
+  );
 }
 
 export function encryptionExtension({ offset, bytes }: EncryptionPlace): Extension {

@@ -14,6 +14,7 @@
 import { alignUp, writeU32, writeU64 } from "../../../base/bytes.ts";
 import { BlockError } from "../../../base/errors.ts";
 import {
+  backingFormatExtension,
   type Extension,
   ExtensionType,
   parseExtensions,
@@ -22,10 +23,9 @@ import {
 } from "./extensions.ts";
 import { parseHeader } from "./header.ts";
 import type { Image } from "./image.ts";
+import { SECTOR_BYTES } from "./layout.ts";
 import { decisive } from "./refcount-grow.ts";
 
-/** A crash while the header is written must not tear what decides where the tables are. */
-const SECTOR_BYTES = 512;
 const NAME_BYTES_MAX = 1023;
 
 /**
@@ -59,7 +59,7 @@ function withBackingFormat(list: readonly Extension[], format: string | null): E
   const others = list.filter((extension) => !isFormat(extension));
   if (format === null) return others;
   const at = Math.max(0, list.findIndex(isFormat));
-  return others.toSpliced(at, 0, textExtension(ExtensionType.backingFormat, format));
+  return others.toSpliced(at, 0, backingFormatExtension(format));
 }
 
 /**

@@ -6,7 +6,8 @@ import { seededRandom } from "../../../../src/base/random.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import type { ImageAmend } from "../../../../src/drivers/format/qcow2/amend.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
-import { crashState, LogStore, logStoreDriver } from "../log-store.ts";
+import { crashState } from "../../../crash/states.ts";
+import { LogStore, logStoreDriver } from "../log-store.ts";
 import {
   chainOptions,
   type Disk,

@@ -9,7 +9,8 @@ import { beforeMerge, mergeBitmaps } from "../../../../src/block/bitmap-changes.
 import type { DirtyBitmap } from "../../../../src/block/dirty-bitmap.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
-import { crashState, LogStore, logStoreDriver } from "../log-store.ts";
+import { crashState } from "../../../crash/states.ts";
+import { LogStore, logStoreDriver } from "../log-store.ts";
 import {
   chainOptions,
   createImage,
@@ -212,7 +213,8 @@ describe.skipIf(!hasQemu)("bitmaps in a qcow2 image", () => {
     const store = bitmapStore();
     const disk = await openStore(store);
     await disk.backend.write(new Uint8Array(512).fill(3), 0);
-    expect(store.log.slice(0, 2).map(({ kind }) => kind)).toEqual(["write", "flush"]);
+    const kinds = store.log.slice(0, 3).map(({ kind }) => kind);
+    expect(kinds).toEqual(["write", "flush-begin", "flush"]);
     writeRaw(folder, "killed.qcow2", store.bytes);
     expect(qemuBitmaps("killed.qcow2").map(({ inconsistent }) => inconsistent)).toEqual([
       true,

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB, readU32, readU64, writeU32, writeU64 } from "../../../../src/base/bytes.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
-import { crashState } from "../log-store.ts";
+import { crashState } from "../../../crash/states.ts";
 import {
   chainOptions,
   createImage,

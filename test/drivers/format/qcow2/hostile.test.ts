@@ -239,8 +239,9 @@ describe.skipIf(!hasQemu)("what we do not maintain", () => {
 
     const disk = await openBytes(bytes, false, store);
     await disk.backend.write(new Uint8Array(512), 0);
-    expect(store.log[0]).toEqual({ kind: "write", offset: 88, bytes: new Uint8Array(8) });
-    expect(store.log[1]).toEqual({ kind: "flush" });
+    const [first, ...later] = store.log;
+    expect(first).toMatchObject({ kind: "write", offset: 88, bytes: new Uint8Array(8) });
+    expect(later.slice(0, 2).map(({ kind }) => kind)).toEqual(["flush-begin", "flush"]);
     await disk.close();
   });
 });

@@ -6,7 +6,8 @@ import { type Random, seededRandom } from "../../../../src/base/random.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { MemoryStore, memoryDriver } from "../../../../src/drivers/protocol/memory.ts";
-import { crashState, LogStore, logStoreDriver } from "../log-store.ts";
+import { crashState } from "../../../crash/states.ts";
+import { LogStore, logStoreDriver } from "../log-store.ts";
 import {
   type Disk,
   hasQemu,

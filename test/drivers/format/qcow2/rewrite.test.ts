@@ -12,7 +12,9 @@ import {
 } from "../../../../src/drivers/format/qcow2/extensions.ts";
 import { parseHeader } from "../../../../src/drivers/format/qcow2/header.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
-import { crashState, type LogEntry, LogStore, logStoreDriver } from "../log-store.ts";
+import type { Entry } from "../../../crash/log.ts";
+import { crashState } from "../../../crash/states.ts";
+import { LogStore, logStoreDriver } from "../log-store.ts";
 import { hasQemu, qemuImg, testFolder, testWorld } from "../rig.ts";
 
 type Label = readonly [name: string | null, format: string | null];
@@ -21,7 +23,7 @@ const LABELS: readonly Label[] = [
   ["base", "raw"],
   [`somewhere/${"else/".repeat(60)}base.qcow2`, "qcow2"],
   ["mid", "qcow2"],
-  ["opfs", "memory-of-a-long-name"],
+  ["opfs", "memory"],
   [null, null],
   ["mid", null],
   ["base", "qcow2"],
@@ -177,7 +179,7 @@ function withTail(bytes: Uint8Array, cluster: number, sizes: readonly number[]):
 }
 
 /** The first cluster as each write to it leaves it when only its first or its last sectors land. */
-function* tornHeads(head: Uint8Array, log: readonly LogEntry[]): Generator<Uint8Array> {
+function* tornHeads(head: Uint8Array, log: readonly Entry[]): Generator<Uint8Array> {
   for (const entry of log) {
     if (entry.kind !== "write" || entry.offset >= head.length) continue;
     const old = head.slice();
