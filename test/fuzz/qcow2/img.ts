@@ -113,8 +113,8 @@ export async function abuseWithImg(
   story: string[],
   tell: (kind: string) => void,
 ): Promise<void> {
-  const base = new Uint8Array(256 * 1024);
-  dice.random.fill(base.subarray(70_000, 90_000));
+  const base = new Uint8Array(65536);
+  dice.random.fill(base.subarray(20_000, 25_000));
   stores.put("base", base);
   const command = dice.pick(dice.pick([READING, CONVERTING, CHANGING]));
   const { argv, makes = [], changesImage = false } = command;
