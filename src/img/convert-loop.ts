@@ -98,6 +98,8 @@ class ConvertLoop {
   /** Up to here the answer is known. */
   #knownEnd = 0;
   #known: Run["kind"] = "data";
+  /** As far as it is worth asking at once: less after answers that could not be had. */
+  #askBytes = RUN_BYTES;
   #lastWritten: Promise<void> = Promise.resolve();
   #total = 0;
   #done = 0;
@@ -213,11 +215,15 @@ class ConvertLoop {
 
   async #status(offset: number, bytes: number, tellsInherited: boolean, bad: BadRuns | null) {
     const { sources, salvage } = this.#init;
-    for (let most = bytes; ; most = Math.ceil(most / 4 / SECTOR_BYTES) * SECTOR_BYTES) {
+    for (;;) {
+      const most = Math.min(bytes, this.#askBytes);
       try {
-        return await sources.run(offset, most, tellsInherited);
+        const run = await sources.run(offset, most, tellsInherited);
+        this.#askBytes = Math.min(RUN_BYTES, most * 4);
+        return run;
       } catch (error) {
         if (!salvage || !(error instanceof BlockError)) throw error;
+        this.#askBytes = Math.ceil(most / 4 / SECTOR_BYTES) * SECTOR_BYTES;
         if (most > SECTOR_BYTES) continue;
         bad?.add(offset, most, error.message);
         // Reading may do all the same.
@@ -256,7 +262,9 @@ class ConvertLoop {
       await sources.read(buf, offset, signal);
     } catch (error) {
       if (!(error instanceof BlockError) || error.errno === "ECANCELED") throw error;
-      await this.#salvage(buf, offset, bad);
+      if (buf.length > SECTOR_BYTES) return this.#salvage(buf, offset, bad);
+      bad.push({ offset, reason: error.message });
+      buf.fill(0);
     }
   }
 

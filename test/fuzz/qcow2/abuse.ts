@@ -11,6 +11,7 @@
 
 import { alignDown } from "../../../src/base/bytes.ts";
 import { BlockError } from "../../../src/base/errors.ts";
+import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import type { BlockBackend } from "../../../src/block/backend.ts";
 import { checkNode } from "../../../src/block/check.ts";
 import { Graph } from "../../../src/block/graph.ts";
@@ -19,13 +20,16 @@ import { qcow2Driver } from "../../../src/drivers/format/qcow2/index.ts";
 import type { Dice } from "../../model/dice.ts";
 import { testWorld } from "../../world.ts";
 import { abuseWithImg, type FuzzWorld } from "./img.ts";
-import { judge } from "./judge.ts";
+import { judge, type Verdict } from "./judge.ts";
+import { PASSPHRASE, SECRET } from "./luks.ts";
 import { Model } from "./model.ts";
 import { FuzzStores, traps } from "./store.ts";
 
 export interface Case {
   readonly bytes: Uint8Array;
   readonly dataFile: Uint8Array | null;
+  /** It takes luks.ts' passphrase. */
+  readonly encrypted: boolean;
 }
 
 /** All that is ever opened; the last two by `img`. */
@@ -33,7 +37,7 @@ const NAMES = ["image", "data", "base", "out"];
 
 /** Runs of a map, and of pieces of reads, of which no more are looked at. */
 const RUNS_MAX = 400;
-const READ_BYTES_MAX = 2 ** 20;
+const READ_BYTES_MAX = 2 ** 18;
 /** Whatever the file's size, and for each of its sectors. */
 const REQUESTS_BASE = 4000;
 const REQUESTS_PER_SECTOR = 24;
@@ -44,33 +48,44 @@ export class Abuser {
   /** What came out, by kind. */
   readonly kinds: Map<string, number>;
   readonly #world: FuzzWorld;
-  readonly #graph: Graph;
+  readonly graph: Graph;
   readonly #freeBytes: number;
   #hasData = false;
+  encrypted = false;
+  #verdict: { readonly changes: number; readonly verdict: Verdict } | null = null;
 
   static async start(kinds: Map<string, number>): Promise<Abuser> {
-    return new Abuser(kinds, await testWorld());
+    const clock = new WatchedClock();
+    const abuser = new Abuser(kinds, await testWorld({ clock }));
+    clock.onLook = () => abuser.stores.looked();
+    return abuser;
   }
 
   constructor(kinds: Map<string, number>, world: FuzzWorld) {
     this.kinds = kinds;
     this.#world = world;
     this.#freeBytes = world.kernel.freeBytes;
-    this.#graph = new Graph(world, [qcow2Driver(), this.stores.driver(), ...traps()] as never);
+    this.graph = new Graph(world, [qcow2Driver(), this.stores.driver(), ...traps()] as never);
+    this.graph.secrets.add(SECRET, new TextEncoder().encode(PASSPHRASE));
+    this.graph.secrets.add("other", new TextEncoder().encode("swordfish"));
   }
 
   /** @throws Error if anything of the above does not hold */
-  async run({ bytes, dataFile }: Case, dice: Dice, story: string[]): Promise<void> {
+  async run(given: Case, dice: Dice, story: string[]): Promise<void> {
+    const { bytes, dataFile, encrypted } = given;
     const { stores } = this;
     stores.clear();
     stores.put("image", bytes);
+    this.#verdict = null;
     if (dataFile) stores.put("data", dataFile);
     this.#hasData = dataFile !== null;
-    const before = judge(stores.source("image"));
+    this.encrypted = encrypted;
+    const before = this.#judge();
     const isClean = before.corruptions.length + before.passedOver.length === 0;
-    this.#tell(isClean ? "clean images" : "broken images");
+    this.#tell(`${isClean ? "clean" : "broken"} images`);
 
-    const reading = await this.#open(true, dataFile !== null);
+    const reading = await this.#open(true);
+    if (encrypted) this.#tell(`LUKS, ${reading ? "opened to read" : "not opened"}`);
     if (reading) {
       this.#tell("opened to read");
       await new Visit(this, reading, dice, null, story).look();
@@ -84,12 +99,14 @@ export class Abuser {
 
     const model = isClean && reading ? new Model(0) : null;
     for (let round = 0; round < 2; round++) {
-      const writing = await this.#open(false, dataFile !== null);
+      // Most of what there is to find shows the first time.
+      if (round > 0 && !dice.oneIn(3)) break;
+      const writing = await this.#open(false);
       if (!writing) break;
       this.#tell("opened to write");
       const visit = new Visit(this, writing, dice, model, story);
       if (round === 0) await visit.learn();
-      await visit.verify();
+      else await visit.verify();
       await visit.harm();
       await visit.verify();
       await this.#close(writing);
@@ -98,21 +115,35 @@ export class Abuser {
     }
     if (model) await this.#check(true, true);
     stores.put("image", bytes);
+    this.#verdict = null;
     await this.#check(false, isClean && reading !== null);
-    stores.put("image", bytes);
-    await abuseWithImg(this.#world, stores, dice, story, (kind) => this.#tell(kind));
-    this.#checkMemory();
+    // One in two: it costs as much as all the rest.
+    if (dice.oneIn(2)) {
+      stores.put("image", bytes);
+      const image = { encrypted, isClean };
+      await abuseWithImg(this.#world, stores, image, dice, story, (kind) => this.#tell(kind));
+      this.#checkMemory();
+    }
     for (const name of stores.opened) {
       if (!NAMES.includes(name)) throw new Error(`'${name}' was opened`);
     }
     stores.clear();
   }
 
+  /** What the image is by its bytes; looked at anew when something was written. */
+  #judge(): Verdict {
+    const { changes } = this.stores;
+    if (this.#verdict?.changes !== changes) {
+      this.#verdict = { changes, verdict: judge(this.stores.source("image")) };
+    }
+    return this.#verdict.verdict;
+  }
+
   /** Our own check, which must not call clean what the judge does not; a repair must do what it says. */
   async #check(readOnly: boolean, isClean: boolean): Promise<void> {
     const operation = readOnly ? "check" : "repair";
     const outcome = await this.attempt(operation, async () => {
-      const node = await this.#graph.addForCheck({
+      const node = await this.graph.addForCheck({
         driver: "qcow2",
         "node-name": "checked",
         "read-only": readOnly,
@@ -122,7 +153,7 @@ export class Abuser {
       try {
         return await checkNode(node, { fix: readOnly ? "none" : "all" });
       } finally {
-        await this.#graph.remove("checked");
+        await this.graph.remove("checked");
       }
     });
     this.#checkMemory();
@@ -131,7 +162,7 @@ export class Abuser {
       return;
     }
     const { corruptions, "check-errors": errors } = outcome.result;
-    const { corruptions: wrong } = judge(this.stores.source("image"));
+    const { corruptions: wrong } = this.#judge();
     const ours = corruptions + errors === 0;
     this.#tell(`${operation} says ${ours ? "clean" : "corrupt"}`);
     if (ours === (wrong.length === 0)) return;
@@ -140,7 +171,7 @@ export class Abuser {
   }
 
   #checkStillClean(): void {
-    const { corruptions, passedOver } = judge(this.stores.source("image"));
+    const { corruptions, passedOver } = this.#judge();
     const wrong = [...corruptions, ...passedOver];
     if (wrong.length > 0) throw new Error(`a clean image is corrupt now: ${wrong.join("; ")}`);
   }
@@ -150,21 +181,22 @@ export class Abuser {
     if (freeBytes !== this.#freeBytes) {
       throw new Error(`${this.#freeBytes - freeBytes} bytes of wasm memory were not given back`);
     }
-    if (this.#graph.nodes.length > 0) throw new Error("a node was left open");
+    if (this.graph.nodes.length > 0) throw new Error("a node was left open");
   }
 
-  async #open(readOnly: boolean, hasData: boolean): Promise<BlockBackend | null> {
+  async #open(readOnly: boolean): Promise<BlockBackend | null> {
     const store = (name: string) => ({ driver: "fuzz-store", name });
     return this.attempt("open", async () => {
-      const node = await this.#graph.addForUsers({
+      const node = await this.graph.addForUsers({
         driver: "qcow2",
         "node-name": "disk",
         "read-only": readOnly,
         file: store("image"),
         backing: null,
-        ...(hasData && { "data-file": store("data") }),
+        ...(this.#hasData && { "data-file": store("data") }),
+        ...(this.encrypted && { encrypt: { format: "luks", "key-secret": SECRET } }),
       });
-      return this.#graph.openBackend(node, {
+      return this.graph.openBackend(node, {
         name: "fuzz",
         description: "the fuzzer",
         permissions: { take: readOnly ? Perm.consistentRead : Perm.all, share: Perm.all },
@@ -173,7 +205,7 @@ export class Abuser {
   }
 
   async #close(backend: BlockBackend): Promise<void> {
-    await this.attempt("close", () => this.#graph.closeBackend(backend));
+    await this.attempt("close", () => this.graph.closeBackend(backend));
   }
 
   /** @returns null if a BlockError came out */
@@ -194,6 +226,15 @@ export class Abuser {
 
   #tell(kind: string): void {
     this.kinds.set(kind, (this.kinds.get(kind) ?? 0) + 1);
+  }
+}
+
+class WatchedClock extends VirtualClock {
+  onLook = (): void => {};
+
+  override now(): number {
+    this.onLook();
+    return super.now();
   }
 }
 
@@ -306,7 +347,7 @@ class Visit {
   }
 
   async harm(): Promise<void> {
-    for (let i = 4 + this.#dice.below(14); i > 0; i--) await this.#step();
+    for (let i = 3 + this.#dice.below(8); i > 0; i--) await this.#step();
   }
 
   #offset(): number {
@@ -350,10 +391,7 @@ class Visit {
       case 13:
         return this.#relabel();
       case 14:
-        await this.#try("amend", async () => {
-          await this.#state.amend?.({ version: dice.pick(["v2", "v3"]) }, { force: false });
-        });
-        return;
+        return this.#amend();
       default:
         return this.#read(offset, bytes);
     }
@@ -448,6 +486,22 @@ class Visit {
     if (isDone) this.#model?.resize(to);
     else if (this.#backend.length === to && to < length) this.#model?.resize(to);
     else if (this.#backend.length !== length) throw new Error("a resize that failed has resized");
+  }
+
+  async #amend(): Promise<void> {
+    const dice = this.#dice;
+    const { encrypted, graph } = this.#abuser;
+    const encrypt = dice.pick([
+      { state: "active", "new-secret": "other", "iter-time": 0 },
+      { state: "inactive", "old-secret": "other" },
+      { state: "inactive", keyslot: dice.below(9) },
+    ]);
+    const change = encrypted
+      ? { encrypt: { format: "luks", ...encrypt } }
+      : { version: dice.pick(["v2", "v3"]) };
+    await this.#try(encrypted ? "amend of keys" : "amend", async () => {
+      await this.#state.amend?.(change as never, { force: false, secrets: graph.secrets });
+    });
   }
 
   async #relabel(): Promise<void> {

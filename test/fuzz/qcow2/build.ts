@@ -11,11 +11,14 @@
 import { deflateRawSync } from "node:zlib";
 import { alignUp, readU32, writeU16, writeU32, writeU64 } from "../../../src/base/bytes.ts";
 import type { Dice } from "../../model/dice.ts";
+import { luksArea } from "./luks.ts";
 
 export interface BuiltImage {
   readonly bytes: Uint8Array;
   /** The data file's, if the image has one. */
   readonly dataFile: Uint8Array | null;
+  /** It takes the passphrase of luks.ts. */
+  readonly encrypted: boolean;
   /** What it has, for the story of a failure. */
   readonly features: readonly string[];
 }
@@ -93,6 +96,8 @@ class Builder {
   readonly #extendedL2: boolean;
   readonly #external: boolean;
   readonly #zstd: boolean;
+  /** Such an image is a hundred times the work of another, for its keys alone. */
+  readonly #encrypted: boolean;
   readonly #l2Entries: number;
   readonly #size: number;
   readonly #hasPacked: boolean;
@@ -103,14 +108,17 @@ class Builder {
     this.#dice = dice;
     this.#version = dice.oneIn(4) ? 2 : 3;
     const isV3 = this.#version === 3;
+    this.#encrypted = isV3 && dice.oneIn(24);
     this.#extendedL2 = isV3 && dice.oneIn(5);
     this.#clusterBits = this.#extendedL2
-      ? dice.pick([14, 14, 16])
-      : dice.pick([9, 9, 9, 10, 12, 12, 14, 16]);
+      ? dice.pick([14, 14, 14, 14, 16])
+      : this.#encrypted
+        ? dice.pick([12, 14, 16])
+        : dice.pick([9, 9, 9, 9, 10, 10, 12, 12, 12, 14, 16]);
     this.#order = isV3 ? dice.pick([4, 4, 4, 0, 1, 2, 3, 5, 6]) : 4;
-    this.#external = isV3 && dice.oneIn(8);
+    this.#external = isV3 && !this.#encrypted && dice.oneIn(8);
     this.#zstd = isV3 && !this.#external && dice.oneIn(5);
-    this.#hasPacked = !this.#external && this.#order > 2 && dice.oneIn(2);
+    this.#hasPacked = !this.#external && !this.#encrypted && this.#order > 2 && dice.oneIn(2);
     const clusterBytes = 2 ** this.#clusterBits;
     this.#clusters = new Clusters(clusterBytes);
     this.#l2Entries = clusterBytes / (this.#extendedL2 ? 16 : 8);
@@ -125,6 +133,7 @@ class Builder {
     if (this.#extendedL2) this.#tell("extended L2");
     if (this.#external) this.#tell("data file");
     if (this.#zstd) this.#tell("zstd");
+    if (this.#encrypted) this.#tell("LUKS");
     if (this.#hasPacked) this.#tell("packed");
   }
 
@@ -152,12 +161,13 @@ class Builder {
     return {
       bytes: this.#joined(),
       dataFile: this.#external ? this.#makeDataFile() : null,
+      encrypted: this.#encrypted,
       features: this.#features,
     };
   }
 
   #makeDataFile(): Uint8Array {
-    const bytes = new Uint8Array(Math.min(this.#size, 2 ** 20));
+    const bytes = new Uint8Array(Math.min(this.#size, 2 ** 18));
     this.#dice.random.fill(bytes.subarray(0, 4096));
     return bytes;
   }
@@ -205,7 +215,8 @@ class Builder {
     const table = this.#clusters.at(offset);
     const cover = this.#l2Entries * this.#clusters.bytes;
     const last = Math.ceil(Math.min(cover, this.#size - index * cover) / this.#clusters.bytes);
-    const used = Math.min(last, 24);
+    // The large ones cost most, and have nothing that the small ones lack.
+    const used = Math.min(last, this.#clusterBits < 14 ? 24 : 8);
     for (let i = 0; i < used; i++) {
       // A few at the table's end, too.
       const entry = dice.oneIn(10) ? last - 1 - dice.below(Math.min(last, 4)) : i;
@@ -333,6 +344,7 @@ class Builder {
       const name = text(dice.pick(EVIL_NAMES));
       if (!add(0x44415441, name)) add(0x44415441, text("d"));
     }
+    if (this.#encrypted) add(0x0537be77, this.#makeKeys());
     const hasBitmaps = this.#version === 3 && dice.oneIn(4) && used + 32 <= room;
     if (hasBitmaps && add(0x23852875, this.#makeBitmaps())) this.#tell("bitmaps");
     if (dice.oneIn(3) && add(0x12345678, text("what nobody knows")))
@@ -353,6 +365,15 @@ class Builder {
       at += part.length;
     }
     return { bytes, name };
+  }
+
+  /** @returns the extension's data */
+  #makeKeys(): Uint8Array {
+    const area = luksArea();
+    const data = new Uint8Array(16);
+    writeU64(data, 0, this.#store([area]));
+    writeU64(data, 8, area.length);
+    return data;
   }
 
   /** The data file is a raw image as well. Decided by the size, so that it is the same each time. */
@@ -472,6 +493,7 @@ class Builder {
     writeU32(head, 4, this.#version);
     writeU32(head, 20, this.#clusterBits);
     writeU64(head, 24, this.#size);
+    writeU32(head, 32, this.#encrypted ? 2 : 0);
     writeU32(head, 36, entries);
     writeU64(head, 40, l1);
     writeU64(head, 48, refcounts.offset);

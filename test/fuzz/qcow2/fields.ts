@@ -146,19 +146,24 @@ export function fieldsOf(bytes: Uint8Array): Fields {
 
   /** LUKS1: names, sizes, and eight key slots of 48 bytes. */
   function addLuks(at: number): void {
+    add("luks", "magic", at, 4, "number");
     add("luks", "version", at + 6, 2, "number");
     add("luks", "cipher", at + 8, 32, "text");
     add("luks", "mode", at + 40, 32, "text");
     add("luks", "hash", at + 72, 32, "text");
     add("luks", "payload offset", at + 104, 4, "number");
     add("luks", "key bytes", at + 108, 4, "number");
+    add("luks", "digest", at + 112, 8, "number");
+    add("luks", "digest salt", at + 132, 8, "number");
     add("luks", "digest iterations", at + 164, 4, "number");
     for (let i = 0; i < 8; i++) {
       const slot = at + 208 + i * 48;
       add("luks", `slot ${i}: active`, slot, 4, "number");
       add("luks", `slot ${i}: iterations`, slot + 4, 4, "number");
+      add("luks", `slot ${i}: salt`, slot + 8, 8, "number");
       add("luks", `slot ${i}: key material offset`, slot + 40, 4, "number");
       add("luks", `slot ${i}: stripes`, slot + 44, 4, "number");
+      if (i === 0) add("luks", "key material", at + readU32(bytes, slot + 40) * 512, 8, "number");
     }
   }
 }

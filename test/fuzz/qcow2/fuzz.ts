@@ -11,6 +11,7 @@ import { FuzzError, type Fuzzer, type FuzzReport } from "../fuzzer.ts";
 import { growth, heapInUse } from "../memory.ts";
 import { Abuser, type Case } from "./abuse.ts";
 import { buildImage } from "./build.ts";
+import { withoutWork } from "./luks.ts";
 import { mutate } from "./mutate.ts";
 import { qemuSeeds, type Seed } from "./seeds.ts";
 
@@ -53,14 +54,15 @@ export const qcow2Fuzzer: Fuzzer = {
 
 /** The image of a seed, mutated. */
 export function makeCase(dice: Dice, seeds: readonly Seed[], story: string[]): Case {
-  const built = buildImage(dice);
   if (seeds.length > 0 && dice.oneIn(4)) {
     const { name, bytes } = dice.pick(seeds);
     const mutant = mutate(bytes, dice);
     story.push(name, ...mutant.story);
-    return { bytes: mutant.bytes, dataFile: null };
+    return { bytes: mutant.bytes, dataFile: null, encrypted: false };
   }
-  const mutant = mutate(built.bytes, dice);
-  story.push(...built.features, ...mutant.story);
-  return { bytes: mutant.bytes, dataFile: built.dataFile };
+  const { bytes, dataFile, encrypted, features } = buildImage(dice);
+  const mutant = mutate(bytes, dice);
+  if (encrypted) withoutWork(mutant.bytes);
+  story.push(...features, ...mutant.story);
+  return { bytes: mutant.bytes, dataFile, encrypted };
 }

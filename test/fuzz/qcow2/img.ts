@@ -15,12 +15,17 @@ import type { ImgHost } from "../../../src/img/host.ts";
 import { img } from "../../../src/img/img.ts";
 import type { Dice } from "../../model/dice.ts";
 import { judge } from "./judge.ts";
+import { PASSPHRASE, SECRET } from "./luks.ts";
 import { type FuzzStores, traps } from "./store.ts";
 
 /** Requests after which a command is told to stop, and how many more it may need to do so. */
-const REQUESTS = 3000;
+const REQUESTS = 1500;
 const REQUESTS_TO_END = 3000;
+/** At the clock, after which it is told to stop, too. */
+const LOOKS = 6000;
 const BYTES = 2 ** 31;
+/** Of the event loop: keys are derived by another thread, which may have to wait for a processor. */
+const TURNS = 5_000_000;
 
 const IMAGE = "driver=qcow2,file.driver=fuzz-store,file.name=image,backing=";
 const OVER_BASE =
@@ -36,11 +41,22 @@ interface Command {
   readonly changesImage?: boolean;
 }
 
-const json = `json:${JSON.stringify({
-  driver: "qcow2",
-  backing: null,
-  file: { driver: "fuzz-store", name: "image" },
-})}`;
+const NODE = { driver: "qcow2", backing: null, file: { driver: "fuzz-store", name: "image" } };
+const json = `json:${JSON.stringify(NODE)}`;
+
+/** The same command for one who knows the passphrase, where a command line has room for it. */
+function unlocking([name, ...args]: readonly string[]): readonly string[] {
+  const encrypt = { format: "luks", "key-secret": SECRET };
+  const words = args.map((arg) => {
+    if (arg === json) return `json:${JSON.stringify({ ...NODE, encrypt })}`;
+    if (arg !== IMAGE && arg !== OVER_BASE) return arg;
+    return arg.replace(
+      "driver=qcow2,",
+      `driver=qcow2,encrypt.format=luks,encrypt.key-secret=${SECRET},`,
+    );
+  });
+  return [name!, "--object", `secret,id=${SECRET},data=${PASSPHRASE}`, ...words];
+}
 
 const READING: readonly Command[] = [
   { argv: ["info", "--output=json", "image"] },
@@ -92,18 +108,18 @@ const CHANGING: readonly Command[] = [
 export async function abuseWithImg(
   world: FuzzWorld,
   stores: FuzzStores,
+  { encrypted, isClean }: { readonly encrypted: boolean; readonly isClean: boolean },
   dice: Dice,
   story: string[],
   tell: (kind: string) => void,
 ): Promise<void> {
-  const before = judge(stores.source("image"));
-  const isClean = before.corruptions.length + before.passedOver.length === 0;
-  const base = new Uint8Array(256 * 1024);
-  dice.random.fill(base.subarray(70_000, 90_000));
+  const base = new Uint8Array(65536);
+  dice.random.fill(base.subarray(20_000, 25_000));
   stores.put("base", base);
   const command = dice.pick(dice.pick([READING, CONVERTING, CHANGING]));
   const { argv, makes = [], changesImage = false } = command;
-  const status = await run(world, stores, argv, story);
+  const known = (words: readonly string[]) => (encrypted ? unlocking(words) : words);
+  const status = await run(world, stores, known(argv), story);
   tell(`${status} of img ${argv[0]}`);
   for (const name of stores.changed) {
     if (makes.includes(name) || (changesImage && (name === "image" || name === "data"))) continue;
@@ -114,7 +130,8 @@ export async function abuseWithImg(
   if (argv[0] !== "convert" || status !== 0) return;
   if (argv[2] === "qcow2") checkClean(stores, "out");
   if (argv.includes("-l") || argv.includes("--salvage")) return;
-  const same = await run(world, stores, ["compare", "-F", argv[2]!, json, "out"], story);
+  const compare = known(["compare", "-F", argv[2]!, json, "out"]);
+  const same = await run(world, stores, compare, story);
   // Told to stop, it has no answer.
   if (stores.wasEnded) return;
   if (same !== 0) throw new Error(`compare says ${same} of what convert has made`);
@@ -134,7 +151,7 @@ async function run(
     version: "0",
     world,
     drivers: [qcow2Driver(), rawDriver(), stores.driver(), ...traps()] as never,
-    signal: stores.endAfter(REQUESTS),
+    signal: stores.endAfter(REQUESTS, LOOKS),
     store: (name) => ({ driver: "fuzz-store", name }) as never,
     async follow(label, { role, trusted }) {
       if (trusted || role === "data-file") return role === "data-file" ? "data" : label;
@@ -147,7 +164,7 @@ async function run(
     complain: async (text) => void story.push(text.slice(0, 200)),
   };
   // Which also throws where nothing goes on any more.
-  return world.clock.runUntil(img(argv, host));
+  return world.clock.runUntil(img(argv, host), TURNS);
 }
 
 function checkClean(stores: FuzzStores, name: string): void {

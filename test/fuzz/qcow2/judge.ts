@@ -53,6 +53,7 @@ type Kind =
   | "L1 table"
   | "snapshot table"
   | "bitmaps"
+  | "keys"
   | "refcount table"
   | "refcount block";
 
@@ -117,6 +118,7 @@ class Judge {
     const l1Entries = readU32(head, 36);
     this.#walkL1(u64(head, 40), l1Entries, "active", true, size);
     this.#walkSnapshots(u64(head, 64), readU32(head, 60), isV3);
+    this.#walkKeys(head, isV3);
     this.#walkBitmaps(head, isV3 && (readU32(head, 92) & 1) !== 0);
     this.#checkRefcounts(u64(head, 48), readU32(head, 56));
     this.#checkFlags(u64(head, 40), l1Entries);
@@ -241,6 +243,17 @@ class Judge {
       at += Math.ceil(bytes / 8) * 8;
     }
     this.#refer(offset, at - offset, "snapshot table");
+  }
+
+  /** Where the keys of an encrypted image are kept: whole clusters. */
+  #walkKeys(head: Uint8Array, isV3: boolean): void {
+    if (readU32(head, 32) === 0) return;
+    const extension = isV3 ? this.#findExtension(head, 0x0537be77) : null;
+    if (extension?.length !== 16) throw new TooWrong("encrypted, without keys");
+    const [offset, bytes] = [u64(extension, 0), u64(extension, 8)];
+    if (!this.#aligned(offset, "keys")) return;
+    if (this.#isInside(offset, bytes)) this.#refer(offset, bytes, "keys");
+    else this.#wrong("keys past the end");
   }
 
   #walkBitmaps(head: Uint8Array, isOn: boolean): void {

@@ -26,7 +26,7 @@ class Mutation {
   readonly story: string[] = [];
   readonly #dice: Dice;
   readonly #fields: Fields;
-  readonly #groups: readonly string[];
+  readonly #groups: string[];
   readonly #clusterBytes: number;
 
   constructor(whole: Uint8Array, dice: Dice) {
@@ -35,6 +35,7 @@ class Mutation {
     this.#fields = fieldsOf(whole);
     const tables = [...this.#fields.keys()].filter((group) => group !== "header");
     this.#groups = ["header", "header", ...tables];
+    if (this.#fields.has("luks")) this.#groups.push("luks", "luks", "luks");
     this.#clusterBytes = 2 ** readU32(whole, 20);
   }
 

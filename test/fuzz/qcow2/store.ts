@@ -14,6 +14,9 @@ const PAGES_MAX = 1024;
 /** No buffer needs to be longer, whatever an image says: a cluster is 2 MiB at most. */
 const REQUEST_BYTES_MAX = 4 * MiB;
 
+/** Times that who was told to stop may look at the clock after that. */
+const LOOKS_TO_END = 20_000;
+
 /** What one operation may ask of its files; see FuzzStores.expect(). */
 export interface Bounds {
   readonly requests: number;
@@ -31,7 +34,7 @@ export class FuzzStores {
   changes = 0;
   /** Names of what was changed since the first put() of a run. */
   readonly changed = new Set<string>();
-  #ending: { readonly controller: AbortController; left: number } | null = null;
+  #ending: { readonly controller: AbortController; requests: number; looks: number } | null = null;
   /** Of all operations: what the most demanding one took. */
   readonly most = { requests: 0, bytes: 0, request: 0, operation: "" };
 
@@ -52,11 +55,23 @@ export class FuzzStores {
     return this.#ending?.controller.signal.aborted === true;
   }
 
-  /** Raised after so many requests of the operation: it must come to its end then. */
-  endAfter(requests: number): AbortSignal {
+  /**
+   * Raised after so many requests of the operation, or looks at the clock: it must come to its end then.
+   * Who finds nothing but errors in memory asks no store, but every request of the block layer is timed.
+   */
+  endAfter(requests: number, looks: number): AbortSignal {
     const controller = new AbortController();
-    this.#ending = { controller, left: requests };
+    this.#ending = { controller, requests, looks };
     return controller.signal;
+  }
+
+  /** Somebody looks at the clock. */
+  looked(): void {
+    const ending = this.#ending;
+    if (ending && ending.looks-- === 0) ending.controller.abort();
+    if (ending && ending.looks < -LOOKS_TO_END) {
+      throw new Error(`${this.#operation} was told to stop, and goes on`);
+    }
   }
 
   clear(): void {
@@ -105,7 +120,7 @@ export class FuzzStores {
     this.#requests++;
     this.#bytes += bytes;
     const ending = this.#ending;
-    if (ending && ending.left-- === 0) ending.controller.abort();
+    if (ending && ending.requests-- === 0) ending.controller.abort();
     const { most } = this;
     if (this.#requests > most.requests) {
       most.requests = this.#requests;

@@ -45,18 +45,26 @@ function inflateZlib(packed: Uint8Array, target: Uint8Array): boolean {
   );
 }
 
-/** libzstd itself, as wasm; loaded when the first image needs it. */
+/** libzstd itself, as wasm; loaded when the first image needs it, and kept. */
+let zstd: Promise<Inflater> | null = null;
+
 async function loadZstd(): Promise<Inflater> {
-  let decoder: import("zstddec").ZSTDDecoder;
+  zstd ??= makeZstd();
   try {
-    const { ZSTDDecoder } = await import("zstddec");
-    decoder = new ZSTDDecoder();
-    await decoder.init();
+    return await zstd;
   } catch (cause) {
+    // The next one may have more luck.
+    zstd = null;
     throw new BlockError("ENOTSUP", "The image is packed with zstd, whose unpacker does not load", {
       cause,
     });
   }
+}
+
+async function makeZstd(): Promise<Inflater> {
+  const { ZSTDDecoder } = await import("zstddec");
+  const decoder = new ZSTDDecoder();
+  await decoder.init();
   return (packed, target) => {
     let from = 0;
     for (let done = 0; done < target.length; ) {

@@ -57,6 +57,7 @@ export async function eachL2(
       const piece = new Uint8Array(count * 8);
       await readWhole(image, piece, l1.offset + from * 8, "L1 table");
       for (let i = 0; i < count; i++) {
+        if (isEmpty(piece, i * 8, 8)) continue;
         const what = `L1 entry ${from + i} of the table at ${l1.offset}`;
         const offset = tableOffsetOf(piece, i * 8, layout, L1_RESERVED, what);
         if (offset === 0) continue;

@@ -63,10 +63,20 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
     return true;
   };
 
-  for (let at = 0; at < visit.bytes.length; at += l2EntryBytes) {
+  // Of the entry at hand.
+  let at = 0;
+  const where = () =>
+    `L2 entry ${at / l2EntryBytes} of the table at ${hex(visit.offset)} (guest offset ` +
+    `${hex(visit.guestOffset + (at / l2EntryBytes) * clusterBytes)})`;
+  const clear = () => {
+    for (let i = at; i < at + l2EntryBytes; i += 4) view.setUint32(i, 0);
+  };
+
+  for (; at < visit.bytes.length; at += l2EntryBytes) {
     const hi = view.getUint32(at);
     const lo = view.getUint32(at + 4);
-    if (hi === 0 && lo === 0 && !extendedL2) continue;
+    const allocated = extendedL2 ? view.getUint32(at + 12) : 0;
+    if (hi === 0 && lo === 0 && allocated === 0) continue;
     // The usual case, without detours: a cluster of data, in its place.
     if (isStandard && (hi & DETOUR_HI) === 0 && (lo & (clusterBytes - 1)) === 0) {
       const host = (hi & 0x00ffffff) * 2 ** 32 + lo;
@@ -81,13 +91,6 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
       }
     }
     const zeroes = extendedL2 ? view.getUint32(at + 8) : 0;
-    const allocated = extendedL2 ? view.getUint32(at + 12) : 0;
-    const where = () =>
-      `L2 entry ${at / l2EntryBytes} of the table at ${hex(visit.offset)} (guest offset ` +
-      `${hex(visit.guestOffset + (at / l2EntryBytes) * clusterBytes)})`;
-    const clear = () => {
-      for (let i = at; i < at + l2EntryBytes; i += 4) view.setUint32(i, 0);
-    };
 
     if (hi & COMPRESSED_HI) {
       if (hi & COPIED_HI) {
