@@ -37,6 +37,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { Random } from "../base/random.ts";
 import type { Trace } from "../base/trace.ts";
+import type { HostZlib } from "../base/zlib.ts";
 import type { Kernel } from "../kernel/kernel.ts";
 import type { CheckRequest, CheckResult } from "./check.ts";
 import type { BlockChild } from "./child.ts";
@@ -46,13 +47,15 @@ import type { ChildPermissions } from "./permissions.ts";
 import type { Secrets } from "./secrets.ts";
 import type { ThrottleGroups } from "./throttle-group.ts";
 
-/** What is otherwise reached for, as a parameter: time, chance, and the wasm kernels. */
+/** What is otherwise reached for, as a parameter: time, chance, the wasm kernels, what the host can. */
 export interface World {
   readonly clock: Clock;
   readonly random: Random;
   readonly kernel: Kernel;
   /** Which of its points are on may change at any time. */
   readonly trace: Trace;
+  /** Where the host has it: a browser has none that packs as QEMU wants it. */
+  readonly zlib?: HostZlib;
 }
 
 /** What a node may hold on to below itself. `file` is also the child of a filter. */

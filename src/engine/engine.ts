@@ -14,6 +14,7 @@ import { BlockError } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import type { Random } from "../base/random.ts";
 import type { Trace } from "../base/trace.ts";
+import type { HostZlib } from "../base/zlib.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
 import { flush } from "../block/io.ts";
@@ -41,6 +42,8 @@ export interface EngineOptions {
   readonly trace?: Trace;
   /** build/kernel.wasm, or what was compiled from it. */
   readonly kernelBytes: BufferSource | WebAssembly.Module;
+  /** The host's own. */
+  readonly zlib?: HostZlib;
   readonly drivers: Iterable<BlockDriver>;
   /** The map that the blob driver was given; clients put their Blobs there. */
   readonly blobs?: Map<string, Blob>;
@@ -58,9 +61,10 @@ export interface EngineOptions {
 
 /** @throws BlockError ENOTSUP, ENOMEM if the kernel does not run on this machine */
 export async function createEngine(options: EngineOptions): Promise<Engine> {
-  const { clock, random, trace = {} } = options;
+  const { clock, random, trace = {}, zlib } = options;
   const kernel = await loadKernel(options.kernelBytes);
-  return new Engine(new Graph({ clock, random, kernel, trace }, options.drivers), options);
+  const world = { clock, random, kernel, trace, ...(zlib && { zlib }) };
+  return new Engine(new Graph(world, options.drivers), options);
 }
 
 export class Engine {

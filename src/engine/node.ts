@@ -17,6 +17,7 @@ import { Client } from "./client.ts";
 import { createEngine, type Engine } from "./engine.ts";
 import { localPorts } from "./local-port.ts";
 import { listen } from "./node-listen.ts";
+import { nodeZlib } from "./node-zlib.ts";
 
 /** Built by `npm run build:wasm`. */
 const KERNEL = new URL("../../build/kernel.wasm", import.meta.url);
@@ -43,6 +44,7 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
     random: options.random ?? systemRandom(),
     ...(options.trace && { trace: options.trace }),
     kernelBytes: options.kernelBytes ?? (await readFile(KERNEL)),
+    zlib: nodeZlib,
     drivers: options.drivers ?? [...browserDrivers(blobs), fileDriver()],
     blobs,
     readSecretFile,
@@ -55,7 +57,8 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
 
 /** What nodes on Node live in, for those who need no engine. */
 export async function createNodeWorld(clock: Clock, random: Random): Promise<World> {
-  return { clock, random, kernel: await loadKernel(await readFile(KERNEL)), trace: {} };
+  const kernel = await loadKernel(await readFile(KERNEL));
+  return { clock, random, kernel, trace: {}, zlib: nodeZlib };
 }
 
 /** More than this is no passphrase. */

@@ -243,10 +243,14 @@ class ConvertLoop {
   }
 
   async #inTurn(run: Run, buf: Uint8Array | null): Promise<void> {
-    if (!this.#init.outOfOrder) await run.before;
+    const { compress, outOfOrder } = this.#init;
+    if (!outOfOrder) await run.before;
     for (const { offset, reason } of run.bad) this.#badData?.add(offset, SECTOR_BYTES, reason);
     if (this.#stop.signal.aborted) return;
-    await this.#attempt("write", run.offset, () => this.#write(run, buf));
+    const writing = this.#attempt("write", run.offset, () => this.#write(run, buf));
+    // Packing takes the time: the next ones are packed meanwhile, and the format keeps them in order.
+    if (compress) run.written();
+    await writing;
     if (buf) {
       this.#done += buf.length;
       await this.#init.progress(this.#done, this.#total);

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { afterAll } from "vitest";
 import { SystemClock } from "../../../src/base/clock.ts";
 import { type Random, seededRandom } from "../../../src/base/random.ts";
+import type { HostZlib } from "../../../src/base/zlib.ts";
 import type { BlockBackend } from "../../../src/block/backend.ts";
 import type { World } from "../../../src/block/driver.ts";
 import { Graph } from "../../../src/block/graph.ts";
@@ -43,9 +44,11 @@ export async function testWorld(seed = 1): Promise<World> {
   };
 }
 
-export async function testGraph(): Promise<Graph> {
+/** @param zlib the host's; pako packs without */
+export async function testGraph(zlib?: HostZlib): Promise<Graph> {
   const drivers = [rawDriver(), qcow2Driver(), fileDriver(), memoryDriver()];
-  return new Graph(await testWorld(), drivers as never);
+  const world = await testWorld();
+  return new Graph(zlib ? { ...world, zlib } : world, drivers as never);
 }
 
 /** One disk, open for whatever the test does to it. */

@@ -105,10 +105,11 @@ export async function writeCompressed(
         `at ${offset}`,
     );
   }
-  const pack = await loadPacker(header.compression);
+  const pack = await loadPacker(header.compression, image.zlib);
   const cluster = new Uint8Array(layout.clusterBytes);
   cluster.set(buf);
-  const packed = pack(cluster);
+  // Several are packed at once, but lie in the file in the order in which they came.
+  const packed = await image.packing.next(pack(cluster));
   if (packed === null) return writePlain(image, buf, offset);
 
   const place = await image.mutex.run(async () => {

@@ -14,9 +14,11 @@
 
 import { writeU32, writeU64 } from "../../../base/bytes.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
+import { InOrder } from "../../../base/in-order.ts";
 import { Mutex } from "../../../base/mutex.ts";
+import type { HostZlib } from "../../../base/zlib.ts";
 import type { BlockChild } from "../../../block/child.ts";
-import type { Children } from "../../../block/driver.ts";
+import type { Children, World } from "../../../block/driver.ts";
 import type { Kernel } from "../../../kernel/kernel.ts";
 import { markBitmapsInUse } from "./bitmaps.ts";
 import type { Encryption } from "./encryption.ts";
@@ -35,7 +37,7 @@ import { Unpacked } from "./unpacked.ts";
 export interface ImageInit {
   readonly header: Header;
   readonly extensions: Extensions;
-  readonly kernel: Kernel;
+  readonly world: World;
   readonly nodeName: string;
   readonly readOnly: boolean;
   readonly children: Children;
@@ -54,6 +56,7 @@ export class Image {
   readonly kernel: Kernel;
   readonly file: BlockChild;
   readonly inflate: Inflater;
+  readonly zlib: HostZlib | undefined;
   /** Replaced when the refcounts' width changes, which changes nothing but what counts refcounts. */
   layout: Layout;
   /** True if guest clusters live in the data-file child, each at its guest offset. */
@@ -61,6 +64,8 @@ export class Image {
   readonly keepsDiscarded: boolean;
   readonly passesDiscard: PassesDiscard;
   readonly mutex = new Mutex();
+  /** Of clusters that are being packed. */
+  readonly packing = new InOrder();
   readonly pages: Pages;
   readonly refcounts: Refcounts;
   readonly epoch: Epoch;
@@ -93,7 +98,8 @@ export class Image {
     this.readOnly = init.readOnly;
     this.keepsDiscarded = init.keepsDiscarded;
     this.passesDiscard = init.passesDiscard;
-    this.kernel = init.kernel;
+    this.kernel = init.world.kernel;
+    this.zlib = init.world.zlib;
     this.file = children.file;
     this.inflate = init.inflate;
     this.layout = header.layout;
@@ -103,7 +109,7 @@ export class Image {
     this.#children = children;
     this.isCorrupt = (header.incompatible.lo & Incompatible.corrupt) !== 0;
     this.l1 = { kind: "l1", offset: header.l1Offset, bytes: header.l1Entries * 8 };
-    this.pages = new Pages(this.file, init.kernel, this.layout.clusterBytes, init.cacheBytes);
+    this.pages = new Pages(this.file, this.kernel, this.layout.clusterBytes, init.cacheBytes);
     this.guard = new Guard(this.layout.clusterBytes);
     this.refcounts = new Refcounts(this);
     this.epoch = new Epoch(this);

@@ -16,6 +16,7 @@ import {
   zlibInflateInit2,
 } from "pako";
 import { BlockError } from "../../../base/errors.ts";
+import type { HostZlib } from "../../../base/zlib.ts";
 
 /** Fills `target` from the start of `packed`. @returns false if that is not to be had */
 export type Inflater = (packed: Uint8Array, target: Uint8Array) => boolean;
@@ -24,8 +25,14 @@ export type Inflater = (packed: Uint8Array, target: Uint8Array) => boolean;
 const WINDOW_BITS = -15;
 
 /** @throws BlockError ENOTSUP if the unpacker does not run here */
-export function loadInflater(compression: "zlib" | "zstd"): Promise<Inflater> {
-  return compression === "zlib" ? Promise.resolve(inflateZlib) : loadZstd();
+export async function loadInflater(
+  compression: "zlib" | "zstd",
+  host: HostZlib | undefined,
+): Promise<Inflater> {
+  if (compression === "zstd") return loadZstd();
+  if (!host) return inflateZlib;
+  // What the host says no to may still have filled the cluster: in what it takes, pako has the last word.
+  return (packed, target) => host.inflate(packed, target) || inflateZlib(packed, target);
 }
 
 function inflateZlib(packed: Uint8Array, target: Uint8Array): boolean {

@@ -75,11 +75,11 @@ export async function readImage(
   }
   checkOpenOptions(options, header.version, header.layout);
 
-  const inflate = await loadInflater(header.compression);
+  const inflate = await loadInflater(header.compression, world.zlib);
   const image = new Image({
     header,
     extensions,
-    kernel: world.kernel,
+    world,
     nodeName,
     readOnly,
     children,
