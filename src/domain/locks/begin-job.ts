@@ -16,7 +16,7 @@ import type { JobWish } from "./job-classes.ts";
 import { JobError } from "./job-error.ts";
 
 export interface BeginOptions {
-  /** Fails at once where it would have to wait. */
+  /** Fails at once where it would have to wait for the job, or for the list of domains. */
   readonly nowait?: boolean;
   /** It may begin although the domain does not run. */
   readonly offline?: boolean;
@@ -69,7 +69,7 @@ async function itsTurn(
   const deadlineMs = options.deadlineMs ?? driver.clock.now() + driver.jobWaitMs;
   const limit = { deadlineMs, signal: ctx.signal };
   if (job.isOneTooMany(request, driver.maxQueued))
-    throw new JobError("queue-limit", what, ctx.api, job.blockerOf(request));
+    throw new JobError("queue-limit", what, ctx.api, job.describe()[0]!);
   for (let how = "woken"; ; ) {
     // Looked at again after each wait: all of it may have changed.
     object.mustBeThere(ctx, !options.offline);

@@ -141,7 +141,10 @@ export class DomainObject<Monitor = unknown> {
     monitor?.reference.release();
   }
 
-  /** It is in no list any more. Calls that wait for it fail; the one that has its job ends first. */
+  /**
+   * It is in no list any more. Calls that wait for it fail, the one that has its job ends first: this is
+   * the last that anybody does with a domain.
+   */
   remove(): void {
     assert(!this.#removed, `domain '${this.name}' is removed once`);
     this.#removed = true;

@@ -3,11 +3,11 @@
  * somebody wakes it, its deadline has passed, or its caller calls it off.
  *
  * A deadline is a moment, not a length, so that waking and waiting again does not put it off. Who is
- * over it gets one more turn of the event loop: after an hour's sleep of the machine everything is
- * overdue at once, and what would have woken the waiter in time is in the same turn.
+ * over it gets one more turn: after an hour's sleep of the machine all timers are overdue at once, and
+ * messages have come in; one of them may be what would have woken the waiter in time.
  */
 
-import type { Clock } from "../../base/clock.ts";
+import type { Clock, Timer } from "../../base/clock.ts";
 
 /** What ends a wait, besides being woken. */
 export interface Limit {
@@ -40,6 +40,7 @@ export class WaitList<T> {
     const { deadlineMs, signal } = limit;
     return new Promise((resolve) => {
       if (signal?.aborted) return resolve("aborted");
+      let timer: Timer | null = null;
       const end = (how: WaitEnd) => {
         const at = this.#entries.indexOf(entry);
         if (at < 0) return;
@@ -49,14 +50,15 @@ export class WaitList<T> {
         resolve(how);
       };
       const stop = () => end("aborted");
-      const oneMoreTurn = () => void this.#clock.yield().then(() => end("timeout"));
+      // A new timer comes after all that are overdue, a yield after the messages that are there.
+      const overdue = () => {
+        timer = this.#clock.setTimer(0, () => void this.#clock.yield().then(() => end("timeout")));
+      };
       const entry = { who, end };
       this.#entries.push(entry);
       signal?.addEventListener("abort", stop, { once: true });
-      const timer =
-        deadlineMs === undefined
-          ? null
-          : this.#clock.setTimer(Math.max(0, deadlineMs - this.#clock.now()), oneMoreTurn);
+      if (deadlineMs === undefined) return;
+      timer = this.#clock.setTimer(Math.max(0, deadlineMs - this.#clock.now()), overdue);
     });
   }
 

@@ -20,8 +20,8 @@ import type { JobRequest } from "./domain-job.ts";
 import type { DomainObject, DriverObject } from "./domain-object.ts";
 import type { AsyncKind, JobWish } from "./job-classes.ts";
 import { JobError } from "./job-error.ts";
-import type { LockLimit } from "./lock.ts";
 import { enterMonitor, exitMonitor } from "./monitor.ts";
+import type { Limit } from "./wait-list.ts";
 
 export type WithJobOptions = JobWish &
   BeginOptions & {
@@ -29,7 +29,7 @@ export type WithJobOptions = JobWish &
     readonly driver?: boolean;
   };
 
-type AcquireLimit = LockLimit & { readonly deadlineMs: number };
+type AcquireLimit = Limit & { readonly deadlineMs: number };
 
 /** An async job, and whether it goes on after the work that has begun it. */
 export class AsyncJob {
@@ -99,7 +99,7 @@ export async function withJob<T>(
 ): Promise<T> {
   const limit = limitOf(ctx, object.driver, options);
   if (!options.driver) return jobLocked(ctx, object, options, limit, beginJob, work);
-  await object.driver.lock.lock(ctx, limit);
+  await object.driver.lock.lock(ctx, { ...limit, nowait: options.nowait ?? false });
   try {
     return await jobLocked(ctx, object, options, limit, beginJobWithDriver, work);
   } finally {
@@ -232,7 +232,7 @@ export function waitFor<T>(ctx: Ctx, object: DomainObject, look: () => T | undef
 async function locked<T>(
   ctx: Ctx,
   object: DomainObject,
-  limit: LockLimit,
+  limit: Limit,
   work: () => Promise<T>,
 ): Promise<T> {
   if (object.reference.count === 0) object.mustBeThere(ctx, false);
@@ -259,5 +259,5 @@ function requestOf(ctx: Ctx, { job }: DomainObject): JobRequest {
 /** One deadline for all that a call waits for until its turn. */
 function limitOf(ctx: Ctx, driver: DriverObject, options: BeginOptions = {}): AcquireLimit {
   const deadlineMs = options.deadlineMs ?? driver.clock.now() + driver.jobWaitMs;
-  return { deadlineMs, signal: ctx.signal, nowait: options.nowait ?? false };
+  return { deadlineMs, signal: ctx.signal };
 }

@@ -8,8 +8,9 @@ import {
   type DriverOptions,
 } from "../../../src/domain/locks/domain-object.ts";
 import { JobError } from "../../../src/domain/locks/job-error.ts";
+import { type WithJobOptions, withJob, withUnlocked } from "../../../src/domain/locks/with-job.ts";
 
-export interface Setup<C extends VirtualClock> {
+export interface Setup<C extends VirtualClock = VirtualClock> {
   readonly clock: C;
   readonly driver: DriverObject;
   /** "api: step", in order. */
@@ -45,6 +46,24 @@ export function gate(): { readonly opened: Promise<void>; open(): void } {
     open = resolve;
   });
   return { opened, open: () => open() };
+}
+
+/** A call that has the job of a domain until it is let go. */
+export async function hold(
+  { clock, driver }: Setup<VirtualClock>,
+  object: DomainObject,
+  options: WithJobOptions,
+  api = "holder",
+): Promise<() => Promise<void>> {
+  const { opened, open } = gate();
+  const call = driver.call(api, (ctx) =>
+    withJob(ctx, object, options, () => withUnlocked(ctx, object, () => opened)),
+  );
+  await clock.advance(0);
+  return () => {
+    open();
+    return call;
+  };
 }
 
 /** The JobError that the call ends with. Anything else is thrown. */
