@@ -89,6 +89,12 @@ export class VirtualClock implements Clock {
     });
   }
 
+  /** The machine is asleep: time passes, and no timer runs. After that all that fell due are late. */
+  sleepMachine(ms: number): void {
+    assert(ms >= 0 && !this.#moving, "a machine goes to sleep while nothing runs");
+    this.#nowMs += ms;
+  }
+
   /**
    * Moves time on from timer to timer until the promise settles, and settles like it. Without a
    * timer it waits in real turns, for work that is not on this clock.

@@ -110,3 +110,17 @@ it("tells wall time that goes with its own", async () => {
   expect(after.seconds - before.seconds).toBe(1);
   expect(after.microseconds - before.microseconds).toBe(500_250);
 });
+
+it("sleeps with the machine: what fell due meanwhile is late, and before what is set then", async () => {
+  const clock = new VirtualClock();
+  const order: string[] = [];
+  clock.setTimer(10, () => {
+    order.push(`late at ${clock.now()}`);
+    clock.setTimer(0, () => order.push("new"));
+  });
+  clock.setTimer(20, () => order.push("later"));
+  clock.sleepMachine(3_600_000);
+  expect(order).toEqual([]);
+  await clock.advance(0);
+  expect(order).toEqual(["late at 3600000", "later", "new"]);
+});
