@@ -11,7 +11,7 @@ import type { Random } from "../../src/base/random.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
 import { skipFilters } from "../../src/block/status.ts";
 import { contentOf, idsOf, NOTHING, RUBBISH, SECTOR_BYTES } from "./content.ts";
-import type { Recorder } from "./recorder.ts";
+import type { LogSource } from "./log.ts";
 import type { Cut } from "./trial.ts";
 
 export interface Version {
@@ -53,7 +53,7 @@ const ACTS = ["write", "zeroes", "unmap", "discard", "packed", "flush", "read"] 
 export const USUAL: Habits = { write: 10, zeroes: 3, unmap: 2, discard: 2, flush: 3, read: 1 };
 
 export class Guest {
-  readonly #recorder: Recorder;
+  readonly #source: LogSource;
   readonly #random: Random;
   readonly #sectors: Version[][] = [];
   readonly #sizes: Version[] = [];
@@ -63,8 +63,8 @@ export class Guest {
   #nextId = 1;
   #next = 0;
 
-  constructor(recorder: Recorder, random: Random, disk: BlockBackend) {
-    this.#recorder = recorder;
+  constructor(source: LogSource, random: Random, disk: BlockBackend) {
+    this.#source = source;
     this.#random = random;
     this.#disk = disk;
     this.#setSize(disk.length);
@@ -152,7 +152,7 @@ export class Guest {
 
   /** Whole clusters read otherwise afterwards, what is left of others does not. */
   async discard(offset: number, bytes: number): Promise<void> {
-    const from = this.#recorder.log.length;
+    const from = this.#source.log.length;
     await this.#disk.discard(offset, bytes);
     const ids = await this.#idsAt(offset, bytes);
     for (const [i, id] of ids.entries()) {
@@ -177,11 +177,11 @@ export class Guest {
     const before = ++this.#moment;
     const root = skipFilters(this.#disk.node).name;
     await this.#disk.flush();
-    this.#promises.push({ from: this.#recorder.log.length, before, root });
+    this.#promises.push({ from: this.#source.log.length, before, root });
   }
 
   async resize(length: number): Promise<void> {
-    const from = this.#recorder.log.length;
+    const from = this.#source.log.length;
     const size = { id: length, from, done: Number.POSITIVE_INFINITY };
     const old = this.#disk.length;
     const done = length < old ? this.#begin(length, old - length, NOTHING) : () => {};
@@ -196,7 +196,7 @@ export class Guest {
 
   /** Something else changes the whole disk: to these ids, when `change` is over. */
   async replaced(ids: Int32Array, change: () => Promise<unknown>): Promise<void> {
-    const from = this.#recorder.log.length;
+    const from = this.#source.log.length;
     for (const [sector, id] of ids.entries()) {
       if (id !== this.#sectors[sector]!.at(-1)!.id) this.#note(sector, id, from);
     }
@@ -217,7 +217,7 @@ export class Guest {
   }
 
   #begin(offset: number, bytes: number, id: number): () => void {
-    const from = this.#recorder.log.length;
+    const from = this.#source.log.length;
     const versions: Version[] = [];
     for (let at = offset; at < offset + bytes; at += SECTOR_BYTES) {
       const version = { id, from, done: Number.POSITIVE_INFINITY };
@@ -230,7 +230,7 @@ export class Guest {
     };
   }
 
-  #note(sector: number, id: number, from = this.#recorder.log.length): void {
+  #note(sector: number, id: number, from = this.#source.log.length): void {
     this.#sectors[sector]!.push({ id, from, done: this.#moment });
   }
 

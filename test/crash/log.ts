@@ -1,6 +1,6 @@
 /**
  * What was done to files, in one order: what a crash can leave is made of it (states.ts). Where such a log
- * comes from is recorder.ts, write-log.ts, and for tests of one image test/drivers/format/log-store.ts.
+ * comes from is recorder.ts, written-log.ts, and for tests of one image test/drivers/format/log-store.ts.
  *
  *     write a │ write b │ flush a │ truncate b │ step "l2_update" │ write a │ flush a │ …
  */
@@ -14,6 +14,13 @@ export type Entry = (
   /** The format tells what comes next (src/block/debug.ts). Changes nothing. */
   | { readonly kind: "step"; readonly step: string }
 ) & { readonly file: string };
+
+/** Where a log comes from. */
+export interface LogSource {
+  /** The files as they were when it began. */
+  readonly starts: Files;
+  readonly log: readonly Entry[];
+}
 
 /** Bytes that grow without being copied every time, and are not copied before they change. */
 export class Content {

@@ -10,9 +10,9 @@ import * as v from "valibot";
 import type { Random } from "../../src/base/random.ts";
 import type { DebugPoints } from "../../src/block/debug.ts";
 import type { BlockDriver } from "../../src/block/driver.ts";
-import { Content, type Entry, type Files } from "./log.ts";
+import { Content, type Entry, type Files, type LogSource } from "./log.ts";
 
-export class Recorder {
+export class Recorder implements LogSource {
   /** Since record(). */
   readonly log: Entry[] = [];
   /** The files as they were at record(). */

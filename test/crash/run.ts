@@ -14,8 +14,6 @@ import { type Cut, type Kind, Trial } from "./trial.ts";
 
 /** Most states of one trial: many short histories find more than one long one. */
 const STATES_PER_TRIAL = 60;
-/** Of the states that another kind gets. */
-const SLOW_SHARE = 0.2;
 
 export interface RunOptions {
   readonly kinds: readonly Kind[];
@@ -51,8 +49,7 @@ export class CrashError extends Error {
 
 /** How many of the states of all kinds are for some of them. */
 export function shareOf(some: readonly Kind[], all: readonly Kind[], states: number): number {
-  const weigh = (kinds: readonly Kind[]) =>
-    kinds.reduce((sum, { isSlow }) => sum + (isSlow ? SLOW_SHARE : 1), 0);
+  const weigh = (kinds: readonly Kind[]) => kinds.reduce((sum, { share = 1 }) => sum + share, 0);
   return Math.ceil((states * weigh(some)) / weigh(all));
 }
 
@@ -88,17 +85,19 @@ interface Place extends RunOptions {
 async function runTrial(kind: Kind, seed: number, most: number, place: Place): Promise<void> {
   const { report, shells, folder, tamper } = place;
   const again = `npm run crash -- --only "${kind.name}" --seed ${seed} --states ${most}`;
-  const trial = await Trial.start(seed);
+  const trial = await Trial.start(seed, kind.isLogged);
   try {
     await kind.run(trial);
   } catch (error) {
     throw new CrashError(`${kind.name}: the run itself failed\nagain: ${again}`, "", error);
   }
   report.trials++;
-  const log = tamper ? tamper(trial.recorder.log) : trial.recorder.log;
+  const { source } = trial;
+  const recorded = source.log;
+  const log = tamper ? tamper(recorded) : recorded;
   const chosen = choose([...choicesOf(log, seededRandom(seed))], most, seededRandom(seed + 1));
-  const maker = new StateMaker(trial.recorder.starts, log);
-  const when = cutIn(trial.recorder.log, log);
+  const maker = new StateMaker(source.starts, log);
+  const when = cutIn(recorded, log);
   const judge = new Judge(await testWorld({ seed }), trial, shells, folder);
   const left = chosen.values();
   // The first one that is wrong is told and kept, no other.

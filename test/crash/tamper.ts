@@ -31,6 +31,12 @@ export const MISTAKES: readonly Mistake[] = [
     make: (log) => log.filter(({ kind }) => kind !== "flush-begin"),
   },
   {
+    name: "flushes mean nothing, in the log of blklogwrites",
+    rule: "all",
+    kind: "blklogwrites: writes over snapshots",
+    make: (log) => log.filter(({ kind }) => kind !== "flush-begin"),
+  },
+  {
     name: "entries are written in the same breath as what they lead to",
     rule: "1, no flush between A and B",
     kind: "random allocation, clusters of 4096",

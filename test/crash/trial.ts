@@ -12,6 +12,7 @@ import { Graph } from "../../src/block/graph.ts";
 import type { BlockNode } from "../../src/block/node.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import type { BlockJob, BlockJobServices } from "../../src/blockjob/block-job.ts";
+import { blklogwrites } from "../../src/drivers/filter/blklogwrites.ts";
 import { copyOnRead } from "../../src/drivers/filter/copy-on-read.ts";
 import type { CreateOptions } from "../../src/drivers/format/qcow2/create.ts";
 import { qcow2Driver } from "../../src/drivers/format/qcow2/index.ts";
@@ -21,13 +22,17 @@ import { JobList } from "../../src/job/list.ts";
 import { verbs } from "../../src/job/verbs.ts";
 import { testWorld } from "../world.ts";
 import { Guest } from "./guest.ts";
+import type { LogSource } from "./log.ts";
 import { Recorder, recordedDriver } from "./recorder.ts";
+import { WrittenLog } from "./written-log.ts";
 
 export interface Kind {
   /** Unique, in words; --only takes a part of it. */
   readonly name: string;
-  /** Its states take so long that it gets a few only. */
-  readonly isSlow?: boolean;
+  /** Of the states that another kind gets; 1 unless given. */
+  readonly share?: number;
+  /** Recorded by blklogwrites; the image is in the file `disk` or `locked`. */
+  readonly isLogged?: boolean;
   /** Does it once: makes images, calls record(), and does what may be cut at any moment. */
   run(trial: Trial): Promise<void>;
 }
@@ -69,9 +74,12 @@ export class Trial {
   readonly clock: VirtualClock;
   readonly graph: Graph;
   readonly services: BlockJobServices;
+  readonly #isLogged: boolean;
+  #written: WrittenLog | null = null;
   #guest: Guest | null = null;
 
-  private constructor(world: World & { clock: VirtualClock }, seed: number) {
+  private constructor(world: World & { clock: VirtualClock }, seed: number, isLogged: boolean) {
+    this.#isLogged = isLogged;
     this.random = seededRandom(seed);
     this.clock = world.clock;
     this.graph = graphOf(world, this.recorder, seededRandom(seed ^ 0x5bd1e995));
@@ -83,13 +91,19 @@ export class Trial {
     this.services = { graph: this.graph, jobs, clock: this.clock, emit() {} };
   }
 
-  static async start(seed: number): Promise<Trial> {
-    return new Trial(await testWorld({ seed }), seed);
+  /** @param isLogged by blklogwrites: then there is one image */
+  static async start(seed: number, isLogged = false): Promise<Trial> {
+    return new Trial(await testWorld({ seed }), seed, isLogged);
   }
 
   get guest(): Guest {
     if (!this.#guest) throw new Error("the trial has no guest yet");
     return this.#guest;
+  }
+
+  /** What is cut. */
+  get source(): LogSource {
+    return this.#written ?? this.recorder;
   }
 
   /** A new image in a file of this name. */
@@ -110,6 +124,7 @@ export class Trial {
     });
     await graph.closeBackend(backend);
     await graph.remove("new");
+    if (this.#isLogged) this.#written = new WrittenLog(recorder, name);
   }
 
   /**
@@ -130,7 +145,7 @@ export class Trial {
       // So small that epochs also start on their own.
       "cache-size": 16 * 1024,
       backing: null,
-      file: { driver: "recorded", filename: name },
+      file: this.#written?.options ?? { driver: "recorded", filename: name },
       ...keyOf(name),
       ...(this.recorder.has(data) && { "data-file": { driver: "recorded", filename: data } }),
       ...more,
@@ -163,7 +178,7 @@ export class Trial {
   /** Puts the guest on a disk, which is as certain as it is now. */
   async enter(disk: BlockBackend): Promise<Guest> {
     this.root = disk.node.name;
-    this.#guest = new Guest(this.recorder, this.random, disk);
+    this.#guest = new Guest(this.source, this.random, disk);
     await this.#guest.adopt();
     return this.#guest;
   }
@@ -173,6 +188,7 @@ export class Trial {
     await this.guest.disk.flush();
     await this.guest.adopt();
     this.recorder.record();
+    this.#written?.record();
   }
 
   /** Lets a job work to its end while the guest goes on. */
@@ -223,6 +239,7 @@ export function graphOf(world: World, recorder: Recorder, random: Random): Graph
     qcow2Driver(),
     rawDriver(),
     copyOnRead,
+    blklogwrites,
     memoryDriver(),
     recordedDriver(recorder, random),
   ] as never);

@@ -91,7 +91,7 @@ export const allocation: readonly Kind[] = [
   {
     ...guestOn("LUKS", { size: 512 * KiB, "cluster-size": 4 * KiB }, USUAL, 6, "locked"),
     // Two programs make a key of a passphrase for each of them.
-    isSlow: true,
+    share: 0.2,
   },
   guestOn(
     "refcounts of 1 bit",

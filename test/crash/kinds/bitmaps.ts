@@ -11,8 +11,8 @@ export const bitmaps: readonly Kind[] = [
   {
     name: "bitmaps stored, loaded and reopened",
     async run(trial: Trial) {
-      const { graph, recorder } = trial;
       await trial.create("disk", { size: 512 * KiB, "cluster-size": 4 * KiB });
+      const { graph, source } = trial;
       let disk = await trial.open("disk");
       const guest = await trial.enter(disk);
       await guest.acts(6);
@@ -26,7 +26,7 @@ export const bitmaps: readonly Kind[] = [
       const rest = (from: number) => good.push({ from, to: Number.POSITIVE_INFINITY });
       const change = () => {
         const last = good.at(-1);
-        if (last) last.to = Math.min(last.to, recorder.log.length);
+        if (last) last.to = Math.min(last.to, source.log.length);
       };
       trial.claims.push(async (left) => {
         const wanted = good.some(({ from, to }) => from <= left.cut.done && left.cut.begun <= to);
@@ -42,7 +42,7 @@ export const bitmaps: readonly Kind[] = [
           await guest.acts(2, USUAL);
         }
         await trial.close(disk);
-        rest(recorder.log.length);
+        rest(source.log.length);
         disk = await trial.open("disk");
         guest.moveTo(disk);
       }

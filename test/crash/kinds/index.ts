@@ -4,6 +4,7 @@ import type { Kind } from "../trial.ts";
 import { allocation } from "./allocation.ts";
 import { bitmaps } from "./bitmaps.ts";
 import { jobs } from "./jobs.ts";
+import { logged } from "./logged.ts";
 import { repairs } from "./repair.ts";
 import { sizes } from "./sizes.ts";
 import { snapshots } from "./snapshots.ts";
@@ -15,4 +16,5 @@ export const KINDS: readonly Kind[] = [
   ...sizes,
   ...jobs,
   ...repairs,
+  ...logged,
 ];

@@ -38,7 +38,7 @@ async function leaky(kind: Kind, { random, graph }: Trial): Promise<Uint8Array<A
   for (;;) {
     const trial = await Trial.start(random.below(2 ** 31));
     await kind.run(trial);
-    const { starts, log } = trial.recorder;
+    const { starts, log } = trial.source;
     const maker = new StateMaker(starts, log);
     for (const choice of choicesOf(log, random)) {
       if (random.below(6) > 0) continue;

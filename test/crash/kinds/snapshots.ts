@@ -84,11 +84,11 @@ export class Shelf {
   }
 
   async #change(tags: Tags, change: () => Promise<unknown>): Promise<void> {
-    const { recorder } = this.#trial;
-    const next = { tags, from: recorder.log.length, done: Number.POSITIVE_INFINITY };
+    const { source } = this.#trial;
+    const next = { tags, from: source.log.length, done: Number.POSITIVE_INFINITY };
     this.#history.push(next);
     await change();
-    next.done = recorder.log.length;
+    next.done = source.log.length;
   }
 }
 

@@ -4,6 +4,9 @@
  */
 
 const MAGIC = 0x6a736677736872n;
+const SUPERBLOCK_BYTES = 28;
+const FLUSH = 1;
+const DISCARD = 4;
 
 export interface LogEntry {
   /** In bytes of the disk. */
@@ -20,24 +23,37 @@ export interface WriteLog {
   readonly entries: readonly LogEntry[];
 }
 
+/** How many entries there are; 0 in a file that has not become a log yet. */
+export function countOf(log: Uint8Array): number {
+  const view = new DataView(log.buffer, log.byteOffset, log.byteLength);
+  // The superblock comes after the first entries.
+  if (log.length < SUPERBLOCK_BYTES || view.getBigUint64(0, true) === 0n) return 0;
+  if (view.getBigUint64(0, true) !== MAGIC || view.getBigUint64(8, true) !== 1n) {
+    throw new Error("not a write log");
+  }
+  return Number(view.getBigUint64(16, true));
+}
+
 export function readLog(log: Uint8Array): WriteLog {
+  const count = countOf(log);
+  if (count === 0) return { sectorBytes: 0, entries: [] };
   const view = new DataView(log.buffer, log.byteOffset, log.byteLength);
   const u64 = (at: number) => Number(view.getBigUint64(at, true));
-  if (view.getBigUint64(0, true) !== MAGIC || u64(8) !== 1) throw new Error("not a write log");
   const sectorBytes = view.getUint32(24, true);
   const entries: LogEntry[] = [];
   let at = sectorBytes;
-  for (let i = 0; i < u64(16); i++) {
+  for (let i = 0; i < count; i++) {
     const [sector, sectors, flags] = [u64(at), u64(at + 8), u64(at + 16)];
+    if (flags & ~(FLUSH | DISCARD)) throw new Error(`log entry ${i} has flags ${flags}`);
     at += sectorBytes;
-    const isDiscard = (flags & 4) !== 0;
+    const isDiscard = (flags & DISCARD) !== 0;
     const bytes = sectors * sectorBytes;
     const data = isDiscard || bytes === 0 ? null : log.slice(at, at + bytes);
     if (data && data.length < bytes) throw new Error(`log entry ${i} is cut off`);
     entries.push({
       offset: sector * sectorBytes,
       bytes,
-      isFlush: (flags & 1) !== 0,
+      isFlush: (flags & FLUSH) !== 0,
       isDiscard,
       data,
     });

@@ -1,0 +1,4 @@
+import { judge } from "./judged.ts";
+import { logged } from "./kinds/logged.ts";
+
+judge(logged);
