@@ -13,6 +13,7 @@ import { KERNEL_LINES } from "../test/bench/lines/kernels.ts";
 import { MEMORY_LINES } from "../test/bench/lines/memory.ts";
 import { PAGE_LINES } from "../test/bench/lines/page.ts";
 import { QCOW2_LINES } from "../test/bench/lines/qcow2.ts";
+import { RANDOM_IO_LINES } from "../test/bench/lines/random-io.ts";
 import { STREAM_LINES } from "../test/bench/lines/stream.ts";
 import { formatSeconds } from "../web/format.ts";
 import { UserError } from "./setup.mjs";
@@ -26,6 +27,7 @@ const LINES: readonly Line[] = [
   ...MEMORY_LINES,
   ...DAEMON_LINES,
   ...QCOW2_LINES,
+  ...RANDOM_IO_LINES,
 ];
 
 const USAGE = `Usage: npm run bench -- [--only NAME]... [--runs N] [--json FILE]

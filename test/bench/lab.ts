@@ -72,6 +72,11 @@ export class Lab {
     return path;
   }
 
+  /** A name in the lab's folder for a file that a line makes and removes by itself. */
+  file(name: string): string {
+    return join(this.#folder, name);
+  }
+
   /** The same image in OPFS, under its name. */
   async imported(name: string, recipe: ImageRecipe): Promise<void> {
     await this.image(name, recipe);

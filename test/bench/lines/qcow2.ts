@@ -9,7 +9,7 @@
 
 import { execFile, execFileSync } from "node:child_process";
 import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { ROOT } from "../../../scripts/setup.mjs";
 import { KiB, MiB } from "../../../src/base/bytes.ts";
@@ -29,7 +29,8 @@ const WRITES = 500;
 const WRITE_BYTES = 4 * KiB;
 const DISK_BYTES = 256 * MiB;
 const SEED = 5;
-const PACKED_BYTES = 64 * MiB;
+/** So much that the start of either takes no part in it. */
+const PACKED_BYTES = 256 * MiB;
 const OURS = [process.execPath, join(ROOT, "bin", "blocktab.mjs"), "img"] as const;
 
 export const QCOW2_LINES: readonly Line[] = [
@@ -89,18 +90,12 @@ function countsOf(log: string): Counts {
 }
 
 async function newImage(lab: Lab, hasSnapshot: boolean): Promise<string> {
-  const path = await folderFile(lab, "flushes.qcow2");
+  const path = lab.file("flushes.qcow2");
   execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", path, `${DISK_BYTES}`]);
   if (!hasSnapshot) return path;
   execFileSync("qemu-io", ["-f", "qcow2", "-c", `write -q -P 1 0 ${DISK_BYTES}`, path]);
   execFileSync("qemu-img", ["snapshot", "-c", "kept", path]);
   return path;
-}
-
-/** A name in the lab's folder, which an image that others use as well tells. */
-async function folderFile(lab: Lab, name: string): Promise<string> {
-  const empty = { format: "raw", virtualSize: MiB, dataBytes: 0 } as const;
-  return join(dirname(await lab.image("empty.raw", empty)), name);
 }
 
 function places(random: Random): number[] {
@@ -162,9 +157,9 @@ function packLine(packing: "zlib" | "zstd", isWrite: boolean): Line {
     aim: null,
     runs: 3,
     async prepare(lab) {
-      const raw = await folderFile(lab, "pack.raw");
-      const packed = await folderFile(lab, "pack.qcow2");
-      const target = await folderFile(lab, "packed.out");
+      const raw = lab.file("pack.raw");
+      const packed = lab.file("pack.qcow2");
+      const target = lab.file("packed.out");
       writeFileSync(raw, halfNoise(seededRandom(SEED)));
       const pack = ["-c", "-f", "raw", "-O", "qcow2", "-o", `compression_type=${packing}`];
       execFileSync("qemu-img", ["convert", ...pack, raw, packed]);
@@ -204,7 +199,7 @@ function checkLine(): Line {
     aim: null,
     runs: 3,
     async prepare(lab) {
-      const path = await folderFile(lab, "large.qcow2");
+      const path = lab.file("large.qcow2");
       const words = ["create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", path, "1T"];
       execFileSync("qemu-img", words);
       const run = async (program: readonly string[]) =>
