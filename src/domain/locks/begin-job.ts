@@ -16,7 +16,7 @@ import type { JobWish } from "./job-classes.ts";
 import { JobError } from "./job-error.ts";
 
 export interface BeginOptions {
-  /** Fails at once where it would have to wait for the job, or for the list of domains. */
+  /** Fails at once where it would have to wait for the job. */
   readonly nowait?: boolean;
   /** It may begin although the domain does not run. */
   readonly offline?: boolean;
@@ -99,16 +99,28 @@ export async function beginJobWithDriver(
   wish: JobWish,
   options: BeginOptions = {},
 ): Promise<JobRequest> {
-  const { driver, lock } = object;
-  driver.lock.unlock(ctx);
+  object.driver.lock.unlock(ctx);
+  let request: JobRequest;
   try {
-    return await beginJob(ctx, object, wish, options);
+    request = await beginJob(ctx, object, wish, options);
   } finally {
-    // In this order: the driver's lock is not waited for with the domain's in hand (R1).
-    lock.unlock(ctx);
-    await driver.lock.lock(ctx);
-    await lock.lock(ctx);
+    await relock(ctx, object);
   }
+  try {
+    // It had the job, but not the domain, while it waited for the driver.
+    object.mustBeThere(ctx, !request.offline);
+  } catch (error) {
+    endJob(ctx, object, request);
+    throw error;
+  }
+  return request;
+}
+
+/** In this order: the driver's lock is not waited for with the domain's in hand (R1). */
+async function relock(ctx: Ctx, { driver, lock }: DomainObject): Promise<void> {
+  lock.unlock(ctx);
+  await driver.lock.lock(ctx);
+  await lock.lock(ctx);
 }
 
 export function endJob(ctx: Ctx, object: DomainObject, request: JobRequest): void {

@@ -61,7 +61,7 @@ export function describeWish(wish: JobWish): string {
   return "kind" in wish ? `${wish.class} ${wish.kind}` : wish.class;
 }
 
-/** Neither of them counts against the limit of the queue. */
+/** Let in whatever the limit of the queue; of an operation that has been let in, so are the steps. */
 export function isExempt(wish: JobWish): boolean {
-  return "class" in wish && (wish.class === "destroy" || wish.class === "async");
+  return "class" in wish && ["destroy", "async", "async-nested"].includes(wish.class);
 }

@@ -13,11 +13,6 @@ import { JobError } from "./job-error.ts";
 import type { LockKind } from "./rank-checker.ts";
 import { type Limit, WaitList } from "./wait-list.ts";
 
-export interface LockLimit extends Limit {
-  /** Fails at once where it would have to wait. */
-  readonly nowait?: boolean;
-}
-
 /** What all locks of a driver share. */
 export interface LockWorld {
   readonly clock: Clock;
@@ -62,11 +57,11 @@ export class Lock {
    *
    * @param limit none on the way back, after a wait that had dropped the lock: the caller's contract
    *   promises it the lock, and sections under it are short
-   * @throws JobError timeout, aborted or nowait, which names the holder
+   * @throws JobError timeout or aborted, which names the holder
    */
-  async lock(ctx: Ctx, limit: LockLimit = {}): Promise<void> {
+  async lock(ctx: Ctx, limit: Limit = {}): Promise<void> {
     if (this.tryLock(ctx)) return;
-    const how = limit.nowait ? "nowait" : await ctx.held.during(this.#waiting.wait(ctx, limit));
+    const how = await ctx.held.during(this.#waiting.wait(ctx, limit));
     // Granted by whoever held it before: nobody who came later can have slipped in.
     if (how === "woken") return;
     const ageMs = this.#world.clock.now() - this.#sinceMs;

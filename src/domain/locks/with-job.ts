@@ -99,7 +99,7 @@ export async function withJob<T>(
 ): Promise<T> {
   const limit = limitOf(ctx, object.driver, options);
   if (!options.driver) return jobLocked(ctx, object, options, limit, beginJob, work);
-  await object.driver.lock.lock(ctx, { ...limit, nowait: options.nowait ?? false });
+  await object.driver.lock.lock(ctx, limit);
   try {
     return await jobLocked(ctx, object, options, limit, beginJobWithDriver, work);
   } finally {
@@ -156,9 +156,10 @@ export async function withAsyncJob<T>(
   }
 }
 
-/** The end of a job that was kept: by whoever sees that it is over. */
-export function endAsyncJob(ctx: Ctx, object: DomainObject, job: AsyncJob): Promise<void> {
-  return locked(ctx, object, {}, async () => endJob(ctx, object, job.request));
+/** The end of a job that was kept: by whoever sees that it is over, with a job of its own or without. */
+export async function endAsyncJob(ctx: Ctx, object: DomainObject, job: AsyncJob): Promise<void> {
+  if (object.lock.isHeldBy(ctx)) return endJob(ctx, object, job.request);
+  await locked(ctx, object, {}, async () => endJob(ctx, object, job.request));
 }
 
 /**

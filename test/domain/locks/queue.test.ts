@@ -10,7 +10,7 @@ import {
   withAsyncJob,
   withJob,
 } from "../../../src/domain/locks/with-job.ts";
-import { failure, gate, hold, type Setup, setup } from "./setup.ts";
+import { failure, hold, type Setup, setup } from "./setup.ts";
 
 const MODIFY = { class: "modify" } as const;
 const QUERY = { class: "query" } as const;
@@ -51,7 +51,7 @@ describe("the normal slot", () => {
     expect(order).toEqual(["d", "1", "2"]);
   });
 
-  it("L13 refuses at once who does not want to wait, also for the list of domains", async () => {
+  it("L13 refuses at once who does not want to wait", async () => {
     const made = setup();
     const object = made.domain("a");
     const letGo = await hold(made, object, MODIFY, "blockCommit");
@@ -62,18 +62,6 @@ describe("the normal slot", () => {
     expect(object.job.queued).toBe(1);
     await letGo();
     await call(made, object, nowait, "stats");
-    const letDriverGo = gate();
-    const busy = made.driver.call("define", async (ctx) => {
-      await made.driver.lock.lock(ctx);
-      await letDriverGo.opened;
-      made.driver.lock.unlock(ctx);
-    });
-    const refused = await failure(call(made, object, { ...nowait, driver: true }, "stats"));
-    expect(refused.message).toBe(
-      "stats would have to wait for the list of domains: define has been at it for 0.0 s",
-    );
-    letDriverGo.open();
-    await busy;
     expect(made.clock.timerCount).toBe(0);
   });
 
