@@ -1,0 +1,120 @@
+/**
+ * The end of a backup: its disks end one by one, and what they come to together is told once.
+ *
+ *     a disk fails, or is cancelled, while others run    the others are called off
+ *     none runs any more     any failed                  FAILED, with the first error
+ *                            any cancelled, of a push    CANCELLED
+ *                            else                        COMPLETED: a pull is ended by cancelling it
+ *
+ * Scratch files always go; targets go unless all is well; neither that somebody else has made.
+ */
+
+import { cancelAll } from "./backup.ts";
+import { removeBitmaps } from "./bitmaps.ts";
+import { nodesOf } from "./chain.ts";
+import { removeDevice } from "./devices.ts";
+import { JOB_OPERATION, JOB_TYPE } from "./enums.ts";
+import { DomainError } from "./errors.ts";
+import { BACKUP_BEGIN, JOB_STATS } from "./flags.ts";
+import type { Operation, Qmp } from "./operation.ts";
+import type { BackupRecord, DomainRecord, JobRecord, JobStats } from "./record.ts";
+import type { Source } from "./source.ts";
+
+/** What a disk's job has come to. The next save keeps it. */
+export async function diskEnded(op: Operation, job: JobRecord, total: number): Promise<void> {
+  const { backup } = op.record;
+  const part = backup?.disks.find((disk) => disk.job === job.name);
+  if (!backup || !part) return;
+  const isCalledOff = part.state === "cancelling";
+  part.state =
+    job.state === "completed" ? "complete" : job.state === "failed" ? "failed" : "cancelled";
+  part.total = total;
+  if (part.state === "failed") backup.error ??= job.error ?? "the engine does not say why";
+  const disk = op.record.disks.find(({ target }) => target === part.name);
+  if (part.bitmap !== undefined && disk) await removeBitmaps(op, disk.layers, part.bitmap);
+  if (part.state !== "complete" && !isCalledOff) await cancelAll(op);
+}
+
+export function isOver({ disks }: BackupRecord): boolean {
+  return disks.every(({ state }) => state !== "running" && state !== "cancelling");
+}
+
+function resultOf({ disks, mode }: BackupRecord): number {
+  if (disks.some(({ state }) => state === "failed")) return JOB_TYPE.FAILED;
+  const isCancelled = disks.some(({ state }) => state === "cancelled");
+  return isCancelled && mode === "push" ? JOB_TYPE.CANCELLED : JOB_TYPE.COMPLETED;
+}
+
+/**
+ * All disks have ended: what is to be closed goes into the record, together with the result.
+ *
+ * @returns files to be removed
+ */
+export function settle(op: Operation, backup: BackupRecord): Source[] {
+  const type = resultOf(backup);
+  const keeps = (backup.flags & BACKUP_BEGIN.REUSE_EXTERNAL) !== 0;
+  const isWanted = backup.mode === "push" && type === JOB_TYPE.COMPLETED;
+  const total = backup.disks.reduce((sum, disk) => sum + (disk.total ?? 0), 0);
+  op.record.completed = {
+    type,
+    operation: JOB_OPERATION.BACKUP,
+    time_elapsed: elapsed(op, backup),
+    disk_total: total,
+    disk_processed: type === JOB_TYPE.COMPLETED ? total : 0,
+    disk_remaining: type === JOB_TYPE.COMPLETED ? 0 : total,
+    success: type === JOB_TYPE.COMPLETED,
+    ...(backup.error !== undefined && { errmsg: backup.error }),
+  };
+  const stores = backup.disks.map(({ store }) => store);
+  op.record.leftovers.push(...nodesOf(stores));
+  return keeps || isWanted ? [] : stores.map(({ source }) => source);
+}
+
+/** Nobody reads from it any more. */
+export async function stopServing(op: Operation, backup: BackupRecord): Promise<void> {
+  for (const { export: id } of backup.disks)
+    if (id !== undefined) await removeDevice(op, id, "hard");
+  if (!backup.serving) return;
+  await op.execute("nbd-server-stop" as never, {} as never);
+  backup.serving = false;
+}
+
+function elapsed(op: Pick<Operation, "host">, { started }: BackupRecord): number {
+  return Math.max(0, op.host.clock.timestamp().seconds * 1000 - started);
+}
+
+const NO_STATS: JobStats = { type: JOB_TYPE.NONE };
+
+/** @param flags of JOB_STATS */
+export async function getJobStats(
+  { qmp, clock }: { qmp: Qmp; clock: Operation["host"]["clock"] },
+  record: DomainRecord,
+  flags: number,
+): Promise<{ stats: JobStats; isTaken: boolean }> {
+  const keeps = (flags & JOB_STATS.KEEP_COMPLETED) !== 0;
+  if (flags & JOB_STATS.COMPLETED) {
+    return { stats: record.completed ?? NO_STATS, isTaken: record.completed !== null && !keeps };
+  }
+  if (keeps) throw new DomainError("INVALID_ARG", "KEEP_COMPLETED goes with COMPLETED alone");
+  const { backup } = record;
+  if (!backup) return { stats: NO_STATS, isTaken: false };
+  const jobs = await qmp.execute("query-block-jobs");
+  let [total, done] = [0, 0];
+  for (const { job, total: atEnd } of backup.disks) {
+    const found = jobs.find(({ device }) => device === job);
+    total += found?.len ?? atEnd ?? 0;
+    done += found?.offset ?? atEnd ?? 0;
+  }
+  const figures =
+    backup.mode === "pull"
+      ? { disk_temp_used: done, disk_temp_total: total }
+      : { disk_total: total, disk_processed: done, disk_remaining: total - done };
+  const started = Math.max(0, clock.timestamp().seconds * 1000 - backup.started);
+  const stats = {
+    type: JOB_TYPE.UNBOUNDED,
+    operation: JOB_OPERATION.BACKUP,
+    time_elapsed: started,
+    ...figures,
+  };
+  return { stats, isTaken: false };
+}

@@ -1,0 +1,294 @@
+/**
+ * backupBegin(): a domain's disks as they were at one moment, all of them at the same one.
+ *
+ *     push   [vda] ══▶ [target]                         the engine writes it; ends by itself
+ *     pull   [vda] ──▶ [scratch] ◀── export ◀── client  what is about to be overwritten is kept; the client
+ *                                                       reads, and calls abortJob() when it is done
+ *
+ * The jobs of all disks, and the bitmaps of a checkpoint made with them, begin in one transaction. It is one job of
+ * the domain, beside which the others go on.
+ */
+
+import type { BackupDefinition, BackupDiskDefinition } from "./backup-definition.ts";
+import {
+  addAction,
+  bitmapChain,
+  mergeAction,
+  queryBitmaps,
+  runTransaction,
+  type TransactionAction,
+} from "./bitmaps.ts";
+import { nodesOf } from "./chain.ts";
+import { type CheckpointDefinition, checkpointActions, newCheckpoint } from "./checkpoint.ts";
+import { DomainError } from "./errors.ts";
+import { BACKUP_BEGIN } from "./flags.ts";
+import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
+import type { Operation } from "./operation.ts";
+import {
+  type BackupDiskRecord,
+  type BackupRecord,
+  type DiskRecord,
+  formatNode,
+  type JobRecord,
+  type Layer,
+} from "./record.ts";
+import { fromPath, pathOf, type Source } from "./source.ts";
+import { checkNoJob, isRefused, newJob } from "./start-job.ts";
+
+/** What one disk's part needs. */
+interface Part {
+  readonly disk: DiskRecord;
+  readonly incremental: string | undefined;
+  readonly store: Layer;
+  readonly job: JobRecord;
+  readonly record: BackupDiskRecord;
+  /** What its clients see it as. */
+  readonly exportName: string;
+}
+
+export interface BackupOptions {
+  readonly backup: BackupDefinition;
+  readonly checkpoint: CheckpointDefinition | null;
+  /** Of BACKUP_BEGIN. */
+  readonly flags: number;
+}
+
+/** Within the domain's async job. @throws DomainError, QmpError; then nothing has begun, and no checkpoint */
+export async function begin(op: Operation, options: BackupOptions): Promise<void> {
+  const { backup, flags } = options;
+  const { mode = "push" } = backup;
+  if (op.record.backup) throw new DomainError("OPERATION_INVALID", "There is a backup already");
+  const chosen = chooseDisks(op, backup);
+  const checkpoint = options.checkpoint && newCheckpoint(op, options.checkpoint);
+  const seconds = op.host.clock.timestamp().seconds;
+  const suffix = checkpoint?.name ?? `${seconds}`;
+  const parts: Part[] = [];
+  const made: Source[] = [];
+  const undo = async () => {
+    await closeNodes(op, nodesOf(parts.map(({ store }) => store)));
+    for (const source of made) await removeFile(op, source);
+  };
+  try {
+    for (const definition of chosen) {
+      const part = await prepare(op, { definition, backup, flags, suffix });
+      if (!(flags & BACKUP_BEGIN.REUSE_EXTERNAL)) made.push(part.store.source);
+      parts.push(part);
+    }
+    const actions: TransactionAction[] = checkpoint ? checkpointActions(op, checkpoint) : [];
+    const table = await queryBitmaps(op);
+    for (const part of parts) actions.push(...actionsOf(part, table, mode));
+    const record: BackupRecord = {
+      mode,
+      flags,
+      started: op.host.clock.timestamp().seconds * 1000,
+      ...(backup.incremental !== undefined && { incremental: backup.incremental }),
+      serving: false,
+      ...(checkpoint && { checkpoint: checkpoint.name }),
+      disks: parts.map((part) => part.record),
+    };
+    op.record.backup = record;
+    op.record.jobs.push(...parts.map(({ job }) => job));
+    if (checkpoint) op.record.checkpoints.push(checkpoint);
+    adopt(
+      op,
+      parts.map(({ store }) => store),
+    );
+    const forget = () => {
+      const mine = new Set(parts.map(({ job }) => job));
+      op.record.jobs = op.record.jobs.filter((job) => !mine.has(job));
+      op.record.backup = null;
+      op.record.checkpoints = op.record.checkpoints.filter((one) => one !== checkpoint);
+    };
+    try {
+      await op.save();
+      await runTransaction(op, actions);
+    } catch (error) {
+      if (isRefused(error)) forget();
+      throw error;
+    }
+    for (const { job } of parts) job.state = "running";
+    await op.save();
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    await undo();
+    await op.save();
+    throw error;
+  }
+  if (mode === "pull") await serve(op, parts, backup);
+}
+
+/** @throws DomainError INVALID_ARG, OPERATION_INVALID, CONFIG_UNSUPPORTED */
+function chooseDisks(op: Operation, { disks }: BackupDefinition): BackupDiskDefinition[] {
+  const all = op.record.disks
+    .filter(({ readonly }) => !readonly)
+    .map(({ target: name }) => ({ name }));
+  const chosen = (disks ?? all).filter((disk) => (disk as BackupDiskDefinition).backup !== "no");
+  if (chosen.length === 0) throw new DomainError("OPERATION_INVALID", "No disk is to be backed up");
+  for (const { name } of chosen) checkNoJob(op, op.disk(name));
+  return chosen;
+}
+
+interface PartOptions {
+  readonly definition: BackupDiskDefinition;
+  readonly backup: BackupDefinition;
+  readonly flags: number;
+  readonly suffix: string;
+}
+
+async function prepare(op: Operation, options: PartOptions): Promise<Part> {
+  const { definition, backup, flags, suffix } = options;
+  const { mode = "push" } = backup;
+  const disk = op.disk(definition.name);
+  const [top] = disk.layers;
+  const { format = "qcow2", backupmode } = definition;
+  if (mode === "pull" && format !== "qcow2") {
+    throw new DomainError("CONFIG_UNSUPPORTED", "The scratch image of a pull has to be a qcow2");
+  }
+  const own = definition.incremental ?? backup.incremental;
+  const incremental = backupmode === "full" ? undefined : own;
+  if (
+    incremental !== undefined &&
+    !op.record.checkpoints.some(({ name }) => name === incremental)
+  ) {
+    const text = `There is no checkpoint '${incremental}' for the backup of '${disk.target}'`;
+    throw new DomainError("NO_DOMAIN_CHECKPOINT", text);
+  }
+  if (incremental !== undefined) bitmapChain(disk, await queryBitmaps(op), incremental);
+  const source = definition.target ?? definition.scratch ?? generated(top!, disk.target, suffix);
+  const hasBacking = format === "qcow2" && (mode === "pull" || incremental !== undefined);
+  const backing = hasBacking ? { layer: top!, node: formatNode(top!) } : undefined;
+  let store: Layer;
+  if (flags & BACKUP_BEGIN.REUSE_EXTERNAL) {
+    store = { n: op.newLayerNumber(), format, source };
+    op.record.leftovers.push(...nodesOf([store]));
+    await op.save();
+    await openImage(op, store, { readOnly: false, backing: backing?.node ?? null });
+  } else {
+    store = await makeImage(op, { format, source, size: await sizeOf(op, top!), backing });
+  }
+  const bitmap = incremental === undefined ? undefined : `backup-${disk.target}`;
+  const job: JobRecord = {
+    ...newJob(op, "backup", disk, top!, flags),
+    store,
+    ...(bitmap && { bitmap }),
+  };
+  const exportId = mode === "pull" ? `backup-${disk.target}-${store.n}` : undefined;
+  const record: BackupDiskRecord = {
+    name: disk.target,
+    state: "running",
+    job: job.name,
+    store,
+    ...(bitmap && { bitmap }),
+    ...(exportId !== undefined && { export: exportId }),
+  };
+  const exportName = definition.exportname ?? disk.target;
+  return { disk, incremental, store, job, record, exportName };
+}
+
+/** As libvirt names them: the image's own name and a suffix. */
+function generated(top: Layer, target: string, suffix: string): Source {
+  const path = pathOf(top.source);
+  if (path !== null) return fromPath(`${path}.${suffix}`);
+  const text = `The image of '${target}' has no path: say where its backup is to go`;
+  throw new DomainError("CONFIG_UNSUPPORTED", text);
+}
+
+function actionsOf(
+  { disk, incremental, store, job, record: { bitmap } }: Part,
+  table: Awaited<ReturnType<typeof queryBitmaps>>,
+  mode: "push" | "pull",
+): TransactionAction[] {
+  const [top] = disk.layers;
+  const actions: TransactionAction[] = [];
+  if (bitmap !== undefined && incremental !== undefined) {
+    const chain = bitmapChain(disk, table, incremental);
+    // A client of a pull is shown it beside the data; a push goes by it.
+    const at = mode === "pull" ? store : top!;
+    actions.push(addAction(at, bitmap, { persistent: false, disabled: true }));
+    actions.push(mergeAction(at, bitmap, chain, incremental));
+  }
+  const data = {
+    "job-id": job.name,
+    device: formatNode(top!),
+    target: formatNode(store),
+    ...(mode === "pull"
+      ? { sync: "none" }
+      : bitmap
+        ? { sync: "incremental", bitmap }
+        : { sync: "full" }),
+    "auto-dismiss": false,
+  };
+  actions.push({ type: "blockdev-backup", data });
+  return actions;
+}
+
+/** @throws QmpError; then the jobs are being cancelled, and the checkpoint stays */
+async function serve(
+  op: Operation,
+  parts: readonly Part[],
+  { server }: BackupDefinition,
+): Promise<void> {
+  try {
+    if (server) {
+      await op.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
+      if (op.record.backup) op.record.backup.serving = true;
+      await op.save();
+    }
+    for (const { store, record, exportName } of parts) {
+      const how = server
+        ? { type: "nbd", name: exportName, ...(record.bitmap && { bitmaps: [record.bitmap] }) }
+        : { type: "message-port" };
+      await op.run("block-export-add", {
+        ...how,
+        id: record.export,
+        "node-name": formatNode(store),
+      });
+    }
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    await cancelAll(op);
+    throw error;
+  }
+}
+
+function addressOf(server: NonNullable<BackupDefinition["server"]>): object {
+  if (server.transport === "unix") return { type: "unix", data: { path: server.socket } };
+  return { type: "inet", data: { host: server.name ?? "localhost", port: `${server.port}` } };
+}
+
+/** Every disk that is still at it is called off. The engine tells of each end. */
+export async function cancelAll(op: Operation): Promise<void> {
+  const running = op.record.backup?.disks.filter(({ state }) => state === "running") ?? [];
+  for (const disk of running) {
+    disk.state = "cancelling";
+    const job = op.record.jobs.find(({ name }) => name === disk.job);
+    if (job) job.state = "aborting";
+  }
+  if (running.length === 0) return;
+  await op.save();
+  for (const { job } of running) {
+    const found = (await op.execute("query-jobs")).find(({ id }) => id === job);
+    if (found && found.status !== "concluded" && found.status !== "aborting") {
+      await op.execute("job-cancel", { id: job });
+    }
+  }
+}
+
+/** For backupGetDesc(): what was chosen where it was left open. */
+export function describe({ mode, incremental, disks }: BackupRecord): BackupDefinition {
+  return {
+    mode,
+    ...(incremental !== undefined && { incremental }),
+    disks: disks.map(({ name, store: { format, source } }) => ({
+      name,
+      format,
+      ...(mode === "push" ? { target: source } : { scratch: source }),
+    })),
+  };
+}
+
+/** Harmless where the host cannot: then the file stays. */
+async function removeFile(op: Operation, source: Source): Promise<void> {
+  const { files } = op.host;
+  if (files?.canRemove(source)) await op.unlocked(() => files.remove(source));
+}

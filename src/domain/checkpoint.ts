@@ -1,0 +1,191 @@
+/**
+ * Checkpoints: moments since which it is recorded what is written. Each has its name, a parent, and on each of
+ * its disks a bitmap of that name.
+ */
+
+import * as v from "valibot";
+import {
+  addAction,
+  bitmapChain,
+  findBitmap,
+  queryBitmaps,
+  removeBitmapBelow,
+  removeBitmaps,
+  runTransaction,
+  type TransactionAction,
+} from "./bitmaps.ts";
+import { nameSchema } from "./definition.ts";
+import { DomainError } from "./errors.ts";
+import { CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST } from "./flags.ts";
+import type { Operation } from "./operation.ts";
+import type { CheckpointRecord, DomainRecord } from "./record.ts";
+
+export const checkpointSchema = v.strictObject({
+  /** Default: the time, in seconds. */
+  name: v.optional(nameSchema),
+  description: v.optional(v.string()),
+  /** For CHECKPOINT_CREATE.REDEFINE: what it was. */
+  parent: v.optional(nameSchema),
+  creationTime: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+  /** Those that are not listed are left out; without a list all are in. */
+  disks: v.optional(
+    v.array(
+      v.strictObject({
+        name: v.string(),
+        checkpoint: v.optional(v.picklist(["no", "bitmap"])),
+        bitmap: v.optional(v.string()),
+      }),
+    ),
+  ),
+});
+export type CheckpointDefinition = v.InferOutput<typeof checkpointSchema>;
+
+/** The one that was made last, which is the parent of the next. */
+function current({ checkpoints }: DomainRecord): CheckpointRecord | undefined {
+  return checkpoints.at(-1);
+}
+
+/** @throws DomainError INVALID_ARG (disk), CONFIG_UNSUPPORTED, OPERATION_INVALID (name taken) */
+export function newCheckpoint(op: Operation, definition: CheckpointDefinition): CheckpointRecord {
+  const { seconds } = op.host.clock.timestamp();
+  const { name = `${seconds}`, description, parent = current(op.record)?.name } = definition;
+  if (op.record.checkpoints.some((one) => one.name === name)) {
+    throw new DomainError("OPERATION_INVALID", `There is a checkpoint '${name}' already`);
+  }
+  const disks = op.record.disks.map((disk) => {
+    const listed = definition.disks?.find((one) => one.name === disk.target);
+    const isIn = definition.disks ? listed && listed.checkpoint !== "no" : !disk.readonly;
+    if (!isIn) return { name: disk.target, checkpoint: "no" as const };
+    if (listed?.bitmap !== undefined && listed.bitmap !== name) {
+      const text = `The bitmap of disk '${disk.target}' must have the checkpoint's name, '${name}'`;
+      throw new DomainError("CONFIG_UNSUPPORTED", text);
+    }
+    if (disk.layers[0]!.format !== "qcow2") {
+      const text = `Disk '${disk.target}' is not a qcow2, and keeps no bitmaps`;
+      throw new DomainError("CONFIG_UNSUPPORTED", text);
+    }
+    return { name: disk.target, checkpoint: "bitmap" as const, bitmap: name };
+  });
+  for (const { name: disk } of definition.disks ?? []) op.disk(disk);
+  return {
+    name,
+    ...(description !== undefined && { description }),
+    ...(parent !== undefined && { parent }),
+    creationTime: definition.creationTime ?? seconds,
+    disks,
+  };
+}
+
+export function checkpointActions(
+  op: Operation,
+  checkpoint: CheckpointRecord,
+): TransactionAction[] {
+  return checkpoint.disks.flatMap(({ name, bitmap }) =>
+    bitmap === undefined ? [] : [addAction(op.disk(name).layers[0]!, bitmap, { persistent: true })],
+  );
+}
+
+/** @param flags of CHECKPOINT_CREATE */
+export async function create(
+  op: Operation,
+  definition: CheckpointDefinition,
+  flags: number,
+): Promise<string> {
+  if (flags & CHECKPOINT_CREATE.QUIESCE) {
+    const text = "There is no agent in a guest that could hold its file systems still";
+    throw new DomainError("ARGUMENT_UNSUPPORTED", text);
+  }
+  const checkpoint = newCheckpoint(op, definition);
+  const { name, disks } = checkpoint;
+  if (flags & CHECKPOINT_CREATE.REDEFINE) {
+    if (flags & CHECKPOINT_CREATE.REDEFINE_VALIDATE) {
+      const table = await queryBitmaps(op);
+      for (const disk of disks)
+        if (disk.bitmap) bitmapChain(op.disk(disk.name), table, disk.bitmap);
+    }
+    op.record.checkpoints.push(checkpoint);
+    await op.save();
+    return name;
+  }
+  // Kept first: a bitmap that no checkpoint knows of would record for ever.
+  op.record.checkpoints.push(checkpoint);
+  await op.save();
+  try {
+    await runTransaction(op, checkpointActions(op, checkpoint));
+  } catch (error) {
+    op.record.checkpoints = op.record.checkpoints.filter((one) => one !== checkpoint);
+    await op.save();
+    throw error;
+  }
+  return name;
+}
+
+/** @throws DomainError NO_DOMAIN_CHECKPOINT */
+export function find(record: DomainRecord, name: string): CheckpointRecord {
+  const found = record.checkpoints.find((one) => one.name === name);
+  if (found) return found;
+  throw new DomainError("NO_DOMAIN_CHECKPOINT", `There is no checkpoint '${name}'`);
+}
+
+/** All that come from it, the farthest first. */
+function descendants(record: DomainRecord, name: string): CheckpointRecord[] {
+  const children = record.checkpoints.filter(({ parent }) => parent === name);
+  return children.flatMap((child) => [...descendants(record, child.name), child]);
+}
+
+/** @param flags of CHECKPOINT_DELETE */
+export async function remove(op: Operation, name: string, flags: number): Promise<void> {
+  const named = find(op.record, name);
+  const isMany = flags & (CHECKPOINT_DELETE.CHILDREN | CHECKPOINT_DELETE.CHILDREN_ONLY);
+  const doomed = isMany ? descendants(op.record, name) : [];
+  if (!(flags & CHECKPOINT_DELETE.CHILDREN_ONLY)) doomed.push(named);
+  for (const checkpoint of doomed) {
+    if (!(flags & CHECKPOINT_DELETE.METADATA_ONLY)) await discardBitmaps(op, checkpoint);
+    op.record.checkpoints = op.record.checkpoints
+      .filter((one) => one !== checkpoint)
+      .map((one) => (one.parent === checkpoint.name ? reparented(one, checkpoint.parent) : one));
+    await op.save();
+  }
+}
+
+function reparented(
+  { parent: _old, ...checkpoint }: CheckpointRecord,
+  parent: string | undefined,
+): CheckpointRecord {
+  return { ...checkpoint, ...(parent !== undefined && { parent }) };
+}
+
+/** @throws DomainError CHECKPOINT_INCONSISTENT: a bitmap is nowhere; METADATA_ONLY is the way out */
+async function discardBitmaps(op: Operation, { disks }: CheckpointRecord): Promise<void> {
+  const table = await queryBitmaps(op);
+  const found = disks.flatMap(({ name, bitmap }) => {
+    const disk = op.record.disks.find(({ target }) => target === name);
+    if (!disk || bitmap === undefined) return [];
+    const layers = disk.layers.filter((layer) => findBitmap(table, layer, bitmap));
+    if (layers.length > 0) return [{ disk, bitmap, layers }];
+    const text = `Bitmap '${bitmap}' is in no image of disk '${name}'`;
+    throw new DomainError("CHECKPOINT_INCONSISTENT", text);
+  });
+  for (const { disk, bitmap, layers } of found) {
+    for (const layer of layers.toReversed()) {
+      const at = disk.layers.indexOf(layer);
+      if (at === 0) await removeBitmaps(op, [layer], bitmap);
+      else await removeBitmapBelow(op, layer, disk.layers[at + 1], bitmap);
+    }
+    disk.badBitmaps = disk.badBitmaps.filter((name) => name !== bitmap);
+  }
+}
+
+/** @param flags of CHECKPOINT_LIST */
+export function list({ checkpoints }: DomainRecord, flags: number): CheckpointRecord[] {
+  const isParent = ({ name }: CheckpointRecord) =>
+    checkpoints.some(({ parent }) => parent === name);
+  return checkpoints.filter((one) => {
+    if (flags & CHECKPOINT_LIST.ROOTS && one.parent !== undefined) return false;
+    if (flags & CHECKPOINT_LIST.LEAVES && !(flags & CHECKPOINT_LIST.NO_LEAVES))
+      return !isParent(one);
+    if (flags & CHECKPOINT_LIST.NO_LEAVES && !(flags & CHECKPOINT_LIST.LEAVES))
+      return isParent(one);
+    return true;
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * What a domain is made of: libvirt's domain XML as plain JSON, as far as it is about disks.
+ *
+ *     { "name": "demo",
+ *       "disks": [{
+ *         "target": "vda",                               <target dev='vda'/>
+ *         "format": "qcow2",                             <driver type='qcow2'/>, default raw
+ *         "source": { "driver": "opfs", "filename": … }, <source …/>, see source.ts
+ *         "backingStore": { "format": …, "source": …,    <backingStore>…</backingStore>
+ *                           "backingStore": null },      <backingStore/>: the end of the chain
+ *         "readonly": false                              <readonly/>
+ *       }] }
+ *
+ * Names inside images are never followed here, so a chain has to be written out: a backingStore that
+ * is left out is the end, as is null.
+ */
+
+import * as v from "valibot";
+import { check } from "../base/check.ts";
+import { BlockError } from "../base/errors.ts";
+import { DomainError } from "./errors.ts";
+import { checkSource, type Source, sourceSchema } from "./source.ts";
+
+/** Deeper is taken for a mistake. */
+const CHAIN_LAYERS_MAX = 200;
+const DISKS_MAX = 64;
+
+export const formatSchema = v.picklist(["raw", "qcow2"]);
+export type Format = v.InferOutput<typeof formatSchema>;
+
+export interface ImageDefinition {
+  readonly format?: Format | undefined;
+  readonly source: Source;
+  readonly backingStore?: ImageDefinition | null | undefined;
+}
+
+export interface DiskDefinition extends ImageDefinition {
+  readonly target: string;
+  readonly readonly?: boolean | undefined;
+}
+
+export interface DomainDefinition {
+  readonly name: string;
+  readonly disks: readonly DiskDefinition[];
+}
+
+const image = {
+  format: v.optional(formatSchema),
+  source: sourceSchema,
+  backingStore: v.optional(v.nullable(v.lazy(() => imageSchema))),
+};
+export const imageSchema: v.GenericSchema<ImageDefinition> = v.strictObject(image);
+
+/** As in libvirt, where a name ends up in file names and on command lines. */
+export const nameSchema = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$/, "letters, digits, '_', '.', '+' and '-'"),
+);
+const targetSchema = v.pipe(
+  v.string(),
+  v.regex(/^(?:hd|sd|vd|xvd|ubd|fd)[a-z0-9]{1,8}$/, "a device name such as 'vda' or 'sdb'"),
+);
+
+export const definitionSchema: v.GenericSchema<DomainDefinition> = v.strictObject({
+  name: nameSchema,
+  disks: v.pipe(
+    v.array(v.strictObject({ target: targetSchema, readonly: v.optional(v.boolean()), ...image })),
+    v.maxLength(DISKS_MAX),
+  ),
+});
+
+/** @throws DomainError of that code, which names what is wrong */
+export function checked<Schema extends v.GenericSchema>(
+  schema: Schema,
+  value: unknown,
+  code: "XML_ERROR" | "INVALID_ARG" = "XML_ERROR",
+): v.InferOutput<Schema> {
+  checkDepth(value, code);
+  try {
+    return check(schema, value);
+  } catch (error) {
+    if (!(error instanceof BlockError)) throw error;
+    throw new DomainError(code, error.message, error);
+  }
+}
+
+/** @throws DomainError XML_ERROR */
+export function checkDefinition(value: unknown): DomainDefinition {
+  const definition = checked(definitionSchema, value);
+  const targets = new Set<string>();
+  for (const disk of definition.disks) {
+    if (targets.has(disk.target)) {
+      throw new DomainError("XML_ERROR", `The target '${disk.target}' is there twice`);
+    }
+    targets.add(disk.target);
+    for (const layer of layersOf(disk)) checkSource(layer.source, "XML_ERROR");
+  }
+  return definition;
+}
+
+/** A chain as a list, the top first. */
+export function layersOf(top: ImageDefinition): { format: Format; source: Source }[] {
+  const layers: { format: Format; source: Source }[] = [];
+  for (let at: ImageDefinition | null | undefined = top; at; at = at.backingStore) {
+    layers.push({ format: at.format ?? "raw", source: at.source });
+  }
+  return layers;
+}
+
+/** The other way round. @param layers at least one, the top first */
+export function imageOf(layers: readonly { format: Format; source: Source }[]): ImageDefinition {
+  return layers.reduceRight<ImageDefinition | null>(
+    (backingStore, { format, source }) => ({ format, source, backingStore }),
+    null,
+  )!;
+}
+
+/** Before a schema that goes down by calling itself. */
+function checkDepth(value: unknown, code: "XML_ERROR" | "INVALID_ARG"): void {
+  let layer = [value];
+  for (let depth = 0; layer.length > 0; depth++) {
+    if (depth > CHAIN_LAYERS_MAX + 10) {
+      throw new DomainError(code, `More than ${CHAIN_LAYERS_MAX} images in one chain`);
+    }
+    layer = layer.flatMap((item) =>
+      typeof item === "object" && item !== null ? Object.values(item) : [],
+    );
+  }
+}

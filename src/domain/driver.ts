@@ -1,0 +1,242 @@
+/**
+ * The driver: all domains, their record, and every call of calls.ts. It runs beside the engine and is a client
+ * of it like any other.
+ *
+ *     call() ──▶ turn of the domain (locks/) ──▶ pull.ts, commit.ts, … ──QMP──▶ engine
+ *     events ◀── record saved ◀── news.ts ◀──────────── JOB_STATUS_CHANGE ─────────┘
+ *
+ * If the record cannot be kept any more, or somebody else has taken over, the driver is finished: every call
+ * says so, and the next driver goes on from the record (reconnect.ts).
+ */
+
+import type { Clock } from "../base/clock.ts";
+import { BlockError } from "../base/errors.ts";
+import { QmpError, type QmpEvent } from "../engine/client.ts";
+import type { EventQueue } from "../engine/event-queue.ts";
+import type { ArgumentsOf, CallName, CallOptions, DomainInfo, ResultOf } from "./calls.ts";
+import { domainInfo } from "./domain-info.ts";
+import { DomainEntry } from "./entry.ts";
+import { DomainError } from "./errors.ts";
+import { type DomainListener, Listeners } from "./events.ts";
+import { HANDLERS } from "./handlers.ts";
+import type { ImageFiles } from "./image-files.ts";
+import type { Ctx } from "./locks/ctx.ts";
+import { DomainObject, DriverObject, type DriverOptions } from "./locks/domain-object.ts";
+import { JobError } from "./locks/job-error.ts";
+import { endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
+import { dealWith, type News, newsOf } from "./news.ts";
+import { type Host, Operation, type Qmp } from "./operation.ts";
+import { reconnect } from "./reconnect.ts";
+import { type DomainRecord, type DriverRecord, emptyRecord, readRecord } from "./record.ts";
+import { Saver } from "./saver.ts";
+import type { DomainStore } from "./store.ts";
+
+export interface DomainDriverOptions {
+  readonly qmp: Qmp;
+  readonly store: DomainStore;
+  readonly clock: Clock;
+  /** Without them no file of an image is ever removed. */
+  readonly files?: ImageFiles;
+  readonly locks?: DriverOptions;
+  /** The driver is finished: see the file's head. */
+  readonly onFailed?: (why: DomainError) => void;
+}
+
+export class DomainDriver {
+  readonly host: Host;
+  readonly locks: DriverObject;
+  readonly #entries = new Map<string, DomainEntry>();
+  readonly #listeners = new Listeners();
+  readonly #onFailed: (why: DomainError) => void;
+  readonly #events: EventQueue<QmpEvent<"JOB_STATUS_CHANGE">>;
+  #failure: DomainError | null = null;
+
+  /** Takes up what the store has. @throws BlockError of the store, QmpError */
+  static async start(options: DomainDriverOptions): Promise<DomainDriver> {
+    const record = readRecord(await options.store.load());
+    const driver = new DomainDriver(options, record);
+    await driver.#reconnect();
+    return driver;
+  }
+
+  /** Use start(). */
+  constructor(options: DomainDriverOptions, record: DriverRecord = emptyRecord()) {
+    const { qmp, clock, files, store } = options;
+    const saver = new Saver(store, () => structuredClone(record));
+    this.locks = new DriverObject(clock, options.locks);
+    this.#onFailed = options.onFailed ?? (() => {});
+    this.host = {
+      qmp,
+      clock,
+      files,
+      record,
+      save: () => saver.save().catch((error) => this.#cannotSave(error)),
+      emit: (event) => this.#listeners.tell(event),
+    };
+    this.#events = qmp.events("JOB_STATUS_CHANGE");
+    for (const domain of record.domains) this.#enter(domain);
+    void this.#listen();
+  }
+
+  /** @returns ends it */
+  subscribe(listener: DomainListener): () => void {
+    return this.#listeners.add(listener);
+  }
+
+  /**
+   * Runs one call.
+   *
+   * @param args checked by their schemas, if they come from outside (domain-port.ts)
+   * @throws DomainError
+   */
+  async call<Name extends CallName>(
+    name: Name,
+    args: ArgumentsOf<Name>,
+    { signal }: CallOptions = {},
+  ): Promise<ResultOf<Name>> {
+    if (this.#failure) throw this.#failure;
+    const handler = HANDLERS[name] as (
+      driver: DomainDriver,
+      args: ArgumentsOf<Name>,
+      signal: AbortSignal | undefined,
+    ) => Promise<ResultOf<Name>>;
+    try {
+      return await handler(this, args, signal);
+    } catch (error) {
+      throw toDomainError(error);
+    }
+  }
+
+  /** Stops listening. Domains and their jobs go on. */
+  async close(): Promise<void> {
+    this.#failure ??= new DomainError("OPERATION_INVALID", "The driver has been closed");
+    for (const entry of this.#entries.values()) entry.tellStopped();
+    await this.#events.return();
+  }
+
+  /** @throws DomainError NO_DOMAIN */
+  entry(name: string): DomainEntry {
+    const found = this.#entries.get(name);
+    if (found) return found;
+    throw new DomainError("NO_DOMAIN", `There is no domain '${name}'`);
+  }
+
+  find(name: string): DomainEntry | undefined {
+    return this.#entries.get(name);
+  }
+
+  infos(): DomainInfo[] {
+    return [...this.#entries.values()].map(({ record }) => domainInfo(record));
+  }
+
+  /** A new domain. Call with the driver's lock; save() afterwards. */
+  add(record: DomainRecord): DomainEntry {
+    this.host.record.domains.push(record);
+    return this.#enter(record);
+  }
+
+  /** It is forgotten. Call with the driver's lock; save() afterwards. */
+  remove(entry: DomainEntry): void {
+    const { record } = this.host;
+    record.domains = record.domains.filter((domain) => domain !== entry.record);
+    this.#entries.delete(entry.name);
+    entry.object.remove();
+  }
+
+  /** The domain's job ends when its backup has. */
+  async endBackup(entry: DomainEntry): Promise<void> {
+    const { asyncJob, object, record } = entry;
+    if (!asyncJob || record.backup) return;
+    entry.asyncJob = null;
+    await this.locks.call("the end of a backup", (ctx) => endAsyncJob(ctx, object, asyncJob));
+  }
+
+  #enter(record: DomainRecord): DomainEntry {
+    const object = new DomainObject<Qmp>(this.locks, record.definition.name);
+    object.attachMonitor(this.host.qmp);
+    const entry = new DomainEntry(record, object, (...news) => this.#dealWith(...news));
+    this.#entries.set(entry.name, entry);
+    return entry;
+  }
+
+  async #reconnect(): Promise<void> {
+    for (const entry of this.#entries.values()) {
+      const { record, object } = entry;
+      await reconnect(this.host, entry);
+      if (!record.backup) continue;
+      // It has no owner: its end comes as news.
+      await this.locks.call("backupBegin", (ctx) =>
+        withAsyncJob(ctx, object, { kind: "backup" }, async (job) => {
+          job.keep();
+          entry.asyncJob = job;
+        }),
+      );
+    }
+  }
+
+  async #listen(): Promise<void> {
+    try {
+      for await (const { data } of this.#events) {
+        const news = newsOf(data.id, data.status);
+        if (news) this.#hear(news);
+      }
+    } catch (error) {
+      this.#fail(toDomainError(error));
+    }
+  }
+
+  #hear(news: News): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.record.jobs.some(({ name }) => name === news.job)) entry.news.push(news);
+    }
+  }
+
+  /** What cannot be got over is the driver's end: nobody would deal with the news. */
+  async #dealWith(entry: DomainEntry, ctx: Ctx, news: News): Promise<void> {
+    if (this.#failure) return;
+    try {
+      await dealWith(new Operation(this.host, entry, ctx), news);
+      // In a turn of its own.
+      this.endBackup(entry).catch((error) => this.#fail(toDomainError(error)));
+    } catch (error) {
+      this.#fail(toDomainError(error));
+    }
+  }
+
+  /** @throws DomainError */
+  #cannotSave(error: unknown): never {
+    const why = toDomainError(error);
+    this.#fail(why);
+    throw why;
+  }
+
+  #fail(why: DomainError): void {
+    if (this.#failure) return;
+    this.#failure = why;
+    for (const entry of this.#entries.values()) entry.tellStopped();
+    void this.#events.return();
+    this.#onFailed(why);
+  }
+}
+
+/** What the floors below throw, in libvirt's words. @throws what is a bug of ours */
+function toDomainError(error: unknown): DomainError {
+  if (error instanceof DomainError) return error;
+  if (error instanceof QmpError) {
+    const code = error.errno === "ECANCELED" ? "OPERATION_ABORTED" : "OPERATION_FAILED";
+    return new DomainError(code, error.desc, error);
+  }
+  if (error instanceof JobError) return new DomainError(codeOf(error), error.message, error);
+  if (error instanceof BlockError) {
+    const code = error.errno === "ECANCELED" ? "OPERATION_ABORTED" : "OPERATION_FAILED";
+    return new DomainError(code, error.message, error);
+  }
+  throw error;
+}
+
+function codeOf({ reason, gone }: JobError): DomainError["code"] {
+  if (reason === "timeout") return "OPERATION_TIMEOUT";
+  if (reason === "aborted") return "OPERATION_ABORTED";
+  if (reason === "gone") return gone === "removed" ? "NO_DOMAIN" : "OPERATION_INVALID";
+  return "OPERATION_FAILED";
+}

@@ -1,0 +1,163 @@
+/**
+ * Images are opened as two nodes: one for the store, one for the format above it.
+ *
+ *     libvirt-7-format    qcow2, backing: libvirt-6-format
+ *           │ file
+ *     libvirt-7-storage   opfs, filename: disk.qcow2
+ */
+
+import { QmpError } from "../engine/client.ts";
+import type { Format } from "./definition.ts";
+import { DomainError } from "./errors.ts";
+import type { Operation } from "./operation.ts";
+import { formatNode, type Layer, storageNode } from "./record.ts";
+import { createOptions, describeSource, labelOf, type Source } from "./source.ts";
+
+/** What stands below an image: a node, nothing (null), or nothing that could (undefined). */
+export type Backing = string | null | undefined;
+
+export interface OpenImageOptions {
+  readonly readOnly: boolean;
+  readonly backing?: Backing;
+}
+
+export async function openStorage(op: Operation, layer: Layer, readOnly: boolean): Promise<void> {
+  const access = readOnly ? { "auto-read-only": true } : {};
+  await op.run("blockdev-add", { ...layer.source, "node-name": storageNode(layer), ...access });
+}
+
+export async function openFormat(
+  op: Operation,
+  layer: Layer,
+  { readOnly, backing }: OpenImageOptions,
+): Promise<void> {
+  await op.run("blockdev-add", {
+    driver: layer.format,
+    "node-name": formatNode(layer),
+    file: storageNode(layer),
+    "read-only": readOnly,
+    ...(layer.format === "qcow2" && backing !== undefined && { backing }),
+  });
+}
+
+/** @throws QmpError; then neither node is there */
+export async function openImage(
+  op: Operation,
+  layer: Layer,
+  options: OpenImageOptions,
+): Promise<void> {
+  await openStorage(op, layer, options.readOnly);
+  try {
+    await openFormat(op, layer, options);
+  } catch (error) {
+    await op.execute("blockdev-del", { "node-name": storageNode(layer) });
+    throw error;
+  }
+}
+
+export interface NewImage {
+  readonly format: Format;
+  readonly source: Source;
+  /** Bytes of disk. */
+  readonly size: number;
+  /** What its header names, and what is below it. */
+  readonly backing?: { readonly layer: Layer; readonly node: string | null } | undefined;
+}
+
+/**
+ * Makes an image, and opens it. Nothing that is there is written over.
+ *
+ * @throws DomainError INVALID_ARG if there is such a file already; QmpError. Then nothing is open, and
+ *   a file that was made is taken away if the host can
+ */
+export async function makeImage(op: Operation, image: NewImage): Promise<Layer> {
+  const { format, source, size, backing } = image;
+  const layer: Layer = { n: op.newLayerNumber(), format, source };
+  const nodes = [formatNode(layer), storageNode(layer)];
+  // Kept first: whoever finds these nodes after a crash knows that nobody needs them.
+  op.record.leftovers.push(...nodes);
+  await op.save();
+  await mustBeNew(op, layer);
+  const file = createOptions(source, format === "raw" ? size : 0);
+  await createImage(op, layer, file);
+  try {
+    await openStorage(op, layer, false);
+    if (format === "qcow2") {
+      const label = backing && {
+        "backing-file": labelOf(backing.layer.source),
+        "backing-fmt": backing.layer.format,
+      };
+      await createImage(op, layer, { driver: format, file: storageNode(layer), size, ...label });
+    }
+    await openFormat(op, layer, { readOnly: false, backing: backing?.node ?? null });
+  } catch (error) {
+    await closeNodes(op, nodes);
+    if (op.host.files?.canRemove(source)) await op.unlocked(() => op.host.files!.remove(source));
+    throw error;
+  }
+  return layer;
+}
+
+/** They are somebody's now: leftovers no more. The next save keeps that. */
+export function adopt(op: Operation, layers: readonly Layer[]): void {
+  const mine = new Set(layers.flatMap((layer) => [formatNode(layer), storageNode(layer)]));
+  op.record.leftovers = op.record.leftovers.filter((node) => !mine.has(node));
+}
+
+/** A job of the engine's that we wait for; a crash leaves its name behind, which reconnect.ts knows. */
+async function createImage(op: Operation, layer: Layer, options: object): Promise<void> {
+  const id = `create-${storageNode(layer)}`;
+  await op.run("blockdev-create", { "job-id": id, options });
+  const { error } = await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded", op.ctx.signal));
+  await op.execute("job-dismiss", { id });
+  if (error === undefined) return;
+  const text = `Making '${describeSource(layer.source)}' failed: ${error}`;
+  throw new DomainError("OPERATION_FAILED", text);
+}
+
+/** @throws DomainError INVALID_ARG: blockdev-create would empty it */
+async function mustBeNew(op: Operation, layer: Layer): Promise<void> {
+  try {
+    await op.run("blockdev-add", {
+      ...layer.source,
+      "node-name": storageNode(layer),
+      "read-only": true,
+    });
+  } catch (error) {
+    // It cannot be opened: it is not there, or making it will say what is wrong.
+    if (error instanceof QmpError && error.errno === undefined) return;
+    throw error;
+  }
+  await op.execute("blockdev-del", { "node-name": storageNode(layer) });
+  const text = `'${describeSource(layer.source)}' exists already, and would be written over`;
+  throw new DomainError("INVALID_ARG", text);
+}
+
+/**
+ * Closes those of the nodes that are there. One that somebody still uses stays among the leftovers, and
+ * is tried again when the domain stops.
+ */
+export async function closeNodes(op: Operation, nodes: readonly string[]): Promise<void> {
+  const known = await op.execute("query-named-block-nodes", { flat: true });
+  const there = new Set(known.map((node) => node["node-name"]));
+  const open = new Set<string>();
+  for (const node of nodes.filter((name) => there.has(name))) {
+    try {
+      await op.execute("blockdev-del", { "node-name": node });
+    } catch (error) {
+      if (!(error instanceof QmpError) || error.errno !== undefined) throw error;
+      open.add(node);
+    }
+  }
+  const tried = new Set(nodes);
+  const others = op.record.leftovers.filter((node) => !tried.has(node));
+  op.record.leftovers = [...others, ...nodes.filter((node) => open.has(node))];
+}
+
+/** Bytes of disk of an open node. */
+export async function sizeOf(op: Operation, layer: Layer): Promise<number> {
+  const nodes = await op.execute("query-named-block-nodes", { flat: true });
+  const node = nodes.find((one) => one["node-name"] === formatNode(layer));
+  if (node) return node.image["virtual-size"];
+  throw new DomainError("INTERNAL_ERROR", `Node '${formatNode(layer)}' is not there`);
+}

@@ -1,0 +1,175 @@
+/**
+ * The driver begins anew, beside an engine that may have gone on, may have been recovered from its journal, or
+ * may be a new one. What the record says and what the engine knows are brought together:
+ *
+ *     record                     engine                      what follows
+ *     its end                    -                           the last steps, again
+ *     new                        does not know it            dropped, no event; a checkpoint made with it, too
+ *     new                        has it                      running
+ *     running                    ready                       READY
+ *     ready, pivoting            running, from the start     running: READY will be told again
+ *     pivoting                   ready                       ready: the pivot was not accepted
+ *     aborting                   still at it                 told again to end
+ *     any                        concluded, or in history    its end, as at any time
+ *     any                        does not know it            the graph tells of a switch; else FAILED
+ *     not understood             -                           cancelled, put aside; the disk is usable
+ *     -                          not ours                    left alone
+ *
+ * If none of a domain's images is open, the engine is new: the domain has stopped, its jobs have failed.
+ */
+
+import { QmpError } from "../engine/client.ts";
+import { cancelAll } from "./backup.ts";
+import { findBitmap, queryBitmaps } from "./bitmaps.ts";
+import type { DomainEntry } from "./entry.ts";
+import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
+import { conclude, dismiss, tell } from "./finish.ts";
+import { closeNodes } from "./images.ts";
+import { cancel, clear } from "./lifecycle.ts";
+import { withJob } from "./locks/with-job.ts";
+import { ready } from "./news.ts";
+import { type Host, Operation, type Qmp } from "./operation.ts";
+import { formatNode, type JobRecord } from "./record.ts";
+
+/** Jobs that the engine has done with, by id: how they ended. */
+type History = ReadonlyMap<string, { readonly error?: string | undefined }>;
+
+export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
+  const { object, record } = entry;
+  if (record.state === "shutoff") return;
+  object.setRunning(record.state === "running");
+  await object.driver.call("the driver's start", (ctx) =>
+    withJob(ctx, object, { class: "modify", offline: true }, async () => {
+      const op = new Operation(host, entry, ctx);
+      if (record.state !== "running") return clear(op);
+      if (!(await isOpen(op))) return crashed(op);
+      await dismissCreations(op);
+      const history = await queryHistory(host.qmp);
+      await dropUnbegun(op, history);
+      for (const job of [...record.jobs]) await takeUp(op, job, history);
+      await takeUpBackup(op);
+      await closeNodes(op, record.leftovers);
+      await op.save();
+    }),
+  );
+}
+
+/** A backup of which one disk has failed goes on to be called off. */
+async function takeUpBackup(op: Operation): Promise<void> {
+  const isEnding = ["failed", "cancelled", "cancelling"];
+  if (op.record.backup?.disks.some(({ state }) => isEnding.includes(state))) await cancelAll(op);
+}
+
+async function isOpen({ record, execute }: Operation): Promise<boolean> {
+  const nodes = await execute("query-named-block-nodes", { flat: true });
+  const names = new Set(nodes.map((node) => node["node-name"]));
+  const layers = record.disks.flatMap((disk) => disk.layers);
+  return layers.length === 0 || layers.some((layer) => names.has(formatNode(layer)));
+}
+
+async function crashed(op: Operation): Promise<void> {
+  const { record, entry } = op;
+  for (const job of record.jobs) {
+    if (!END_STATES.includes(job.state)) {
+      job.state = job.state === "aborting" ? "cancelled" : "failed";
+      job.error ??= "The engine it ran in is gone";
+    }
+    tell(op, job);
+    entry.tellEnded(job);
+  }
+  Object.assign(record, {
+    state: "shutoff",
+    id: null,
+    disks: [],
+    jobs: [],
+    backup: null,
+    leftovers: [],
+  });
+  await op.save();
+  entry.object.setRunning(false);
+  op.host.emit({ event: "lifecycle", domain: entry.name, type: LIFECYCLE.CRASHED });
+}
+
+/** Images were being made when the last driver ended. */
+async function dismissCreations(op: Operation): Promise<void> {
+  const mine = new Set(op.record.leftovers.map((node) => `create-${node}`));
+  for (const { id, status } of await op.execute("query-jobs")) {
+    if (mine.has(id) && status === "concluded") await dismiss(op, id);
+  }
+}
+
+/** @returns empty where the engine keeps none */
+async function queryHistory(qmp: Qmp): Promise<History> {
+  try {
+    const entries = (await qmp.execute("x-query-job-history" as never, {} as never)) as readonly {
+      readonly id: string;
+      readonly error?: string;
+    }[];
+    return new Map(entries.map(({ id, error }) => [id, { error }]));
+  } catch (error) {
+    if (error instanceof QmpError && error.class === "CommandNotFound") return new Map();
+    throw error;
+  }
+}
+
+/** Jobs of which the engine has never heard. */
+async function dropUnbegun(op: Operation, history: History): Promise<void> {
+  const { record } = op;
+  const known = new Set((await op.execute("query-jobs")).map(({ id }) => id));
+  const isUnbegun = ({ state, name }: JobRecord) =>
+    state === "new" && !known.has(name) && !history.has(name);
+  const dropped = record.jobs.filter(isUnbegun);
+  if (dropped.length === 0) return;
+  record.jobs = record.jobs.filter((job) => !isUnbegun(job));
+  for (const { mirror = [], store } of dropped) {
+    for (const layer of [...mirror, ...(store ? [store] : [])]) {
+      record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
+    }
+  }
+  const { backup } = record;
+  if (backup && dropped.some(({ kind }) => kind === "backup")) {
+    // One transaction: none of its jobs has begun. A bitmap would tell that it has.
+    if (backup.checkpoint !== undefined && !(await hasBitmap(op, backup.checkpoint))) {
+      record.checkpoints = record.checkpoints.filter(({ name }) => name !== backup.checkpoint);
+    }
+    record.backup = null;
+  }
+  await op.save();
+}
+
+async function hasBitmap(op: Operation, name: string): Promise<boolean> {
+  const table = await queryBitmaps(op);
+  return op.record.disks.some(({ layers }) => findBitmap(table, layers[0]!, name));
+}
+
+async function takeUp(op: Operation, job: JobRecord, history: History): Promise<void> {
+  if (job.kind === "broken") return putAside(op, job);
+  if (END_STATES.includes(job.state)) return conclude(op, job, {});
+  const found = (await op.execute("query-jobs")).find(({ id }) => id === job.name);
+  if (!found) {
+    const lost = { error: "The engine does not know it any more" };
+    return conclude(op, job, history.get(job.name) ?? lost);
+  }
+  if (found.status === "concluded") return conclude(op, job, { error: found.error });
+  if (job.state === "new") job.state = "running";
+  if (job.state === "aborting") {
+    if (found.status !== "aborting") {
+      await op.execute("block-job-cancel", { device: job.name, force: job.kind === "backup" });
+    }
+    return;
+  }
+  const isReady = found.status === "ready" || found.status === "standby";
+  if (!TWO_PHASE.includes(job.kind)) return;
+  if (job.state === "pivoting") job.state = isReady ? "ready" : "running";
+  if (job.state === "ready" && !isReady) job.state = "running";
+  if (isReady) await ready(op, job);
+}
+
+/** Whatever it was: it ends, its record is kept for those who want to know, and the disk is usable. */
+async function putAside(op: Operation, job: JobRecord): Promise<void> {
+  await cancel(op, job.name);
+  await dismiss(op, job.name);
+  op.host.record.broken.push(job);
+  op.record.jobs = op.record.jobs.filter((other) => other !== job);
+  await op.save();
+}

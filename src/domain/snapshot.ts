@@ -1,0 +1,129 @@
+/**
+ * snapshotCreate() of disks alone: each disk gets a new image on top, and what was the top stays as it is.
+ * The new image goes on recording what the checkpoints record.
+ *
+ *     [vda]      [vda] <── [vda.snap1]
+ */
+
+import * as v from "valibot";
+import {
+  addAction,
+  findBitmap,
+  queryBitmaps,
+  runTransaction,
+  type TransactionAction,
+  validBitmaps,
+} from "./bitmaps.ts";
+import { nodesOf } from "./chain.ts";
+import { formatSchema, nameSchema } from "./definition.ts";
+import { DomainError } from "./errors.ts";
+import { redefine } from "./finish.ts";
+import { SNAPSHOT_CREATE } from "./flags.ts";
+import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
+import type { Operation } from "./operation.ts";
+import { formatNode, type Layer } from "./record.ts";
+import { checkSource, fromPath, pathOf, sourceSchema } from "./source.ts";
+import { checkNoJob, isRefused } from "./start-job.ts";
+
+export const snapshotSchema = v.strictObject({
+  /** Default: the time, in seconds. New images are named after it. */
+  name: v.optional(nameSchema),
+  /** Those that are not listed are left out; without a list all are in. */
+  disks: v.optional(
+    v.array(
+      v.strictObject({
+        name: v.string(),
+        format: v.optional(formatSchema),
+        source: v.optional(sourceSchema),
+      }),
+    ),
+  ),
+});
+export type SnapshotDefinition = v.InferOutput<typeof snapshotSchema>;
+
+/** @param flags of SNAPSHOT_CREATE */
+export async function snapshot(
+  op: Operation,
+  definition: SnapshotDefinition,
+  flags: number,
+): Promise<void> {
+  if (!(flags & SNAPSHOT_CREATE.DISK_ONLY)) {
+    const text = "There is no machine whose memory a snapshot could have: use DISK_ONLY";
+    throw new DomainError("OPERATION_UNSUPPORTED", text);
+  }
+  const { name = `${op.host.clock.timestamp().seconds}` } = definition;
+  const isNew = !(flags & SNAPSHOT_CREATE.REUSE_EXT);
+  const all = op.record.disks
+    .filter(({ readonly }) => !readonly)
+    .map((disk) => ({ name: disk.target }));
+  const overlays = new Map<string, Layer>();
+  try {
+    for (const listed of definition.disks ?? all) {
+      const { format = "qcow2", source } = listed as NonNullable<
+        SnapshotDefinition["disks"]
+      >[number];
+      const disk = op.disk(listed.name);
+      checkNoJob(op, disk);
+      if (format !== "qcow2")
+        throw new DomainError("CONFIG_UNSUPPORTED", "An overlay has to be a qcow2");
+      const [top] = disk.layers;
+      const path = pathOf(top!.source);
+      if (!source && path === null) {
+        const text = `The image of '${disk.target}' has no path: say where its overlay is to be`;
+        throw new DomainError("CONFIG_UNSUPPORTED", text);
+      }
+      const where = source ?? fromPath(`${path}.${name}`);
+      checkSource(where, "INVALID_ARG");
+      // blockdev-snapshot gives it its backing image.
+      const layer = isNew
+        ? await makeImage(op, {
+            format,
+            source: where,
+            size: await sizeOf(op, top!),
+            backing: { layer: top!, node: null },
+          })
+        : await open(op, { n: op.newLayerNumber(), format, source: where });
+      overlays.set(disk.target, layer);
+    }
+    const table = await queryBitmaps(op);
+    const actions = [...overlays].flatMap(([target, overlay]): TransactionAction[] => {
+      const disk = op.disk(target);
+      const [top] = disk.layers;
+      const names = validBitmaps(disk, table);
+      const bitmaps = names.map((bitmap) => {
+        const { granularity } = findBitmap(table, top!, bitmap)!;
+        return addAction(overlay, bitmap, { persistent: true, granularity });
+      });
+      const data = { node: formatNode(top!), overlay: formatNode(overlay) };
+      return [...bitmaps, { type: "blockdev-snapshot", data }];
+    });
+    await runTransaction(op, actions);
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    await undo(op, [...overlays.values()], isNew);
+    throw error;
+  }
+  for (const [target, overlay] of overlays) {
+    const disk = op.disk(target);
+    disk.layers = [overlay, ...disk.layers];
+    redefine(op.record, disk);
+  }
+  adopt(op, [...overlays.values()]);
+  await op.save();
+}
+
+async function open(op: Operation, layer: Layer): Promise<Layer> {
+  op.record.leftovers.push(...nodesOf([layer]));
+  await op.save();
+  await openImage(op, layer, { readOnly: false, backing: null });
+  return layer;
+}
+
+async function undo(op: Operation, layers: readonly Layer[], isNew: boolean): Promise<void> {
+  const { files } = op.host;
+  await closeNodes(op, nodesOf(layers));
+  for (const { source } of isNew ? layers : []) {
+    if (files?.canRemove(source)) await op.unlocked(() => files.remove(source));
+  }
+  await op.save();
+}
