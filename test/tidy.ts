@@ -120,7 +120,8 @@ export function checkWorld(source: Source): Problem[] {
 const BROWSER =
   /(?<![.\w$#])(?:navigator|indexedDB|fetch|window|document|self|localStorage|sessionStorage|caches|location|XMLHttpRequest|Worker|SharedWorker|BroadcastChannel)\b(?!\s*[?]?:(?!:))/;
 
-const BROWSER_PLACES = /^(?:src\/drivers\/protocol\/|src\/engine\/(?:img-)?(?:client|worker)\.ts$)/;
+const BROWSER_PLACES =
+  /^src\/(?:drivers\/protocol\/|engine\/(?:(?:img-)?(?:client|worker)|browser-engine|tabs\/(?:browser|connect|run-candidate|worker))\.ts$)/;
 
 export function checkBrowser(source: Source): Problem[] {
   if (!source.path.startsWith("src/") || BROWSER_PLACES.test(source.path)) return [];

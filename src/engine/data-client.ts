@@ -15,6 +15,9 @@ interface Waiting {
   readonly reject: (reason: QmpError) => void;
 }
 
+/** Who takes requests to the engine: a DataClient, or what stands for one (tabs/shared-data.ts). */
+export type DataRequester = Pick<DataClient, "request">;
+
 export class DataClient {
   readonly #port: Port;
   readonly #waiting = new Map<number, Waiting>();

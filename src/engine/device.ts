@@ -8,7 +8,7 @@
  */
 
 import { settleAll } from "../base/settle.ts";
-import type { DataClient } from "./data-client.ts";
+import type { DataRequester } from "./data-client.ts";
 import { type OpenedDevice, REQUEST_BYTES_MAX } from "./protocol.ts";
 
 export interface DeviceRequestOptions {
@@ -22,10 +22,10 @@ export class Device {
   /** Length of the disk in bytes, as it was when the device was opened. */
   readonly size: number;
   readonly writable: boolean;
-  readonly #client: DataClient;
+  readonly #client: DataRequester;
   readonly #device: number;
 
-  constructor(id: string, client: DataClient, { device, size, writable }: OpenedDevice) {
+  constructor(id: string, client: DataRequester, { device, size, writable }: OpenedDevice) {
     this.id = id;
     this.size = size;
     this.writable = writable;

@@ -92,7 +92,13 @@ export interface ErrorData {
 }
 
 export type DataReply =
-  | { readonly type: "done"; readonly id: number; readonly result: unknown }
+  | {
+      readonly type: "done";
+      readonly id: number;
+      readonly result: unknown;
+      /** Of a write, among all that an owner of shared disks does: see tabs/write-order.ts. */
+      readonly order?: number;
+    }
   | { readonly type: "failed"; readonly id: number; readonly error: ErrorData };
 
 /** An internal error: nothing is done any more, and outstanding requests are not answered. */

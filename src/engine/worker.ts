@@ -5,22 +5,11 @@
  * What nobody caught is our bug, and stops the engine: every client is told why.
  */
 
-import kernelUrl from "../../build/kernel.wasm?url";
-import { SystemClock } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
-import { systemRandom } from "../base/random.ts";
-import { browserDrivers } from "../drivers/index.ts";
-import { listOpfs, opfsFile, removeOpfs } from "../drivers/protocol/opfs.ts";
-import { errorData, type FileStore } from "./data-port.ts";
-import { createEngine, type Engine } from "./engine.ts";
+import { createBrowserEngine } from "./browser-engine.ts";
+import { errorData } from "./data-port.ts";
+import type { Engine } from "./engine.ts";
 import type { ConnectMessage, EngineStopped, MonitorMessage } from "./protocol.ts";
-
-const files: FileStore = {
-  driver: "opfs",
-  list: () => listOpfs(),
-  get: (filename) => opfsFile(filename),
-  remove: (filename) => removeOpfs(filename),
-};
 
 let engine: Engine | null = null;
 const starting = start();
@@ -45,22 +34,8 @@ addEventListener("unhandledrejection", ({ reason }) => engine?.stop(reason));
 addEventListener("error", ({ error, message }) => engine?.stop(error ?? message));
 
 async function start(): Promise<Engine> {
-  const blobs = new Map<string, Blob>();
-  engine = await createEngine({
-    clock: new SystemClock(),
-    random: systemRandom(),
-    kernelBytes: await fetchKernel(),
-    drivers: browserDrivers(blobs),
-    blobs,
-    files,
-  });
+  engine = await createBrowserEngine(new Map());
   return engine;
-}
-
-async function fetchKernel(): Promise<ArrayBuffer> {
-  const response = await fetch(kernelUrl);
-  if (response.ok) return response.arrayBuffer();
-  throw new BlockError("EIO", `Loading ${kernelUrl} failed: HTTP status ${response.status}`);
 }
 
 /** There is no engine: says so where the client listens from the start. */

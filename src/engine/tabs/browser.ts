@@ -1,0 +1,83 @@
+/** What a browser has for tabs: Web Locks, BroadcastChannel, and a record in IndexedDB. */
+
+import { get, update } from "idb-keyval";
+import { SystemClock } from "../../base/clock.ts";
+import { BlockError } from "../../base/errors.ts";
+import { systemRandom } from "../../base/random.ts";
+import { storeError } from "../../drivers/protocol/errors.ts";
+import type { Channel, Epochs, Locks, Reign, TabHost } from "./host.ts";
+
+const EPOCH_KEY = "blocktab:epoch";
+const NO_REIGN: Reign = { epoch: 0, served: 0 };
+
+/** Whether this browser lets tabs share; private windows of some do not. */
+export function canShare(): boolean {
+  return (
+    typeof navigator.locks !== "undefined" &&
+    typeof BroadcastChannel !== "undefined" &&
+    typeof indexedDB !== "undefined"
+  );
+}
+
+export function browserHost(): TabHost {
+  return { clock: new SystemClock(), random: systemRandom(), locks, epochs, openChannel };
+}
+
+const locks: Locks = {
+  async hold<T>(name: string, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    let isGranted = false;
+    try {
+      return (await navigator.locks.request(name, { ...(signal && { signal }) }, () => {
+        isGranted = true;
+        return work();
+      })) as T;
+    } catch (error) {
+      if (isGranted) throw error;
+      if (signal?.aborted) throw new BlockError("ECANCELED", "Operation canceled");
+      throw storeError(error, `Asking for the lock '${name}'`);
+    }
+  },
+
+  async held(): Promise<readonly string[]> {
+    const { held = [] } = await navigator.locks.query();
+    return held.flatMap(({ name }) => (name === undefined ? [] : [name]));
+  },
+};
+
+const epochs: Epochs = {
+  async raise(): Promise<Reign> {
+    let raised = NO_REIGN;
+    await change(({ epoch, served }) => {
+      raised = { epoch: epoch + 1, served };
+      return raised;
+    });
+    return raised;
+  },
+
+  async serve(epoch: number): Promise<void> {
+    await change((reign) => (reign.epoch === epoch ? { epoch, served: epoch } : reign));
+    const reign = await get<Reign>(EPOCH_KEY);
+    if (reign?.served === epoch) return;
+    throw new BlockError("ESTALE", "Another tab has taken the disks over");
+  },
+};
+
+/** One transaction; durable as far as a crash of the browser goes. */
+async function change(make: (reign: Reign) => Reign): Promise<void> {
+  try {
+    await update<Reign>(EPOCH_KEY, (reign) => make(reign ?? NO_REIGN));
+  } catch (error) {
+    throw storeError(error, "Recording who has the disks");
+  }
+}
+
+function openChannel(name: string): Channel {
+  const line = new BroadcastChannel(name);
+  const channel: Channel = {
+    onmessage: null,
+    post: (message) => line.postMessage(message),
+    close: () => line.close(),
+  };
+  line.onmessage = ({ data }) => channel.onmessage?.(data);
+  return channel;
+}

@@ -1,0 +1,117 @@
+/**
+ * A client's data port on its way to the engine: numbers the writes (write-order.ts), holds back those
+ * that touch bytes of an earlier one, and lets all tabs hear of what a flush has made durable.
+ *
+ *   client ══▶ OrderedPort ══▶ DataPort       write: in its turn; its answer gets `order`
+ *          ◀══             ◀══                flush: answered in the lobby, so that no client can know of
+ *                                             it before all can
+ */
+
+import { BlockError } from "../../base/errors.ts";
+import type { DataMessage } from "../data-request.ts";
+import type { ErrorData, FromDataPort, OpenedDevice, Port } from "../protocol.ts";
+import type { WriteOrder } from "./write-order.ts";
+
+export interface OrderedPortInit {
+  readonly port: Port;
+  readonly order: WriteOrder;
+  /** Flushes what stands on the same nodes as the export, too. @returns all of these exports */
+  readonly flushOthers: (exportId: string) => Promise<readonly string[]>;
+  /** All writes to the exports up to this one are durable: the flush is done. */
+  readonly onDurable: (exports: readonly string[], upTo: number, id: number) => void;
+  readonly errorData: (error: BlockError) => ErrorData;
+}
+
+export class OrderedPort implements Port {
+  readonly #init: OrderedPortInit;
+  #onmessage: ((event: MessageEvent) => void) | null = null;
+  /** Under way, by the number of the request. */
+  readonly #opens = new Map<number, string>();
+  readonly #writes = new Map<number, number>();
+  readonly #flushes = new Map<number, { readonly exportId: string; readonly upTo: number }>();
+  /** The export of each device. */
+  readonly #devices = new Map<number, string>();
+
+  constructor(init: OrderedPortInit) {
+    this.#init = init;
+  }
+
+  get onmessage(): ((event: MessageEvent) => void) | null {
+    return this.#onmessage;
+  }
+
+  set onmessage(handler: ((event: MessageEvent) => void) | null) {
+    this.#onmessage = handler;
+    this.#init.port.onmessage = handler && ((event) => this.#receive(event));
+  }
+
+  addEventListener(type: "close" | "messageerror", listener: () => void): void {
+    this.#init.port.addEventListener(type, listener);
+  }
+
+  /** Towards the client. */
+  postMessage(message: unknown, transfer: Transferable[]): void {
+    const reply = message as FromDataPort;
+    if (reply.type === "engine-stopped") return this.#post(reply, transfer);
+    const { id } = reply;
+    const order = this.#take(this.#writes, id);
+    if (order !== undefined) this.#init.order.leave(order);
+    const opened = this.#take(this.#opens, id);
+    const flush = this.#take(this.#flushes, id);
+    if (reply.type === "failed") return this.#post(reply, transfer);
+    if (opened !== undefined) this.#devices.set((reply.result as OpenedDevice).device, opened);
+    if (flush) void this.#flushed(id, flush);
+    else this.#post(order === undefined ? reply : { ...reply, order }, transfer);
+  }
+
+  close(): void {
+    for (const order of this.#writes.values()) this.#init.order.leave(order);
+    this.#writes.clear();
+    this.#init.port.close();
+  }
+
+  #receive(event: MessageEvent): void {
+    const { id, request } = event.data as DataMessage;
+    if (request.op === "open") this.#opens.set(id, request.export);
+    if (request.op === "close") this.#devices.delete(request.device);
+    if (request.op === "flush") {
+      const exportId = this.#devices.get(request.device);
+      // Without one the engine refuses it.
+      if (exportId !== undefined) {
+        this.#flushes.set(id, { exportId, upTo: this.#init.order.settled });
+      }
+    }
+    if (request.op === "write" || request.op === "write-zeroes") {
+      const bytes = request.op === "write" ? request.data.byteLength : request.bytes;
+      const { order, ready } = this.#init.order.enter(request.offset, bytes);
+      this.#writes.set(id, order);
+      if (ready) return void ready.then(() => this.#forward(event));
+    }
+    this.#forward(event);
+  }
+
+  #forward(event: MessageEvent): void {
+    this.#onmessage?.(event);
+  }
+
+  async #flushed(id: number, flush: { exportId: string; upTo: number }): Promise<void> {
+    const { exportId, upTo } = flush;
+    try {
+      const exports = await this.#init.flushOthers(exportId);
+      this.#init.onDurable(exports, upTo, id);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      this.#post({ type: "failed", id, error: this.#init.errorData(error) }, []);
+    }
+  }
+
+  #post(message: object, transfer: Transferable[]): void {
+    this.#init.port.postMessage(message, transfer);
+  }
+
+  #take<T>(map: Map<number, T>, id: number): T | undefined {
+    const value = map.get(id);
+    map.delete(id);
+    return value;
+  }
+}

@@ -1,0 +1,362 @@
+/**
+ * One reign: from the grant of the lock until it is given back.
+ *
+ *   opening ── everybody who is there says hello, or time is up ──▶ the realm is opened ──▶ what was
+ *   written and not flushed is written again, in its old order, and flushed ──▶ serving ──▶ leaving
+ *
+ * Only then anybody is served: nothing new can come before what is old.
+ */
+
+import { Bell } from "../../base/bell.ts";
+import { sleep } from "../../base/clock.ts";
+import { BlockError, throwIfAborted } from "../../base/errors.ts";
+import { errorData } from "../data-port.ts";
+import type { Port } from "../protocol.ts";
+import type { Channel, Reign, TabHost } from "./host.ts";
+import type { KeptWrite } from "./kept-writes.ts";
+import {
+  CLIENT_LOCK,
+  type ConnectRequest,
+  type FlushRequest,
+  type FromDesk,
+  type Hello,
+  type LobbyMessage,
+  type OwnerNotice,
+  PIPE,
+  type ToDesk,
+  type Welcome,
+} from "./lobby.ts";
+import { OrderedPort } from "./ordered-port.ts";
+import { Pipe } from "./pipe.ts";
+import type { OpenRealm, Realm } from "./realm.ts";
+import { WriteOrder } from "./write-order.ts";
+
+/** How long a client that is there may keep silent before it has to do without its unflushed writes. */
+const GATHER_MS = 2000;
+/** A hidden tab that nobody looks at for so long gives the disks to one that somebody looks at. */
+const HIDDEN_MS = 60_000;
+
+/** A client, until its lock is free. */
+interface Guest {
+  readonly ports: Set<{ close(): void }>;
+  readonly gone: AbortController;
+}
+
+export interface OwnerInit {
+  readonly host: TabHost;
+  readonly worker: string;
+  readonly reign: Reign;
+  readonly lobby: Channel;
+  readonly open: OpenRealm;
+  /** Raised to give the disks back. */
+  readonly leave: AbortSignal;
+}
+
+export class Owner {
+  readonly #init: OwnerInit;
+  readonly #order = new WriteOrder();
+  readonly #guests = new Map<string, Guest>();
+  readonly #pipes = new Map<string, Pipe>();
+  readonly #blobs = new Map<string, Blob>();
+  readonly #bell = new Bell();
+  /** Clients that have said hello, and what they want written again; null once it is too late. */
+  #gathered: Map<string, readonly KeptWrite[]> | null = new Map();
+  /** Those who wait for the welcome. */
+  readonly #waiting = new Map<string, { readonly desk: Port; readonly lost: readonly string[] }>();
+  #realm: Realm | null = null;
+  #notice: OwnerNotice;
+  #hiddenSinceMs: number | null = null;
+  #onPlease: (worker: string) => void = () => {};
+
+  constructor(init: OwnerInit) {
+    this.#init = init;
+    this.#notice = {
+      type: "owner",
+      epoch: init.reign.epoch,
+      worker: init.worker,
+      state: "opening",
+      text: "Another tab is taking over",
+      sinceSeconds: init.host.clock.timestamp().seconds,
+    };
+  }
+
+  get notice(): OwnerNotice {
+    return this.#notice;
+  }
+
+  /** @throws BlockError if the disks could not be opened or closed */
+  async rule(): Promise<void> {
+    const { leave, open, host, reign } = this.#init;
+    this.#announce({});
+    try {
+      await this.#gather();
+      const kept = [...this.#gathered!.values()].flat();
+      this.#gathered = null;
+      throwIfAborted(leave);
+      const opening = {
+        epoch: reign.epoch,
+        blobs: this.#blobs,
+        signal: leave,
+        tell: (text: string) => this.#announce({ text }),
+        onExportDeleted: (id: string) => this.#tellDurable([id], this.#order.last),
+      };
+      this.#realm = await open(opening);
+      const lost = await this.#writeAgain(this.#realm, kept);
+      await host.epochs.serve(reign.epoch);
+      this.#serve(lost);
+      await this.#untilAskedToLeave(leave);
+    } catch (error) {
+      if (error instanceof BlockError && !leave.aborted) {
+        this.#announce({ state: "failed", text: error.message });
+      }
+      throw error;
+    } finally {
+      await this.#end();
+    }
+  }
+
+  /** Which worker should have the disks next, if one has asked and been heard. */
+  next: string | undefined;
+
+  hear(message: LobbyMessage): void {
+    if (message.type === "who") this.#init.lobby.post(this.#notice);
+    else if (message.type === "ping") this.#pong();
+    else if (message.type === "please") this.#onPlease(message.worker);
+    else if (message.type === "connect") this.#pickUp(message);
+  }
+
+  /** A page of this tab is looked at, or not. */
+  setHidden(isHidden: boolean): void {
+    if (!isHidden) this.#hiddenSinceMs = null;
+    else this.#hiddenSinceMs ??= this.#init.host.clock.now();
+  }
+
+  /** Ports of a page in this very tab. */
+  accept(client: string, service: string, ports: readonly Port[]): void {
+    if (this.#notice.state === "leaving") return;
+    this.#join(client, ports);
+    if (service === "desk") this.#openDesk(client, ports[0]!);
+    else if (service === "engine") this.#openEngine(client, ports[0]!, ports[1]!);
+    else this.#realm?.services.get(service)?.(...ports);
+  }
+
+  #pong(): void {
+    this.#init.lobby.post({ type: "pong", epoch: this.#init.reign.epoch } satisfies LobbyMessage);
+  }
+
+  #announce(more: Partial<OwnerNotice>): void {
+    this.#notice = { ...this.#notice, ...more };
+    this.#init.lobby.post(this.#notice);
+  }
+
+  #pickUp({ epoch, client, service, pipes }: ConnectRequest): void {
+    if (epoch !== this.#init.reign.epoch || this.#notice.state === "leaving") return;
+    const known = pipes.map((id) => this.#pipes.get(id)).filter((pipe) => pipe !== undefined);
+    // It asks again because it has not heard of it yet.
+    for (const pipe of known) pipe.pickUp();
+    if (known.length > 0) return;
+    const ports = pipes.map((id) => {
+      const pipe = new Pipe(this.#init.host.openChannel(PIPE + id), true);
+      this.#pipes.set(id, pipe);
+      return pipe;
+    });
+    this.accept(client, service, ports);
+  }
+
+  #join(client: string, ports: readonly Port[]): void {
+    const guest = this.#guests.get(client) ?? this.#watch(client);
+    for (const port of ports) guest.ports.add(port);
+  }
+
+  /** The lock of a client is free once it is gone, however it went. */
+  #watch(client: string): Guest {
+    const guest: Guest = { ports: new Set(), gone: new AbortController() };
+    this.#guests.set(client, guest);
+    const { locks } = this.#init.host;
+    const forget = async () => this.#forget(client, guest);
+    locks.hold(CLIENT_LOCK + client, forget, guest.gone.signal).catch(ignoreCanceled);
+    return guest;
+  }
+
+  #forget(client: string, guest: Guest): void {
+    this.#guests.delete(client);
+    this.#waiting.delete(client);
+    for (const [id, pipe] of this.#pipes) if (guest.ports.has(pipe)) this.#pipes.delete(id);
+    for (const port of guest.ports) {
+      if (port instanceof Pipe) port.lost();
+      else port.close();
+    }
+  }
+
+  async #gather(): Promise<void> {
+    const { clock, locks } = this.#init.host;
+    const enough = new AbortController();
+    const timer = clock.setTimer(GATHER_MS, () => enough.abort());
+    const leave = () => enough.abort();
+    this.#init.leave.addEventListener("abort", leave, { once: true });
+    try {
+      while (!enough.signal.aborted) {
+        const names = await locks.held();
+        const clients = names.filter((name) => name.startsWith(CLIENT_LOCK));
+        const silent = clients.filter(
+          (name) => !this.#gathered!.has(name.slice(CLIENT_LOCK.length)),
+        );
+        if (silent.length === 0) return;
+        // Somebody says hello, or somebody is gone, of which nobody tells.
+        await Promise.race([this.#bell.rung(enough.signal), sleep(clock, 20, enough.signal)]).catch(
+          ignoreCanceled,
+        );
+      }
+    } finally {
+      timer.cancel();
+      this.#init.leave.removeEventListener("abort", leave);
+    }
+  }
+
+  #openDesk(client: string, desk: Port): void {
+    desk.onmessage = ({ data }) => {
+      const message = data as ToDesk;
+      if (message.type === "hello") this.#hello(client, desk, message);
+      else void this.#flushAtDesk(desk, message);
+    };
+  }
+
+  #hello(client: string, desk: Port, { epoch, kept, blobs }: Hello): void {
+    for (const [name, blob] of blobs) if (!this.#blobs.has(name)) this.#blobs.set(name, blob);
+    const { reign } = this.#init;
+    const isInTime = this.#gathered !== null && epoch === reign.served;
+    this.#gathered?.set(client, isInTime ? kept : []);
+    const exports = isInTime ? [] : [...new Set(kept.map((write) => write.export))];
+    if (this.#notice.state !== "serving") this.#waiting.set(client, { desk, lost: exports });
+    else if (epoch !== reign.epoch) this.#welcome(desk, exports);
+    else void this.#welcomeBack(desk, exports);
+    this.#bell.ring();
+  }
+
+  /** It was away, and has not heard what was flushed meanwhile. */
+  async #welcomeBack(desk: Port, exports: readonly string[]): Promise<void> {
+    const lost = new Set<string>();
+    for (const id of exports) await this.#attempt(lost, id, () => this.#flush(id));
+    this.#welcome(desk, lost);
+  }
+
+  #welcome(desk: Port, lost: Iterable<string>): void {
+    const { remembers } = this.#realm!;
+    desk.postMessage({ type: "welcome", lost: [...lost], remembers } satisfies Welcome, []);
+  }
+
+  /** @returns exports of which something is lost */
+  async #writeAgain({ disks }: Realm, kept: readonly KeptWrite[]): Promise<ReadonlySet<string>> {
+    if (kept.length > 0) this.#announce({ text: "Writing again what had not been flushed" });
+    const lost = new Set<string>();
+    for (const write of [...kept].sort((a, b) => a.order - b.order)) {
+      const { export: id, offset, bytes, data, mayUnmap } = write;
+      await this.#attempt(lost, id, async () => {
+        const disk = disks.writable(id);
+        if (data) await disk.write(new Uint8Array(data), offset);
+        else await disk.writeZeroes(offset, bytes, { mayUnmap });
+      });
+    }
+    for (const id of new Set(kept.map((write) => write.export))) {
+      await this.#attempt(lost, id, async () => disks.writable(id).flush());
+    }
+    return lost;
+  }
+
+  async #attempt(lost: Set<string>, id: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      lost.add(id);
+    }
+  }
+
+  #serve(lostAgain: ReadonlySet<string>): void {
+    this.#announce({ state: "serving", text: "" });
+    for (const { desk, lost } of this.#waiting.values())
+      this.#welcome(desk, [...lost, ...lostAgain]);
+    this.#waiting.clear();
+  }
+
+  #openEngine(client: string, qmp: Port, data: Port): void {
+    if (!this.#realm) return;
+    const ordered = new OrderedPort({
+      port: data,
+      order: this.#order,
+      flushOthers: (exportId) => this.#flushOthers(exportId),
+      onDurable: (exports, upTo, id) => this.#tellDurable(exports, upTo, { client, id }),
+      errorData,
+    });
+    this.#guests.get(client)?.ports.add(ordered);
+    this.#realm.services.get("engine")!(qmp, ordered);
+  }
+
+  async #flushOthers(exportId: string): Promise<readonly string[]> {
+    const { disks } = this.#realm!;
+    const exports = disks.sharing(exportId);
+    for (const other of exports) if (other !== exportId) await disks.writable(other).flush();
+    return exports;
+  }
+
+  async #flush(exportId: string): Promise<void> {
+    const upTo = this.#order.settled;
+    const exports = await this.#flushOthers(exportId);
+    await this.#realm!.disks.writable(exportId).flush();
+    this.#tellDurable(exports, upTo);
+  }
+
+  async #flushAtDesk(desk: Port, { n, exports }: FlushRequest): Promise<void> {
+    try {
+      for (const id of exports) await this.#flush(id);
+      desk.postMessage({ type: "flushed", n } satisfies FromDesk, []);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      desk.postMessage({ type: "flushed", n, error: errorData(error) } satisfies FromDesk, []);
+    }
+  }
+
+  #tellDurable(
+    exports: readonly string[] | null,
+    upTo: number,
+    reply?: { readonly client: string; readonly id: number },
+  ): void {
+    const { epoch } = this.#init.reign;
+    const notice: LobbyMessage = { type: "durable", epoch, exports, upTo, ...(reply && { reply }) };
+    this.#init.lobby.post(notice);
+  }
+
+  #untilAskedToLeave(leave: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const { clock } = this.#init.host;
+      if (leave.aborted) resolve();
+      leave.addEventListener("abort", () => resolve(), { once: true });
+      this.#onPlease = (worker) => {
+        const since = this.#hiddenSinceMs;
+        if (since === null || clock.now() - since < HIDDEN_MS || !this.#realm?.remembers) return;
+        this.next = worker;
+        resolve();
+      };
+    });
+  }
+
+  /** Nobody is answered any more: what is under way is asked of the next owner. */
+  async #end(): Promise<void> {
+    const { next } = this;
+    this.#announce({
+      ...(this.#notice.state !== "failed" && { state: "leaving", text: "The disks change hands" }),
+      ...(next !== undefined && { to: next }),
+    });
+    for (const [client, guest] of [...this.#guests]) {
+      guest.gone.abort();
+      this.#forget(client, guest);
+    }
+    if (!this.#realm) return;
+    await this.#realm.close();
+    this.#tellDurable(null, Number.MAX_SAFE_INTEGER);
+  }
+}
+
+function ignoreCanceled(error: unknown): void {
+  if (!(error instanceof BlockError && error.errno === "ECANCELED")) throw error;
+}

@@ -1,0 +1,87 @@
+/**
+ * What an owner has to offer: services by name, each over as many ports as it takes, and the disks for
+ * what has to be written again. Here what an engine alone makes of it; src/domain/ adds its own.
+ */
+
+import { BlockError } from "../../base/errors.ts";
+import type { BlockBackend } from "../../block/backend.ts";
+import type { BlockNode } from "../../block/node.ts";
+import type { Engine } from "../engine.ts";
+import type { Port } from "../protocol.ts";
+
+export type Service = (...ports: Port[]) => void;
+
+/** How the owner gets at what clients' writes have been and will be done by. */
+export interface Disks {
+  /** @throws BlockError ENOENT if there is no such export, or it cannot be written */
+  writable(exportId: string): Pick<BlockBackend, "write" | "writeZeroes" | "flush">;
+  /** The writable exports that lead to some node that this one leads to, too; it is one of them. */
+  sharing(exportId: string): readonly string[];
+}
+
+export interface Realm {
+  /** `engine` takes QMP and data, `monitor` QMP; then whatever else there is. */
+  readonly services: ReadonlyMap<string, Service>;
+  readonly disks: Disks;
+  /** A command with an id {client, n} is not done twice, also by the next owner. */
+  readonly remembers: boolean;
+  /** Brings jobs to rest, flushes, closes all files. @throws BlockError */
+  close(): Promise<void>;
+}
+
+export interface Opening {
+  readonly epoch: number;
+  /** What pages have handed over, for driver `blob`. */
+  readonly blobs: ReadonlyMap<string, Blob>;
+  /** Raised when it need not be opened any more. */
+  readonly signal: AbortSignal;
+  /** Says what it is doing, for people who wait. */
+  readonly tell: (text: string) => void;
+  /** An export is gone; another may get its name. */
+  readonly onExportDeleted: (id: string) => void;
+}
+
+/** @throws BlockError if it cannot be opened; then nothing is left open */
+export type OpenRealm = (opening: Opening) => Promise<Realm>;
+
+export function engineRealm(engine: Engine, { onExportDeleted }: Opening): Realm {
+  const listener = engine.openMonitor((message) => {
+    const { event, data } = message as { event?: string; data?: { id: string } };
+    if (event === "BLOCK_EXPORT_DELETED") onExportDeleted(data!.id);
+  });
+  listener.receive({ execute: "qmp_capabilities" });
+  return {
+    services: new Map<string, Service>([
+      ["engine", (qmp, data) => engine.connect({ qmp: qmp!, data: data! })],
+      ["monitor", (port) => engine.serveMonitor(port!)],
+      ["text-monitor", (port) => engine.serveMonitor(port!, { text: true })],
+    ]),
+    disks: {
+      writable(exportId) {
+        const { writable, backend } = engine.exports.get(exportId);
+        if (writable) return backend;
+        throw new BlockError("EACCES", `Export '${exportId}' is read only`);
+      },
+      sharing: (exportId) => sharing(engine, exportId),
+    },
+    remembers: false,
+    close: () => engine.close(),
+  };
+}
+
+function sharing(engine: Engine, exportId: string): readonly string[] {
+  const writable = engine.exports.all.filter((one) => one.writable && !one.shuttingDown);
+  const own = writable.find(({ id }) => id === exportId);
+  if (!own) return [exportId];
+  const nodes = nodesUnder(own.backend.node);
+  return writable
+    .filter(({ backend }) => [...nodesUnder(backend.node)].some((node) => nodes.has(node)))
+    .map(({ id }) => id);
+}
+
+function nodesUnder(node: BlockNode, found = new Set<BlockNode>()): ReadonlySet<BlockNode> {
+  if (found.has(node)) return found;
+  found.add(node);
+  for (const child of node.children.values()) nodesUnder(child.node, found);
+  return found;
+}

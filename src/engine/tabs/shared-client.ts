@@ -1,0 +1,320 @@
+/**
+ * The engine as a page sees it that shares it with other tabs: the same commands, events and devices as
+ * Client, whichever tab has the disks at the moment.
+ *
+ *   no owner ──▶ opening ──▶ serving ──▶ (leaving, or lost) ──▶ opening …
+ *                   └──▶ failed: the next tab tries, then this one again
+ *
+ * Nothing fails because the disks change hands, but commands that nobody can tell the outcome of
+ * (shared-qmp.ts) and flushes after a loss (shared-data.ts). Whatever waits, waits for an owner; the
+ * state says for what, in words.
+ */
+
+import type { JobStatus } from "../../job/status.ts";
+import type { CommandName, ReturnOf } from "../../qmp/commands/index.ts";
+import type { EventName } from "../../qmp/events.ts";
+import type { Client } from "../client.ts";
+import { Device } from "../device.ts";
+import type { EventQueue } from "../event-queue.ts";
+import type { MonitorOptions, Port, StoredFile } from "../protocol.ts";
+import { type ArgumentList, type EventOf, type LogEntry, QmpClient } from "../qmp-client.ts";
+import { clientError } from "../qmp-error.ts";
+import type { JobOutcome } from "../wait-for-job.ts";
+import { type Channel, newId, type TabHost } from "./host.ts";
+import { KEPT_BYTES_ENOUGH } from "./kept-writes.ts";
+import {
+  CLIENT_LOCK,
+  type DurableNotice,
+  type FromDesk,
+  LOBBY,
+  type LobbyMessage,
+  type OwnerNotice,
+  type ToDesk,
+} from "./lobby.ts";
+import { OwnerLine, type TabWorker } from "./owner-line.ts";
+import { SharedData } from "./shared-data.ts";
+import { SharedTransport } from "./shared-qmp.ts";
+import { waitThroughHandOvers } from "./shared-wait.ts";
+import { type SharedState, Watch } from "./watch.ts";
+
+export interface SharedClientInit {
+  readonly host: TabHost;
+  /** Makes this tab's candidate; null: this tab never owns the disks. */
+  readonly spawn: (() => TabWorker) | null;
+  readonly log?: ((entry: LogEntry) => void) | undefined;
+}
+
+/** What a page may rely on, shared or not. */
+export type SharedApi = Pick<
+  Client,
+  | "log"
+  | "execute"
+  | "events"
+  | "openMonitor"
+  | "waitForJob"
+  | "openDevice"
+  | "addBlob"
+  | "removeBlob"
+  | "listFiles"
+  | "getFile"
+  | "removeFile"
+  | "close"
+>;
+
+export class SharedClient implements SharedApi {
+  readonly id: string;
+  readonly #init: SharedClientInit;
+  readonly #transport: SharedTransport;
+  readonly #qmp: QmpClient;
+  readonly #data = new SharedData();
+  readonly #watch: Watch;
+  #lobby: Channel | null = null;
+  #worker: TabWorker | null = null;
+  #line: OwnerLine | null = null;
+  #desk: Port | null = null;
+  #isWelcome = false;
+  #letGoOfLock: (() => void) | null = null;
+  #flushCount = 0;
+  /** The flush at the desk that is under way. */
+  #flushing: number | null = null;
+  #isClosed = false;
+
+  /** Use connectShared(). */
+  constructor(init: SharedClientInit) {
+    this.#init = init;
+    this.id = newId(init.host.random);
+    this.#transport = new SharedTransport(this.id);
+    this.#qmp = new QmpClient(this.#transport, init.log ?? null);
+    this.#watch = new Watch(init.host.clock, {
+      isWaiting: () => this.#transport.isWaiting || this.#data.isWaiting || !this.#isWelcome,
+      ask: (message) => this.#lobby?.post(message),
+    });
+    this.#data.onKept = () => {
+      if (this.#data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
+    };
+  }
+
+  get log(): ((entry: LogEntry) => void) | null {
+    return this.#qmp.log;
+  }
+
+  set log(log: ((entry: LogEntry) => void) | null) {
+    this.#qmp.log = log;
+  }
+
+  /** Who has the disks, and what is waited for. */
+  get state(): SharedState {
+    return this.#watch.state;
+  }
+
+  /** Told of each change of the state. After "serving" with another epoch a page looks at everything anew. */
+  set onState(listener: (state: SharedState) => void) {
+    this.#watch.onState = listener;
+  }
+
+  /** Comes in, and waits until some tab serves. @throws QmpError ECANCELED if the signal is raised */
+  async start(signal?: AbortSignal): Promise<void> {
+    await this.resume();
+    try {
+      await this.#qmp.negotiate(signal);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  execute<Name extends CommandName>(
+    name: Name,
+    ...args: ArgumentList<Name>
+  ): Promise<ReturnOf<Name>> {
+    return this.#qmp.execute(name, ...args);
+  }
+
+  /** While the disks change hands events may be missed: see onState. */
+  events<Name extends EventName = EventName>(...names: readonly Name[]): EventQueue<EventOf<Name>> {
+    return this.#qmp.events(...names);
+  }
+
+  waitForJob(id: string, status: JobStatus, signal?: AbortSignal): Promise<JobOutcome> {
+    return waitThroughHandOvers(this.#qmp, this.#watch, id, status, signal);
+  }
+
+  /**
+   * One more monitor, of the owner that there is: it ends with it.
+   *
+   * @throws QmpError EBUSY while nobody serves
+   */
+  async openMonitor({ text = false }: MonitorOptions = {}): Promise<MessagePort> {
+    if (!this.#line || !this.#isWelcome) throw clientError("EBUSY", this.state.text);
+    const [far] = this.#line.dial(text ? "text-monitor" : "monitor", 1);
+    const { port1, port2 } = new MessageChannel();
+    far!.onmessage = ({ data }) => port2.postMessage(data);
+    far!.addEventListener("close", () => port2.postMessage(null));
+    port2.onmessage = ({ data }) => far!.postMessage(data, []);
+    return port1;
+  }
+
+  async openDevice(id: string): Promise<Device> {
+    return new Device(id, this.#data, await this.#data.request({ op: "open", export: id }));
+  }
+
+  async addBlob(name: string, blob: Blob): Promise<void> {
+    await this.#data.request({ op: "add-blob", name, blob });
+  }
+
+  async removeBlob(name: string): Promise<void> {
+    await this.#data.request({ op: "remove-blob", name });
+  }
+
+  listFiles(): Promise<readonly StoredFile[]> {
+    return this.#data.request({ op: "list-files" });
+  }
+
+  getFile(filename: string): Promise<File> {
+    return this.#data.request({ op: "get-file", filename });
+  }
+
+  async removeFile(filename: string): Promise<void> {
+    await this.#data.request({ op: "remove-file", filename });
+  }
+
+  /** Has the owner flush what this client keeps: before a tab is hidden, frozen or left. */
+  flushKept(): void {
+    const { exports } = this.#data.kept;
+    if (!this.#isWelcome || this.#flushing !== null || exports.length === 0) return;
+    this.#flushing = ++this.#flushCount;
+    const flush: ToDesk = { type: "flush", n: this.#flushing, exports };
+    this.#desk!.postMessage(flush, []);
+  }
+
+  /** A person looks at the page, or does not. */
+  setHidden(isHidden: boolean): void {
+    this.#worker?.setHidden(isHidden);
+    if (isHidden) this.flushKept();
+    else if (this.#worker) this.#lobby?.post({ type: "please", worker: this.#worker.id });
+  }
+
+  /** The worker has time to bring things to rest, a little. */
+  hurry(): void {
+    this.flushKept();
+    void this.#worker?.leave();
+  }
+
+  /** The page stops: nothing is held any more, so that nobody waits for it. */
+  suspend(): void {
+    this.flushKept();
+    this.#hangUp();
+    this.#worker?.terminate();
+    this.#worker = null;
+    this.#lobby?.close();
+    this.#lobby = null;
+    this.#watch.stop();
+    this.#letGoOfLock?.();
+    this.#letGoOfLock = null;
+  }
+
+  /** The page goes on: with whoever has the disks now. */
+  async resume(): Promise<void> {
+    if (this.#lobby || this.#isClosed) return;
+    const { host, spawn } = this.#init;
+    const lobby = host.openChannel(LOBBY);
+    this.#lobby = lobby;
+    await new Promise<void>((resolve, reject) => {
+      const held = () =>
+        new Promise<void>((letGo) => {
+          this.#letGoOfLock = letGo;
+          resolve();
+        });
+      host.locks.hold(CLIENT_LOCK + this.id, held).catch(reject);
+    });
+    // Another end may have come meanwhile.
+    if (this.#lobby !== lobby) return this.#letGoOfLock?.();
+    lobby.onmessage = (message) => this.#hear(message as LobbyMessage);
+    this.#watch.start();
+    this.#worker = spawn?.() ?? null;
+    if (this.#worker) this.#worker.onlost = () => this.#workerLost();
+    lobby.post({ type: "who" } satisfies LobbyMessage);
+  }
+
+  /** Says good-bye. If this tab has the disks, the next one gets them in good order. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#qmp.close();
+    this.#data.leave();
+    this.#data.fail(clientError("ENOMEDIUM", "The client has been closed"));
+    try {
+      await this.#worker?.leave();
+    } finally {
+      this.suspend();
+    }
+  }
+
+  /** Out of memory, say: the next worker waits for its turn as all do. */
+  #workerLost(): void {
+    if (!this.#lobby) return;
+    this.#worker = this.#init.spawn!();
+    this.#worker.onlost = () => this.#workerLost();
+  }
+
+  #hear(message: LobbyMessage): void {
+    if (message.type === "owner") this.#hearOwner(message);
+    else if (message.type === "durable") this.#hearDurable(message);
+    else if (message.type === "pong") this.#watch.heard(message.epoch);
+  }
+
+  #hearDurable(notice: DurableNotice): void {
+    if (notice.epoch === this.#data.epoch) this.#data.durable(notice, this.id);
+  }
+
+  #hearOwner(notice: OwnerNotice): void {
+    if (notice.epoch < this.#watch.state.epoch) return;
+    const isOver = notice.state === "leaving" || notice.state === "failed";
+    if (isOver || notice.epoch !== this.#line?.epoch) this.#hangUp();
+    this.#watch.owner(notice, notice.worker === this.#worker?.id, this.#isWelcome);
+    if (!isOver && !this.#line) this.#callDesk(notice);
+  }
+
+  #hangUp(): void {
+    this.#isWelcome = false;
+    this.#flushing = null;
+    this.#transport.disconnect();
+    this.#data.disconnect();
+    this.#line?.hangUp();
+    this.#line = null;
+    this.#desk = null;
+  }
+
+  #callDesk({ epoch, worker }: OwnerNotice): void {
+    const { host } = this.#init;
+    const own = this.#worker?.id === worker ? this.#worker : null;
+    this.#line = new OwnerLine({ host, lobby: this.#lobby!, client: this.id, epoch, own });
+    const [desk] = this.#line.dial("desk", 1);
+    this.#desk = desk!;
+    this.#desk.onmessage = ({ data }) => this.#hearDesk(data as FromDesk, epoch);
+    const kept = this.#data.kept.all;
+    const blobs = [...this.#data.blobs];
+    this.#desk.postMessage(
+      { type: "hello", epoch: this.#data.epoch, kept, blobs } satisfies ToDesk,
+      [],
+    );
+  }
+
+  #hearDesk(message: FromDesk, epoch: number): void {
+    if (message.type === "flushed") return this.#flushed(message);
+    this.#data.kept.clear();
+    this.#data.lose(message.lost);
+    this.#isWelcome = true;
+    const [qmp, data] = this.#line!.dial("engine", 2);
+    this.#transport.connect(qmp!, message.remembers);
+    void this.#data.connect(data!, epoch);
+    this.#watch.welcome();
+  }
+
+  #flushed({ n, error }: Extract<FromDesk, { type: "flushed" }>): void {
+    if (n !== this.#flushing) return;
+    this.#flushing = null;
+    // Holding writes back would not help: the next flush of the guest tells it.
+    if (error) this.#data.giveUpKept();
+  }
+}
