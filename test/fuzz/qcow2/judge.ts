@@ -98,6 +98,8 @@ class Judge {
     const head = this.#source.read(0, Math.min(112, this.#source.length));
     if (head.length < 72 || readU32(head, 0) !== 0x514649fb) throw new TooWrong("no header");
     const version = readU32(head, 4);
+    // What is not qcow2 to anybody is a raw disk, and may be cut off anywhere.
+    if (version !== 2 && version !== 3) throw new TooWrong("version");
     const isV3 = version === 3 && head.length >= 104;
     const incompatible = isV3 ? readU32(head, 76) : 0;
     if (incompatible & 3) this.#odd("marked dirty or corrupt");
