@@ -8,7 +8,7 @@
  */
 
 import type { Clock } from "../../base/clock.ts";
-import { assert } from "../../base/errors.ts";
+import { assert, BlockError } from "../../base/errors.ts";
 import { Condition } from "./condition.ts";
 import { Ctx } from "./ctx.ts";
 import { DomainJob } from "./domain-job.ts";
@@ -49,11 +49,16 @@ export class DriverObject implements LockWorld {
    */
   async call<T>(api: string, work: (ctx: Ctx) => Promise<T>, signal?: AbortSignal): Promise<T> {
     const ctx = new Ctx(api, signal);
+    let result: T;
     try {
-      return await work(ctx);
-    } finally {
-      ctx.held.nothingLeft();
+      result = await work(ctx);
+    } catch (error) {
+      // After a bug there may well be something left, but it is not what went wrong first.
+      if (error instanceof BlockError) ctx.held.nothingLeft();
+      throw error;
     }
+    ctx.held.nothingLeft();
+    return result;
   }
 }
 

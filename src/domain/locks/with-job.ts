@@ -20,6 +20,7 @@ import type { JobRequest } from "./domain-job.ts";
 import type { DomainObject, DriverObject } from "./domain-object.ts";
 import type { AsyncKind, JobWish } from "./job-classes.ts";
 import { JobError } from "./job-error.ts";
+import type { Lock } from "./lock.ts";
 import { enterMonitor, exitMonitor } from "./monitor.ts";
 import type { Limit } from "./wait-list.ts";
 
@@ -58,17 +59,12 @@ export class AsyncJob {
  *
  * @throws JobError timeout or aborted, which names who has the list
  */
-export async function withDriver<T>(
+export function withDriver<T>(
   ctx: Ctx,
   driver: DriverObject,
   work: () => T | Promise<T>,
 ): Promise<T> {
-  await driver.lock.lock(ctx, limitOf(ctx, driver));
-  try {
-    return await work();
-  } finally {
-    driver.lock.unlock(ctx);
-  }
+  return holding(ctx, driver.lock, limitOf(ctx, driver), async () => work());
 }
 
 /**
@@ -91,7 +87,7 @@ export function withDomain<T>(ctx: Ctx, object: DomainObject, work: () => T): Pr
  *
  * @throws JobError; what the work throws
  */
-export async function withJob<T>(
+export function withJob<T>(
   ctx: Ctx,
   object: DomainObject,
   options: WithJobOptions,
@@ -99,12 +95,9 @@ export async function withJob<T>(
 ): Promise<T> {
   const limit = limitOf(ctx, object.driver, options);
   if (!options.driver) return jobLocked(ctx, object, options, limit, beginJob, work);
-  await object.driver.lock.lock(ctx, limit);
-  try {
-    return await jobLocked(ctx, object, options, limit, beginJobWithDriver, work);
-  } finally {
-    object.driver.lock.unlock(ctx);
-  }
+  return holding(ctx, object.driver.lock, limit, () =>
+    jobLocked(ctx, object, options, limit, beginJobWithDriver, work),
+  );
 }
 
 function jobLocked<T>(
@@ -117,11 +110,15 @@ function jobLocked<T>(
 ): Promise<T> {
   return locked(ctx, object, limit, async () => {
     const request = await begin(ctx, object, options, { ...options, ...limit });
+    let result: T;
     try {
-      return await work();
-    } finally {
-      endJob(ctx, object, request);
+      result = await work();
+    } catch (error) {
+      if (object.lock.isHeldBy(ctx)) endJob(ctx, object, request);
+      throw error;
     }
+    endJob(ctx, object, request);
+    return result;
   });
 }
 
@@ -239,15 +236,24 @@ async function locked<T>(
   if (object.reference.count === 0) object.mustBeThere(ctx, false);
   object.reference.retain();
   try {
-    await object.lock.lock(ctx, limit);
-    try {
-      return await work();
-    } finally {
-      object.lock.unlock(ctx);
-    }
+    return await holding(ctx, object.lock, limit, work);
   } finally {
     object.reference.release();
   }
+}
+
+async function holding<T>(ctx: Ctx, lock: Lock, limit: Limit, work: () => Promise<T>): Promise<T> {
+  await lock.lock(ctx, limit);
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    // It may have been lost through a bug; then that is the error.
+    if (lock.isHeldBy(ctx)) lock.unlock(ctx);
+    throw error;
+  }
+  lock.unlock(ctx);
+  return result;
 }
 
 /** The job within which the call is. */

@@ -27,7 +27,7 @@ const OPERATIONS: readonly (readonly [number, string, Operation])[] = [
   [10, "blockPull", (client, ctx, place) => client.pull(ctx, place)],
   [8, "stats", (client, ctx, place) => client.use(ctx, place, { class: "query", nowait: true })],
   [6, "agent", (client, ctx, place) => client.agent(ctx, place)],
-  [5, "list", (client, ctx) => client.list(ctx)],
+  [8, "list", (client, ctx) => client.list(ctx)],
   [5, "look", (client, ctx, place) => client.look(ctx, place)],
   [4, "suspend", (client, ctx, place) => client.use(ctx, place, { class: "suspend" })],
   [4, "backup", (client, ctx, place) => client.long(ctx, place, "backup")],
@@ -35,8 +35,8 @@ const OPERATIONS: readonly (readonly [number, string, Operation])[] = [
   [3, "save", (client, ctx, place) => client.long(ctx, place, "save")],
   [3, "snapshot", (client, ctx, place) => client.long(ctx, place, "snapshot")],
   [3, "destroy", (client, ctx, place) => client.destroy(ctx, place)],
-  [2, "crash", (client, ctx, place) => client.crash(ctx, place)],
-  [12, "start", (client, ctx, place) => client.start(ctx, place)],
+  [3, "crash", (client, ctx, place) => client.crash(ctx, place)],
+  [30, "start", (client, ctx, place) => client.start(ctx, place)],
   [3, "undefine", (client, ctx, place) => client.undefine(ctx, place)],
 ];
 
@@ -103,7 +103,7 @@ export class Client {
 
   /** Replaces a disk. */
   change(ctx: Ctx, place: Place): Promise<void> {
-    return this.job(ctx, place, { class: "modify", driver: this.#oneIn(6) }, async () => {
+    return this.job(ctx, place, { class: "modify", driver: this.#oneIn(3) }, async () => {
       await this.#command(ctx, place);
       const target = `vd${this.#below(2)}`;
       const disk = place.disks.get(target)!;

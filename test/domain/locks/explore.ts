@@ -86,8 +86,8 @@ export class World {
       this.#failed = reject;
     });
     const clients = Array.from({ length: 5 + this.random.below(8) }, () => new Client(this).run());
-    await this.clock.runUntil(Promise.race([Promise.all(clients), failed]), STEPS);
-    await this.clock.runUntil(Promise.race([this.#rest(), failed]), STEPS);
+    const all = Promise.all(clients).then(() => this.#rest());
+    await this.clock.runUntil(Promise.race([all, failed]), STEPS);
     this.#checkEnd();
   }
 

@@ -112,7 +112,7 @@ export class Watch {
         must(slotOf(other) !== slotOf(call), `${call.api} and ${other.api} have one slot`);
       else if (other.state === "waiting" && other.sinceMs < call.sinceMs)
         must(
-          !isPassedOver(other, call, this.clock.now()),
+          !this.#isPassedOver(other, call),
           `${call.api} has passed ${other.api}, which came before`,
         );
     }
@@ -161,8 +161,10 @@ export class Watch {
         must(call.abortedMs !== null, `${api} was called off by nobody`);
         break;
       case "gone": {
-        const isGone = object.isRemoved || !object.isRunning || kindOf(call) === "async-nested";
-        must(isGone, `${api} finds its domain gone: it is there`);
+        // Whoever has waited for the driver's lock since may find it there again.
+        const isBack = options.driver === true || kindOf(call) === "async-nested";
+        const isGone = object.isRemoved || !object.isRunning;
+        must(isGone || isBack, `${api} finds its domain gone: it is there`);
       }
     }
   }
@@ -182,6 +184,18 @@ export class Watch {
     const wish = kindOf(call);
     if (kind === null || wish === "agent" || wish === "async-nested") return false;
     return !ALLOWED[kind]!.split(" ").includes(wish);
+  }
+
+  /** Whether somebody who came first and could go on is left behind. */
+  #isPassedOver(earlier: Call, later: Call): boolean {
+    const { object, options } = earlier;
+    const isRival = (slotOf(earlier) === "agent") === (slotOf(later) === "agent");
+    if (!isRival || kindOf(later) === "destroy" || this.#isMasked(earlier)) return false;
+    // Those wait for the list of domains first.
+    if (options.driver || later.options.driver) return false;
+    // Something else ends its wait.
+    if (earlier.abortedMs !== null || this.clock.now() - earlier.sinceMs >= WAIT_MS) return false;
+    return !object.isRemoved && (object.isRunning || options.offline === true);
   }
 
   /** Everything that could go on has gone on. */
@@ -211,12 +225,4 @@ export function kindOf({ options }: Call): string {
 function slotOf(call: Call): string {
   const kind = kindOf(call);
   return kind === "agent" || kind === "async" ? kind : "normal";
-}
-
-/** Of two with the same wish the first is first, unless something else ends its wait. */
-function isPassedOver(earlier: Call, later: Call, nowMs: number): boolean {
-  if (earlier.abortedMs !== null || nowMs - earlier.sinceMs >= WAIT_MS) return false;
-  // Those wait for the list of domains first.
-  if (earlier.options.driver || later.options.driver) return false;
-  return kindOf(earlier) === kindOf(later) && earlier.options.offline === later.options.offline;
 }
