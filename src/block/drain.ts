@@ -13,15 +13,22 @@
 
 import type { Bell } from "../base/bell.ts";
 import { assert } from "../base/errors.ts";
-import type { RootParent } from "./child.ts";
+import type { BlockParent, RootParent } from "./child.ts";
+import { LinkChanges, type LinkWatcher, type Section } from "./link-changes.ts";
 import { BlockNode } from "./node.ts";
 
 /** A drained section that has begun; it lasts until somebody ends it, once. */
 export interface DrainedSection {
+  /**
+   * Called in the turn in which what has changed in the section begins to count: see link-changes.ts. Of
+   * a section that fails nothing should: to be called when nothing of it can fail any more.
+   */
+  atEnd(callback: () => void): void;
+  /** Requests go on, now or when whoever watches the links has taken note of those that have changed. */
   end(): void;
 }
 
-interface Drain {
+interface Drain extends Section {
   readonly nodes: readonly BlockNode[];
   /** All whose drainedEnd() is due; grows if new ones come. */
   readonly roots: RootParent[];
@@ -30,6 +37,7 @@ interface Drain {
 export class Drains {
   readonly #running = new Set<Drain>();
   readonly #quietBell: Bell;
+  readonly #changes = new LinkChanges();
 
   /** @param quietBell rung whenever a node or a root became quiet */
   constructor(quietBell: Bell) {
@@ -39,27 +47,60 @@ export class Drains {
   /** Resolves when nothing is under way on the nodes any more, and keeps it so until end(). */
   async begin(nodes: readonly BlockNode[]): Promise<DrainedSection> {
     const roots = rootsAbove(nodes);
-    const drain: Drain = { nodes, roots };
+    const drain: Drain = {
+      nodes,
+      roots,
+      isOpen: true,
+      group: null,
+      letGo: () => {
+        this.#running.delete(drain);
+        passage.end();
+        for (const root of roots) root.drainedEnd();
+      },
+    };
     this.#running.add(drain);
     for (const root of [...roots]) root.drainedBegin();
     const passage = letThrough(nodes);
     while (!roots.every((root) => root.isQuiet()) || !nodes.every((node) => node.isIdle)) {
       await this.#quietBell.rung();
     }
+    const callbacks: (() => void)[] = [];
     return {
+      atEnd: (callback) => void callbacks.push(callback),
       end: () => {
-        assert(this.#running.delete(drain), "a drained section ends once");
-        passage.end();
-        for (const root of roots) root.drainedEnd();
+        assert(drain.isOpen, "a drained section ends once");
+        this.#changes.ended(drain, callbacks);
       },
     };
   }
 
+  /** See link-changes.ts. */
+  set watcher(watcher: LinkWatcher | null) {
+    this.#changes.watcher = watcher;
+  }
+
+  /** A link is about to be pointed elsewhere, at `to`. */
+  linkMoves(parent: BlockParent, role: string, from: BlockNode | null, to: BlockNode | null): void {
+    if (!this.#changes.watcher) return;
+    const drains = [...this.#running].filter(
+      ({ isOpen, nodes }) => isOpen && stands(parent, from, nodes),
+    );
+    this.#changes.moves({ parent, role, from, to }, drains);
+  }
+
+  /** Where a link leads, as far as it counts already: past filters of jobs. */
+  settledNode(parent: BlockParent, role: string, now: BlockNode | null): BlockNode | null {
+    return this.#changes.settled(parent, role, now);
+  }
+
   /** Runs `change` while the nodes are drained, and what it began, to its end. */
-  async run<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
+  async run<T>(
+    nodes: readonly BlockNode[],
+    change: (section: DrainedSection) => T | Promise<T>,
+  ): Promise<T> {
     const section = await this.begin(nodes);
     try {
-      return await change();
+      return await change(section);
     } finally {
       section.end();
     }
@@ -82,7 +123,7 @@ export class Drains {
  * waited for must not wait for a throttle's time to come. QEMU tells those at and above the nodes;
  * here those below are told as well, since requests wait there, too.
  */
-export function letThrough(nodes: readonly BlockNode[]): DrainedSection {
+export function letThrough(nodes: readonly BlockNode[]): { end(): void } {
   const told = new Set<BlockNode>();
   const down = (node: BlockNode): void => {
     if (told.has(node)) return;
@@ -104,6 +145,20 @@ export function letThrough(nodes: readonly BlockNode[]): DrainedSection {
       for (const state of states) state.drainedEnd?.();
     },
   };
+}
+
+/** Whether requests of the parent are held back while these nodes are drained. */
+function stands(parent: BlockParent, from: BlockNode | null, nodes: readonly BlockNode[]): boolean {
+  const drained = new Set(nodes);
+  const seen = new Set<BlockNode>();
+  const isAbove = (node: BlockNode): boolean => {
+    if (drained.has(node)) return true;
+    if (seen.has(node)) return false;
+    seen.add(node);
+    return [...node.children.values()].some((edge) => isAbove(edge.node));
+  };
+  if (parent instanceof BlockNode) return isAbove(parent);
+  return from !== null && isAbove(from);
 }
 
 /** Devices and jobs that stand above the nodes, one entry for every edge of theirs. */

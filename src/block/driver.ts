@@ -361,6 +361,8 @@ export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
   readonly kind: "protocol" | "format" | "filter";
   /** Roles that blockdev-add must (true) or may (false) give. */
   readonly roles: Readonly<Partial<Record<ChildRole, boolean>>>;
+  /** What its nodes hold ends with the engine: nothing would be there if one was opened again. */
+  readonly isVolatile?: boolean;
   /** It is about the very nodes that it stands on: what takes their place does not get it as a user. */
   readonly staysAtChildren?: boolean;
   /** What blockdev-add calls a role where that is not the role's own name (blkdebug: `image`). */

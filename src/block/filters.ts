@@ -32,7 +32,7 @@ export class Filters {
       const implicit = options["node-name"] === undefined;
       const filter = await this.#opener.open(
         { ...options, [roleMember(driver, "file")]: node.name },
-        { readOnly: node.readOnly, monitorOwned: true, implicit },
+        { readOnly: node.readOnly, monitorOwned: true, implicit, isJobFilter: true },
         undefined,
         driver,
       );

@@ -12,9 +12,11 @@ import { Bell } from "../base/bell.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import { type BackendInit, BlockBackend } from "./backend.ts";
 import { type DrainedSection, Drains, letThrough } from "./drain.ts";
-import type { BlockDriver, World } from "./driver.ts";
+import type { BlockDriver, ChildRole, World } from "./driver.ts";
 import { Filters } from "./filters.ts";
+import { describeNode, type NodeRecord, reopenRecorded } from "./graph-record.ts";
 import * as io from "./io.ts";
+import type { LinkWatcher } from "./link-changes.ts";
 import { Links } from "./links.ts";
 import type { BlockNode } from "./node.ts";
 import { NodeTable } from "./node-table.ts";
@@ -292,7 +294,10 @@ export class Graph {
   }
 
   /** Runs `change` while nothing is under way on the nodes nor above them: see drain.ts. */
-  drained<T>(nodes: readonly BlockNode[], change: () => T | Promise<T>): Promise<T> {
+  drained<T>(
+    nodes: readonly BlockNode[],
+    change: (section: DrainedSection) => T | Promise<T>,
+  ): Promise<T> {
     return this.#drains.run(nodes, change);
   }
 
@@ -302,6 +307,43 @@ export class Graph {
    */
   drain(nodes: readonly BlockNode[]): Promise<DrainedSection> {
     return this.#drains.begin(nodes);
+  }
+
+  /** Who keeps a record of the graph: see link-changes.ts. */
+  watchLinks(watcher: LinkWatcher | null): void {
+    this.#drains.watcher = watcher;
+  }
+
+  /** All nodes but jobs' filters, in their order; links as far as they count. */
+  describe(): NodeRecord[] {
+    const link = (node: BlockNode, role: ChildRole) => this.#settledChild(node, role);
+    return this.nodes.filter((node) => !node.isJobFilter).map((node) => describeNode(node, link));
+  }
+
+  #settledChild(node: BlockNode, role: ChildRole): BlockNode | null {
+    return this.#drains.settledNode(node, role, node.children.get(role)?.node ?? null);
+  }
+
+  /** The node that a backend has, as far as that counts; past filters of jobs. */
+  settledNode(backend: BlockBackend): BlockNode {
+    return this.#drains.settledNode(backend, "root", backend.node) ?? backend.node;
+  }
+
+  /**
+   * Opens a node as it was when it was described; those it stands on are there.
+   *
+   * @throws BlockError as add()
+   */
+  addAgain(record: NodeRecord, signal?: AbortSignal): Promise<BlockNode> {
+    return reopenRecorded(record, this.#opener, signal);
+  }
+
+  /** Nodes of these names are listed last, in this order. */
+  listInOrder(names: readonly string[]): void {
+    for (const name of names) {
+      const node = this.find(name);
+      if (node) this.#table.enlist(node);
+    }
   }
 
   /** For roots that became quiet in a way only they know of: a job that has parked. */

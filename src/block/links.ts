@@ -74,6 +74,9 @@ export class Links {
   point(edges: readonly BlockChild[], target: BlockNode): void {
     for (const edge of edges) checkThawed(edge);
     const before = edges.map((edge) => edge.node);
+    for (const { parent, role, node } of edges) {
+      this.#drains.linkMoves(parent, role, node, target);
+    }
     const move = (edge: BlockChild, node: BlockNode) => {
       edge.node.parents.delete(edge);
       edge.node = node;
@@ -108,6 +111,7 @@ export class Links {
           "stands itself: the graph would become a circle",
       );
     }
+    if (!edge || !child) this.#drains.linkMoves(node, role, old, child);
     if (edge && child) this.point([edge], child);
     else if (child) this.add(node, role, child);
     else if (edge) {

@@ -3,6 +3,9 @@
 import { assert, BlockError } from "../base/errors.ts";
 import type { BlockNode } from "./node.ts";
 
+/** Only who opens nodes again may want one of these. */
+const MADE_UP = /^#block(\d+)$/;
+
 export class NodeTable {
   readonly #nodes = new Map<string, BlockNode>();
   /** On their way in: what their image keeps beside the disk is not there yet. */
@@ -50,6 +53,8 @@ export class NodeTable {
    */
   freeName(wanted: string | undefined): string {
     if (wanted === undefined) return `#block${++this.#generated}`;
+    const [, made] = MADE_UP.exec(wanted) ?? [];
+    this.#generated = Math.max(this.#generated, Number(made ?? 0));
     if (!this.#nodes.has(wanted)) return wanted;
     throw new BlockError("EEXIST", `There is a node '${wanted}' already`);
   }

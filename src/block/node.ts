@@ -55,6 +55,8 @@ export interface NodeInit {
   readonly quietBell: Bell;
   /** Made by the engine for its own use: not shown as part of the chain. */
   readonly implicit: boolean;
+  /** Put in by a job, and gone with it. */
+  readonly isJobFilter: boolean;
   /** Opened by its own blockdev-add, so it stays until blockdev-del. */
   readonly monitorOwned: boolean;
   /** Whose options it was opened in; null: in its own. */
@@ -71,8 +73,10 @@ export class BlockNode {
   readonly driver: BlockDriver;
   readonly world: World;
   readonly implicit: boolean;
+  readonly isJobFilter: boolean;
   readonly monitorOwned: boolean;
-  readonly openedWith: BlockNode | null;
+  /** Set by graph-record.ts once more, where nodes come back one by one. */
+  openedWith: BlockNode | null;
   // Changed by reopen-all.ts only.
   followsParent: boolean;
   options: unknown;
@@ -81,6 +85,8 @@ export class BlockNode {
   readOnly: boolean;
   /** It writes to what it keeps its own bytes in. Changed by reopen.ts only. */
   writesBelow: boolean;
+  /** A job has made it writable, and will take that back: it counts as read-only (writable.ts). */
+  isLentForWriting = false;
   readonly children = new Map<ChildRole, BlockChild>();
   readonly parents = new Set<BlockChild>();
   readonly ranges = new RangeLock();
@@ -106,6 +112,7 @@ export class BlockNode {
     this.settings = init.settings;
     this.openedWith = init.openedWith;
     this.implicit = init.implicit;
+    this.isJobFilter = init.isJobFilter;
     this.monitorOwned = init.monitorOwned;
     this.#quietBell = init.quietBell;
   }

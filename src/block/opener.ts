@@ -30,6 +30,7 @@ export interface Inherited {
   readonly readOnly: boolean;
   readonly monitorOwned: boolean;
   readonly implicit?: boolean;
+  readonly isJobFilter?: boolean;
   /** Nodes above it in the same options. */
   readonly depth?: number;
   /** The one right above it in the same options. */
@@ -37,6 +38,8 @@ export interface Inherited {
   readonly settings?: Partial<InheritedSettings>;
   /** See OpenContext; of the node itself, not of those nested in its options. */
   readonly forCheck?: boolean;
+  /** It has been there before, under this name, which may be one that was made up. */
+  readonly again?: { readonly name: string; readonly followsParent: boolean };
 }
 
 /** What the graph has for it. */
@@ -68,21 +71,22 @@ export class Opener {
     driver = this.#init.driver(options.driver),
   ): Promise<BlockNode> {
     const { table, world, throttleGroups, secrets } = this.#init;
-    const { forCheck = false } = inherited;
+    const { forCheck = false, again } = inherited;
     const { own, roles, readOnly, ...checked } = check(driver, options, inherited);
     const isReadOnly = readOnly ?? inherited.readOnly;
     checkForceShare(checked.settings.forceShare, isReadOnly);
     const node = new BlockNode({
       ...checked,
-      name: this.#freeName(checked.nodeName),
+      name: this.#freeName(again?.name ?? checked.nodeName),
       driver,
       world,
       readOnly: isReadOnly,
       openedWith: inherited.parent ?? null,
       quietBell: this.#init.quietBell,
       implicit: inherited.implicit ?? false,
+      isJobFilter: inherited.isJobFilter ?? false,
       monitorOwned: inherited.monitorOwned,
-      followsParent: !inherited.monitorOwned && readOnly === undefined,
+      followsParent: again?.followsParent ?? (!inherited.monitorOwned && readOnly === undefined),
       options: own,
     });
     table.beginOpening(node);
@@ -246,12 +250,12 @@ async function openAsFarAsAllowed(
 
 /** @throws BlockError EINVAL */
 function check(driver: BlockDriver, options: BlockdevOptions, inherited: Inherited) {
-  const { depth = 0, monitorOwned, implicit = false, settings } = inherited;
+  const { depth = 0, monitorOwned, implicit = false, settings, again } = inherited;
   if (depth > CHAIN_NODES_MAX) {
     throw new BlockError("EINVAL", `Options nest deeper than ${CHAIN_NODES_MAX} nodes`);
   }
   const checked = checkOptions(driver, options, settings);
-  if (checked.nodeName !== undefined || !monitorOwned || implicit) return checked;
+  if (checked.nodeName !== undefined || !monitorOwned || implicit || again) return checked;
   throw new BlockError("EINVAL", "Parameter 'node-name' is missing: it must be given for a root");
 }
 

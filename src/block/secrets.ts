@@ -5,13 +5,28 @@
 
 import { BlockError } from "../base/errors.ts";
 
+/** Where a secret can be read again. */
+export interface SecretFile {
+  readonly file: string;
+  readonly format: "raw" | "base64";
+}
+
 export class Secrets {
   readonly #secrets = new Map<string, Uint8Array>();
+  readonly #files = new Map<string, SecretFile>();
 
-  /** @throws BlockError EEXIST */
-  add(id: string, secret: Uint8Array): void {
+  /**
+   * @param from the file that it came from, if it did
+   * @throws BlockError EEXIST
+   */
+  add(id: string, secret: Uint8Array, from?: SecretFile): void {
     if (this.#secrets.has(id)) throw new BlockError("EEXIST", `There is an object '${id}' already`);
     this.#secrets.set(id, secret.slice());
+    if (from) this.#files.set(id, from);
+  }
+
+  fileOf(id: string): SecretFile | undefined {
+    return this.#files.get(id);
   }
 
   get ids(): Iterable<string> {
@@ -28,6 +43,7 @@ export class Secrets {
     if (!secret) throw new BlockError("ENOENT", `There is no object '${id}'`);
     secret.fill(0);
     this.#secrets.delete(id);
+    this.#files.delete(id);
   }
 
   /**

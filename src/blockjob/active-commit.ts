@@ -19,6 +19,15 @@ import { claim } from "./mirror-nodes.ts";
 import type { OnErrorPolicy } from "./on-error.ts";
 import { protect, withWritable } from "./writable.ts";
 
+/** What starts it again, from the beginning; `top` and `base` are names. */
+export interface ActiveCommitAgain {
+  readonly kind: "active-commit";
+  readonly top: string;
+  readonly base: string;
+  readonly onError?: OnErrorPolicy | undefined;
+  readonly filterNodeName?: string | undefined;
+}
+
 export interface ActiveCommitOptions {
   readonly jobId: string;
   /** The layer that guests write to, or a filter above it that goes with it. */
@@ -64,6 +73,13 @@ export async function startActiveCommit(
         backingMode: "leave",
         onSourceError: onError,
         onTargetError: onError,
+        again: {
+          kind: "active-commit",
+          top: top.name,
+          base: base.name,
+          onError,
+          filterNodeName: manners.filterNodeName,
+        },
         async onStay() {
           if (wasReadOnly) await protect(graph, base);
         },

@@ -100,6 +100,15 @@ export async function createBackup(
   }
 }
 
+/** What a record has of it: its moment is lost with the engine, so it cannot be started again. */
+export interface BackupAgain {
+  readonly kind: "backup";
+  readonly device: string;
+  readonly target: string;
+  readonly bitmap?: string | null;
+  readonly bitmapMode?: string;
+}
+
 interface Backup {
   readonly services: BlockJobServices;
   readonly plan: BackupPlan;
@@ -219,6 +228,13 @@ function backupDriver(backup: Backup): JobDriver {
       filter.giveUp(); // A guest may wait for a copy to a target that does not answer.
       return true;
     },
+
+    journal: (): BackupAgain => ({
+      kind: "backup",
+      device: plan.source.name,
+      target: plan.target.name,
+      ...(plan.bitmap && { bitmap: plan.bitmap.name, bitmapMode: plan.bitmapMode }),
+    }),
 
     commit: () => endBitmap(backup, true),
     abort: () => endBitmap(backup, false),

@@ -14,6 +14,7 @@ import type { Graph } from "../block/graph.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { chainOf, skipFilters } from "../block/status.ts";
+import type { Job } from "../job/job.ts";
 import { formatFor, nameFor } from "./backing-names.ts";
 import type { Commit } from "./commit.ts";
 import { overlaysAbove } from "./commit-plan.ts";
@@ -40,10 +41,14 @@ export function committedLength({ plan, filter }: Commit): number {
  * @param dropWriter lets go of the job's right to write to base: who stands above may not share it
  * @throws BlockError; the links are as before then
  */
-export async function dropMerged(commit: Commit, dropWriter: () => Promise<void>): Promise<void> {
+export async function dropMerged(
+  commit: Commit,
+  job: Job,
+  dropWriter: () => Promise<void>,
+): Promise<void> {
   const { services, plan, filter } = commit;
   const { graph } = services;
-  await graph.drained([filter, plan.base], async () => {
+  await graph.drained([filter, plan.base], async (section) => {
     if (committedLength(commit) > commit.length) {
       throw new BlockError(
         "EINVAL",
@@ -57,6 +62,9 @@ export async function dropMerged(commit: Commit, dropWriter: () => Promise<void>
     } catch (error) {
       throw await undo(error);
     }
+    section.atEnd(() => {
+      job.hasTakenEffect = true;
+    });
   });
   await graph.removeFilter(filter);
   commit.isInserted = false;

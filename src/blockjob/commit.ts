@@ -172,6 +172,22 @@ function takeNodes(job: BlockJob, commit: Commit): void {
   for (const node of [filter, ...merged]) job.freeze(linkDown(node)!);
 }
 
+/** What starts it again, from the beginning: copying twice does no harm. */
+export type CommitAgain = { readonly kind: "commit" } & CommitOptions;
+
+function again({ plan, options }: Commit): CommitAgain {
+  const { backingFile, maskProtocol, onError, filterNodeName } = options;
+  const manners = { backingFile, maskProtocol, onError, filterNodeName };
+  const { root, top, base } = plan;
+  return {
+    kind: "commit",
+    device: root.name,
+    topNode: top.name,
+    baseNode: base.name,
+    ...manners,
+  };
+}
+
 function commitDriver(commit: Commit): JobDriver {
   const { services, filter } = commit;
   const { graph } = services;
@@ -204,8 +220,10 @@ function commitDriver(commit: Commit): JobDriver {
       // The headers may name base only when a crash cannot take back any more what is in it.
       await commit.target?.flush();
       (job as BlockJob).thaw();
-      await dropMerged(commit, () => dropWriter(job as BlockJob));
+      await dropMerged(commit, job, () => dropWriter(job as BlockJob));
     },
+
+    journal: () => again(commit),
 
     async clean(job) {
       const { plan } = commit;

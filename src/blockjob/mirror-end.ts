@@ -61,6 +61,10 @@ export async function endMirror(mirror: Mirror, job: BlockJob, isPivot: boolean)
     for (const hold of mirror.holds.splice(0)) await job.removeNode(hold);
     try {
       if (isPivot) closeOld = await pivot(mirror);
+      section.atEnd(() => {
+        job.hasTakenEffect = job.error === null;
+        if (isPivot) mirror.target.isLentForWriting = false;
+      });
     } finally {
       await graph.removeFilter(filter);
     }

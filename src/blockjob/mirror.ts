@@ -20,6 +20,7 @@ import type { BlockNode } from "../block/node.ts";
 import { RangeLock } from "../block/range-lock.ts";
 import { chainOf, linkDown, skipFilters } from "../block/status.ts";
 import type { JobDriver } from "../job/driver.ts";
+import type { ActiveCommitAgain } from "./active-commit.ts";
 import { BlockJob, type BlockJobChange, type BlockJobServices } from "./block-job.ts";
 import { MirrorCopies, type MirrorDisks } from "./mirror-copies.ts";
 import { MirrorDirty } from "./mirror-dirty.ts";
@@ -68,7 +69,26 @@ export async function startMirror(
     targetIsZero: targetIsZero ?? false,
     unmap: unmap ?? true,
     backingMode: backingMode ?? "leave",
+    again: again(plan, options),
   });
+}
+
+/** What starts it again, from the beginning: which writes the target lacks, nobody knows any more. */
+export type MirrorAgain = { readonly kind: "mirror" } & MirrorOptions;
+
+function again(plan: ReturnType<typeof planMirror>, options: MirrorOptions): MirrorAgain {
+  const { source, target, replaced, sync } = plan;
+  // Now the target is anything but zero; and where only writes were copied, those are among the rest.
+  const { jobId: _id, speed: _speed, autoFinalize: _f, autoDismiss: _d, ...others } = options;
+  return {
+    ...others,
+    kind: "mirror",
+    device: source.name,
+    target: target.name,
+    replaces: replaced.name,
+    sync: sync === "none" ? "full" : sync,
+    targetIsZero: false,
+  };
 }
 
 /** A mirror job of any kind, all of it checked. */
@@ -86,6 +106,8 @@ export interface MirrorSetup extends MirrorManners {
   readonly targetIsZero: boolean;
   readonly unmap: boolean;
   readonly backingMode: BackingMode;
+  /** See JobDriver.journal. */
+  readonly again: MirrorAgain | ActiveCommitAgain;
   /** Called at the job's end when the target has not taken the source's place. */
   onStay?(): Promise<void>;
 }
@@ -271,6 +293,11 @@ function mirrorDriver(setup: MirrorSetup, mirror: Mirror): JobDriver {
       const byForce = force || !job.ready;
       if (byForce) mirror.tap.writes?.stop();
       return byForce;
+    },
+
+    journal() {
+      const isWriteBlocking = mirror.tap.writes?.isOn;
+      return { ...setup.again, ...(isWriteBlocking && { copyMode: "write-blocking" }) };
     },
 
     prepare: (job) => end(job as BlockJob, runOf().completeRequested),

@@ -22,6 +22,7 @@ import type { BlockNode } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
 import { backingOf, chainOf, linkDown, skipFilters } from "../block/status.ts";
 import type { JobDriver } from "../job/driver.ts";
+import type { Job } from "../job/job.ts";
 import { findByFileName, formatFor, nameFor } from "./backing-names.ts";
 import { BlockJob, type BlockJobServices } from "./block-job.ts";
 import type { LinearCopy } from "./linear-copy.ts";
@@ -108,7 +109,7 @@ async function startOverFilter(
   try {
     job = new BlockJob(services, {
       id,
-      driver: streamDriver(stream),
+      driver: streamDriver(stream, options),
       onError: options.onError ?? "report",
       autoFinalize: options.autoFinalize,
       autoDismiss: options.autoDismiss,
@@ -125,6 +126,9 @@ async function startOverFilter(
   job.start();
   return job;
 }
+
+/** What starts it again: JobDriver.journal(). */
+export type StreamAgain = { readonly kind: "stream" } & StreamOptions;
 
 /** What is pulled: the layers from the overlay down to `bottom`; `base` stays below. */
 interface StreamPlan {
@@ -253,7 +257,24 @@ function takeNodes(job: BlockJob, stream: Stream): void {
   }
 }
 
-function streamDriver(stream: Stream): JobDriver {
+/** Starts the rest of it: what has been copied is passed over. Nodes, as they may be devices' no more. */
+function again({ filter, overlay, plan }: Stream, options: StreamOptions): StreamAgain {
+  const { backingFile, maskProtocol, onError, filterNodeName } = options;
+  const { layers, base } = plan;
+  const bottom = layers.at(-1)!;
+  const to = bottom === overlay ? { baseNode: base?.name } : { bottom: bottom.name };
+  return {
+    kind: "stream",
+    device: (filter.children.get("file")?.node ?? overlay).name,
+    ...(base && to),
+    backingFile,
+    maskProtocol,
+    onError,
+    filterNodeName,
+  };
+}
+
+function streamDriver(stream: Stream, options: StreamOptions): JobDriver {
   const { services, filter, overlay, plan } = stream;
   let run: LinearCopy | null = null;
 
@@ -281,8 +302,10 @@ function streamDriver(stream: Stream): JobDriver {
     async prepare(job) {
       await dropFilter(job as BlockJob);
       const isLabelled = plan.backingFile !== undefined;
-      if (plan.layers.length > 1 || isLabelled) await cutChain(stream);
+      if (plan.layers.length > 1 || isLabelled) await cutChain(stream, job);
     },
+
+    journal: () => again(stream, options),
 
     async clean(job) {
       await dropFilter(job as BlockJob);
@@ -297,10 +320,10 @@ function streamDriver(stream: Stream): JobDriver {
  *
  * All that was copied is made to last before the header lets go of the layers it came from.
  */
-async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
+async function cutChain({ services, overlay, plan }: Stream, job: Job): Promise<void> {
   const { graph } = services;
   const lowest = plan.layers.at(-1)!;
-  const letGo = await graph.drained([overlay], async () => {
+  const letGo = await graph.drained([overlay], async (section) => {
     await io.flush(overlay);
     // Not plan.base: that one may have been replaced meanwhile.
     const base = lowest.children.get("backing")?.node ?? null;
@@ -316,6 +339,9 @@ async function cutChain({ services, overlay, plan }: Stream): Promise<void> {
       graph.setBacking(overlay, old);
       throw error;
     }
+    section.atEnd(() => {
+      job.hasTakenEffect = true;
+    });
     return done;
   });
   await letGo();

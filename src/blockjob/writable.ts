@@ -16,7 +16,14 @@ export async function withWritable<T>(
   start: (wasReadOnly: boolean) => Promise<T>,
 ): Promise<T> {
   const wasReadOnly = node.readOnly;
-  if (wasReadOnly) await graph.reopen(node, { readOnly: false });
+  // Before it is: who keeps a record of nodes shall not take it for one that stays writable.
+  node.isLentForWriting = wasReadOnly;
+  try {
+    if (wasReadOnly) await graph.reopen(node, { readOnly: false });
+  } catch (error) {
+    node.isLentForWriting = false;
+    throw error;
+  }
   try {
     return await start(wasReadOnly);
   } catch (error) {
@@ -34,5 +41,7 @@ export async function protect(graph: Graph, node: BlockNode): Promise<void> {
     await graph.reopen(node, { readOnly: true });
   } catch (error) {
     if (!(error instanceof BlockError)) throw error;
+  } finally {
+    node.isLentForWriting = false;
   }
 }

@@ -18,6 +18,7 @@ import type { HostZlib } from "../base/zlib.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
 import { flush } from "../block/io.ts";
+import type { BlockJobServices } from "../blockjob/block-job.ts";
 import type { BlockExportDriver } from "../export/driver.ts";
 import { ExportList } from "../export/list.ts";
 import { messagePort } from "../export/message-port.ts";
@@ -29,6 +30,9 @@ import { hostTypes } from "../qmp/host-types.ts";
 import { Monitor } from "../qmp/monitor.ts";
 import { argumentSchema, type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
+import { EngineJournal } from "./journal/journal.ts";
+import type { Outbox } from "./journal/outbox.ts";
+import type { OpenedJournal } from "./journal/store.ts";
 import { MonitorPort } from "./monitor-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
 
@@ -55,6 +59,8 @@ export interface EngineOptions {
   readonly readSecretFile?: (filename: string) => Promise<Uint8Array>;
   /** Where images live that clients may list, fetch and delete. */
   readonly files?: FileStore;
+  /** Where what there is outlives the engine: call recover() before anybody connects. */
+  readonly journal?: OpenedJournal;
   /** The engine has stopped after an internal error. */
   readonly onStopped?: (why: BlockError) => void;
 }
@@ -76,7 +82,9 @@ export class Engine {
   readonly #blobs: Map<string, Blob>;
   readonly #files: FileStore | undefined;
   readonly #onStopped: (why: BlockError) => void;
+  readonly #journal: EngineJournal | null;
   readonly #monitors = new Set<Monitor>();
+  readonly #outboxes = new WeakMap<Monitor, Outbox>();
   /** Those of no client. */
   readonly #monitorPorts = new Set<MonitorPort>();
   readonly #dataPorts = new Set<DataPort>();
@@ -94,7 +102,11 @@ export class Engine {
     this.#files = options.files;
     this.#onStopped = options.onStopped ?? (() => {});
     this.jobs = new JobList({
-      onStatus: (data) => this.emit({ event: "JOB_STATUS_CHANGE", data }),
+      onStatus: (data) => {
+        this.#journal?.jobMoved(data.id, data.status);
+        this.emit({ event: "JOB_STATUS_CHANGE", data });
+      },
+      ...(options.journal && { beforeRun: (job) => this.#journal!.beforeRun(job) }),
       onBug: (bug) => this.stop(bug),
       trace: graph.world.trace,
     });
@@ -104,18 +116,44 @@ export class Engine {
       onDeleted: (id) => this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
       onBug: (bug) => this.stop(bug),
     });
-    this.#services = {
+    const services = {
       graph,
       jobs: this.jobs,
       exports: this.exports,
       clock: this.clock,
-      commands: withMore(COMMANDS, options.commands ?? []),
+      emit: (event: { readonly event: string; readonly data: object }) => this.emit(event),
+    };
+    this.#journal = options.journal ? this.#openJournal(options.journal, services) : null;
+    const more = [...(options.commands ?? []), ...(this.#journal?.commands ?? [])];
+    this.#services = {
+      ...services,
+      commands: withMore(COMMANDS, more),
       types: hostTypes(graph.drivers.values(), this.exports),
       turns: new Mutex(),
       signal: this.#closing.signal,
       readSecretFile: options.readSecretFile,
-      emit: (event) => this.emit(event),
     };
+  }
+
+  #openJournal(
+    opened: OpenedJournal,
+    services: BlockJobServices & { readonly exports: ExportList },
+  ): EngineJournal {
+    return new EngineJournal({
+      opened,
+      services,
+      execute: (name, args) => this.#run(name, args),
+      signal: this.#closing.signal,
+      onFailed: (why) => this.#stop(why, "The engine has stopped as its journal cannot be kept"),
+    });
+  }
+
+  /**
+   * With a journal: brings back what the lost engine had (src/engine/journal/recover.ts). What cannot be
+   * brought back is told by x-query-recovery, and keeps nothing else from coming back.
+   */
+  async recover(): Promise<void> {
+    await this.#services.turns.run(async () => this.#journal?.recover());
   }
 
   /** Why the engine has stopped; null while it works. */
@@ -145,7 +183,13 @@ export class Engine {
    *
    * @throws BlockError what the command throws
    */
-  execute(name: string, args: object): Promise<unknown> {
+  async execute(name: string, args: object): Promise<unknown> {
+    const result = await this.#run(name, args);
+    await this.#journal?.settled();
+    return result;
+  }
+
+  #run(name: string, args: object): Promise<unknown> {
     const context = { ...this.#services, session: { negotiated: true, oob: false } };
     return invoke(this.command(name), context, args);
   }
@@ -157,12 +201,15 @@ export class Engine {
    * @param onReady see MonitorInit: given by whoever can hold input back
    */
   openMonitor(send: (message: object) => void, onReady?: () => void): Monitor {
+    const outbox = this.#journal?.openOutbox(send);
     const monitor = new Monitor({
       services: this.#services,
-      send,
+      send: outbox ? (message) => outbox.send(message) : send,
       onBug: (bug) => this.stop(bug),
       ...(onReady && { onReady }),
+      ...(this.#journal && { requests: this.#journal.requests }),
     });
+    if (outbox) this.#outboxes.set(monitor, outbox);
     this.#monitors.add(monitor);
     if (this.#refusal) monitor.stop(this.#refusal);
     return monitor;
@@ -170,6 +217,8 @@ export class Engine {
 
   closeMonitor(monitor: Monitor): void {
     monitor.close();
+    const outbox = this.#outboxes.get(monitor);
+    if (outbox) this.#journal?.closeOutbox(outbox);
     // Until then close() has to wait for its command.
     monitor.idle().then(() => this.#monitors.delete(monitor));
   }
@@ -222,13 +271,16 @@ export class Engine {
    * @param bug what was thrown, anything
    */
   stop(bug: unknown): void {
+    this.#stop(bug, "The engine has stopped after an internal error");
+  }
+
+  #stop(cause: unknown, what: string): void {
     if (this.#stopped) return;
-    const text = bug instanceof Error ? bug.message : String(bug);
-    const why = new BlockError("EIO", `The engine has stopped after an internal error: ${text}`, {
-      cause: bug,
-    });
+    const text = cause instanceof Error ? cause.message : String(cause);
+    const why = new BlockError("EIO", `${what}: ${text}`, { cause });
     this.#stopped = why;
     this.#refusal = why;
+    this.#journal?.stop(why);
     for (const job of this.jobs.all()) job.pause();
     for (const monitor of this.#monitors) monitor.stop(why);
     for (const dataPort of this.#dataPorts) dataPort.stop(why);
@@ -280,6 +332,7 @@ export class Engine {
     }
     // What could not be closed keeps open what is below it: that must be written all the same.
     for (const node of this.graph.nodes) if (!node.readOnly) await attempt(flush(node));
+    await this.#journal?.close();
     for (const monitor of this.#monitors) monitor.close();
     for (const port of this.#monitorPorts) port.hangUp();
     this.#monitorPorts.clear();

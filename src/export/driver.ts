@@ -35,6 +35,8 @@ export interface BlockExport {
   readonly type: string;
   readonly writable: boolean;
   readonly backend: BlockBackend;
+  /** What block-export-add was given, but for type, id and node. */
+  readonly options: Readonly<Record<string, unknown>>;
   /** It is on its way out. */
   readonly shuttingDown: boolean;
   enter(user: ExportUser): void;

@@ -39,6 +39,7 @@ class Export implements BlockExport {
   readonly driver: BlockExportDriver;
   readonly writable: boolean;
   readonly backend: BlockBackend;
+  readonly options: Readonly<Record<string, unknown>>;
   readonly users = new Set<ExportUser>();
   /** Rung when the last user has left. */
   readonly unused = new Bell();
@@ -46,11 +47,17 @@ class Export implements BlockExport {
   /** Resolves when it is gone; null while nobody has asked for that. */
   gone: Promise<void> | null = null;
 
-  constructor(id: string, driver: BlockExportDriver, writable: boolean, backend: BlockBackend) {
+  constructor(
+    id: string,
+    driver: BlockExportDriver,
+    backend: BlockBackend,
+    options: Readonly<Record<string, unknown>> & { readonly writable: boolean },
+  ) {
     this.id = id;
     this.driver = driver;
-    this.writable = writable;
+    this.writable = options.writable;
     this.backend = backend;
+    this.options = options;
   }
 
   get type(): string {
@@ -134,7 +141,7 @@ export class ExportList {
       },
       writethrough,
     });
-    const added = new Export(id, driver, writable, backend);
+    const added = new Export(id, driver, backend, { ...own, writable, writethrough });
     try {
       added.opened = driver.open(added, checked as never, this.#graph);
     } catch (error) {

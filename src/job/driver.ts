@@ -79,6 +79,12 @@ export interface JobDriver {
 
   /** The job is null. */
   free?(job: Job): void;
+
+  /**
+   * What the job could be started again with after a crash, as JSON; asked at any time in its life, and
+   * only where a record of jobs is kept (src/engine/journal/). Without it: it cannot be started again.
+   */
+  journal?(job: Job): object;
 }
 
 /**

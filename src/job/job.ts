@@ -262,6 +262,8 @@ export class Job extends JobState {
   async #live(): Promise<void> {
     try {
       await this.pausePoint();
+      const { beforeRun } = this.options.list.hooks;
+      if (beforeRun && !this.internal) await this.#until(beforeRun(this));
       if (!this.cancelled) await this.driver.run(this);
     } catch (reason) {
       this.fail(reason);
@@ -274,6 +276,18 @@ export class Job extends JobState {
     this.#tellRunEnded();
     if (this.error) await this.txn.abort(this);
     else await this.txn.arrived(this);
+  }
+
+  /** As if asleep: a drain of its nodes must not wait for whoever is waited for here. */
+  async #until(allowed: Promise<void>): Promise<void> {
+    let isAllowed = false;
+    this.#watch(
+      allowed.then(() => {
+        isAllowed = true;
+        this.enter();
+      }),
+    );
+    while (!isAllowed && !this.cancelled) await this.yield();
   }
 
   #vanish(): void {

@@ -19,6 +19,12 @@ export interface JobListHooks {
    * engine should stop. Must not throw.
    */
   onBug(bug: unknown, job: Job): void;
+  /**
+   * A named job is about to run for the first time.
+   *
+   * @returns when it may
+   */
+  beforeRun?(job: Job): Promise<void>;
   /** Where jobs can be watched. */
   readonly trace?: Trace;
 }

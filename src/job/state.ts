@@ -48,6 +48,8 @@ export abstract class JobState {
   readonly #listeners = new Set<JobListener>();
   #status: JobStatus = "undefined";
   #error: BlockError | null = null;
+  /** What it has brought about is there to stay, though it has not ended yet: see JobDriver.journal. */
+  hasTakenEffect = false;
   protected wasStarted = false;
   protected runIsOver = false;
   protected wasCancelled = false;

@@ -37,8 +37,19 @@ export const QUEUE_REQUESTS_MAX = 1000;
 /** Requests that may wait where it can (QEMU: QMP_REQ_QUEUE_LEN_MAX). */
 const QUEUE_REQUESTS_OOB = 8;
 
+/** Of requests that may come a second time: see src/engine/journal/requests.ts. */
+export interface RequestLog {
+  /** @returns the reply that is on record. @throws BlockError if it is not known what became of it */
+  recall(id: unknown, command: Command): object | undefined;
+  /** It is about to be run. @returns when it may, or null: at once */
+  accept(id: unknown, command: Command): Promise<void> | null;
+  answered(id: unknown, command: Command, reply: object): void;
+}
+
 export interface MonitorInit {
   readonly services: QmpServices;
+  /** Without it every request is a new one. */
+  readonly requests?: RequestLog;
   /**
    * Takes one greeting, reply or event: a plain JSON object, not to be changed. An `id` may have
    * bigints in it, and if it came as text JsonFloats: see json/writer.ts.
@@ -230,6 +241,8 @@ export class Monitor {
     try {
       if (error) throw error;
       const { command, args } = this.#parse(message);
+      const { requests } = this.#init;
+      if (requests) return await this.#runOnce(requests, command, args, message);
       const context = { ...this.#init.services, session: this.#session };
       return { return: await invoke(command, context, args), ...idOf(message) };
     } catch (reason) {
@@ -239,6 +252,30 @@ export class Monitor {
       const text = reason instanceof Error ? reason.message : String(reason);
       return errorReply(new BlockError("EIO", `Internal error: ${text}`), message);
     }
+  }
+
+  /** Unless the reply is on record. @returns it, also one that tells what the command has thrown */
+  async #runOnce(
+    requests: RequestLog,
+    command: Command,
+    args: object,
+    message: unknown,
+  ): Promise<object> {
+    const { id } = idOf(message);
+    const known = requests.recall(id, command);
+    if (known) return known;
+    const accepted = requests.accept(id, command);
+    if (accepted) await accepted;
+    const context = { ...this.#init.services, session: this.#session };
+    let reply: object;
+    try {
+      reply = { return: await invoke(command, context, args), ...idOf(message) };
+    } catch (reason) {
+      if (!(reason instanceof BlockError)) throw reason;
+      reply = errorReply(reason, message);
+    }
+    requests.answered(id, command, reply);
+    return reply;
   }
 
   /** @throws BlockError EINVAL, EPERM (CommandNotFound) */

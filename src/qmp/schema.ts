@@ -37,6 +37,11 @@ export interface Command<
    * at a time, so that what it has looked at is still true when it is done.
    */
   readonly alone?: boolean;
+  /**
+   * Done twice it does harm, or fails the second time: where a journal is kept, that it was begun is on
+   * record before it is.
+   */
+  readonly isOnce?: boolean;
   /** QEMU advises against the command (true), or against these arguments. */
   readonly deprecated?: true | readonly string[];
   /**

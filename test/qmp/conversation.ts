@@ -15,7 +15,6 @@ import type { BlockDriver } from "../../src/block/driver.ts";
 import { copyOnRead } from "../../src/drivers/filter/copy-on-read.ts";
 import { memoryDriver } from "../../src/drivers/protocol/memory.ts";
 import { createEngine, type Engine } from "../../src/engine/engine.ts";
-import { COMMANDS } from "../../src/qmp/commands/index.ts";
 import { EVENTS } from "../../src/qmp/events.ts";
 import { tinyFormat } from "../block/tiny-format.ts";
 import { kernelBytes } from "../kernel/load.ts";
@@ -93,7 +92,7 @@ export class Conversation {
     if ("event" in message) checkEvent(message);
     if ("event" in message || "QMP" in message) return;
     if ("return" in message && this.#command !== undefined) {
-      v.parse(COMMANDS.get(this.#command)!.returns, message["return"]);
+      v.parse(this.engine.command(this.#command).returns, message["return"]);
     }
     this.#onReply?.(message);
   }

@@ -23,6 +23,8 @@ interface Types {
 export const snapshotAccess: TypedDriver<Types> = {
   name: "snapshot-access",
   kind: "format",
+  // The moment that it shows is over.
+  isVolatile: true,
   roles: { file: true },
   // A filter that is put in above has the snapshot of another moment.
   staysAtChildren: true,

@@ -56,6 +56,7 @@ export function memoryDriver(
   return {
     name: "memory",
     kind: "protocol",
+    isVolatile: true,
     roles: {},
     openOptions,
     createOptions,

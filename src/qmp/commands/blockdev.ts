@@ -16,6 +16,7 @@ export const blockdevCreate = command({
   exactArgs: ({ createOptions }) =>
     v.strictObject({ "job-id": v.string(), options: createOptions }),
   returns: nothing,
+  isOnce: true,
   async run(context, args) {
     await startCreate(context, { jobId: args["job-id"], options: args.options });
     return {};
@@ -85,6 +86,7 @@ export const xBlockdevAmend = command({
   args: amendArgs,
   exactArgs: ({ amendOptions }) => v.strictObject({ ...amendArgs, options: amendOptions }),
   returns: nothing,
+  isOnce: true,
   run(context, args) {
     startAmend(context, {
       jobId: args["job-id"],

@@ -36,6 +36,7 @@ export const driveBackup = command({
   deprecated: true,
   args: { ...backupCommon, ...driveArgs },
   returns: nothing,
+  isOnce: true,
   alone: true,
   async run(context, args) {
     await runTransaction([driveBackupAction(context, backupOptions(args), driveTarget(args))]);
@@ -55,6 +56,7 @@ export const driveMirror = command({
     unmap: v.optional(v.boolean()),
   },
   returns: nothing,
+  isOnce: true,
   alone: true,
   async run(context, args) {
     const { graph } = context;

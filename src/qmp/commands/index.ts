@@ -49,6 +49,7 @@ import {
   queryBlockJobs,
   queryJobs,
 } from "./job.ts";
+import type { journalCommands } from "./journal.ts";
 import type { nbdCommands } from "./nbd.ts";
 import {
   objectAdd,
@@ -152,8 +153,13 @@ type WithOptions<Name extends CommandName, Options> = Omit<Commands[Name]["args"
   readonly options: Options;
 };
 
-/** Arguments and answers of every command, by its name; those of NBD are there on Node only. */
-export type Commands = CommandTypes<[...typeof LIST, ...ReturnType<typeof nbdCommands>]>;
+/**
+ * Arguments and answers of every command, by its name; those of NBD are there on Node only, those of
+ * the journal where one is kept.
+ */
+export type Commands = CommandTypes<
+  [...typeof LIST, ...ReturnType<typeof nbdCommands>, ...ReturnType<typeof journalCommands>]
+>;
 export type CommandName = keyof Commands;
 export type ArgumentsOf<Name extends CommandName> = Name extends keyof DriverArguments
   ? DriverArguments[Name]

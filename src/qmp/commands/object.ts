@@ -56,9 +56,10 @@ export const objectAdd = command({
       );
     }
     if (type === "secret") {
+      const { file, format = "raw" } = properties as SecretProperties;
       const secret = await secretOf(properties as SecretProperties, readSecretFile);
       checkFree(graph.throttleGroups.find(id) !== undefined, id);
-      graph.secrets.add(id, secret);
+      graph.secrets.add(id, secret, file === undefined ? undefined : { file, format });
       return {};
     }
     checkFree(graph.secrets.has(id), id);

@@ -43,6 +43,7 @@ export const blockdevSnapshotSync = command({
   doc: "Makes an overlay and puts it in a node's place, which keeps what it has.",
   args: snapshotSyncArgs,
   returns: nothing,
+  isOnce: true,
   alone: true,
   async run({ graph }, args) {
     await runTransaction([snapshotSyncAction(graph, args)]);

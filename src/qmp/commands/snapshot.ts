@@ -34,6 +34,7 @@ export const snapshotSave = command({
     "only: no memory of a machine. The job stays until job-dismiss.",
   args: vmStateArgs,
   returns: nothing,
+  isOnce: true,
   run(context, args) {
     const { "job-id": jobId, tag, vmstate, devices } = args;
     startSnapshotSave(context, { jobId, tag, vmstate, devices });
@@ -48,6 +49,7 @@ export const snapshotLoad = command({
     "machine's memory, if it was saved, is left alone. The job stays until job-dismiss.",
   args: vmStateArgs,
   returns: nothing,
+  isOnce: true,
   run(context, args) {
     const { "job-id": jobId, tag, vmstate, devices } = args;
     startSnapshotLoad(context, { jobId, tag, vmstate, devices });
@@ -60,6 +62,7 @@ export const snapshotDelete = command({
   doc: "Starts a job that deletes a snapshot from several images. The job stays until job-dismiss.",
   args: jobArgs,
   returns: nothing,
+  isOnce: true,
   run(context, args) {
     const { "job-id": jobId, tag, devices } = args;
     startSnapshotDelete(context, { jobId, tag, devices });
@@ -76,6 +79,7 @@ export const blockdevSnapshotInternalSync = command({
     name: v.string(),
   },
   returns: nothing,
+  isOnce: true,
   alone: true,
   async run(context, { device, name }) {
     await runTransaction([internalSnapshotAction(context, device, name)]);
@@ -94,6 +98,7 @@ export const blockdevSnapshotDeleteInternalSync = command({
     name: v.optional(v.string()),
   },
   returns: snapshotInfo,
+  isOnce: true,
   alone: true,
   run: async (context, { device, id, name }) =>
     snapshotJson(await deleteInternalSnapshot(context, device, { id, name })),

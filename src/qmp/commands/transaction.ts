@@ -140,6 +140,7 @@ export const transaction = command({
     ),
   },
   returns: nothing,
+  isOnce: true,
   alone: true,
   async run(context, { actions, properties }) {
     const isGrouped = properties?.["completion-mode"] === "grouped";

@@ -1,0 +1,56 @@
+/**
+ * What a monitor says, held until it is on record: what a client was told, a crash does not take back.
+ * Replies and events keep their order.
+ */
+
+import type { BlockError } from "../../base/errors.ts";
+import type { Recorder } from "./recorder.ts";
+
+interface Held {
+  readonly message: object;
+  readonly covered: Promise<void>;
+}
+
+export class Outbox {
+  readonly #recorder: Recorder;
+  readonly #send: (message: object) => void;
+  #held: Held[] = [];
+  #isStopped = false;
+
+  constructor(recorder: Recorder, send: (message: object) => void) {
+    this.#recorder = recorder;
+    this.#send = send;
+  }
+
+  /** Replies are about what is: a query's, too, may tell of what is not on record yet. */
+  send(message: object): void {
+    if (this.#isStopped) return this.#send(message);
+    this.#recorder.touch();
+    this.#held.push({ message, covered: this.#recorder.covered() });
+    if (this.#held.length === 1) void this.#sendAll();
+  }
+
+  /** Nothing will be on record any more: what waits for it has not happened, as far as anybody knows. */
+  stop(why: BlockError): void {
+    this.#isStopped = true;
+    for (const { message } of this.#held.splice(0)) {
+      if ("event" in message) continue;
+      const { return: _done, error: _failed, ...rest } = message as Record<string, unknown>;
+      this.#send({ error: why.toQmp(), ...rest });
+    }
+  }
+
+  /** Resolves when nothing waits. */
+  async empty(): Promise<void> {
+    await this.#held.at(-1)?.covered;
+  }
+
+  async #sendAll(): Promise<void> {
+    for (let first = this.#held[0]; first; first = this.#held[0]) {
+      await first.covered;
+      if (this.#held[0] !== first) return;
+      this.#send(first.message);
+      this.#held.shift();
+    }
+  }
+}

@@ -1,0 +1,107 @@
+/**
+ * Keeps the record up to date: whatever may have changed something says touch(), and what must not be
+ * seen before it is on record waits for covered().
+ *
+ *   touch ─▶ touch ─▶ touch                touch
+ *     │        (one save for all)             │
+ *     └─▶ describe, save ────────────▶ covered └─▶ describe: no difference ─▶ covered
+ *
+ * One save at a time. One that fails is tried again for some seconds, and all the while nothing that it
+ * would have covered is seen by anybody. Then the engine stops: what it would go on to do, nobody could
+ * find again.
+ */
+
+import { type Clock, sleep } from "../../base/clock.ts";
+import { BlockError } from "../../base/errors.ts";
+import type { JournalRecord } from "./record.ts";
+import type { JournalStore } from "./store.ts";
+
+/** Waits before the next tries. */
+const RETRY_MS = [100, 1000, 5000];
+
+export interface RecorderInit {
+  readonly store: JournalStore;
+  readonly clock: Clock;
+  /** The record as it would have to be now, with any `seq`. */
+  readonly describe: () => JournalRecord;
+  /** No save will come any more, and nothing is covered any more. */
+  readonly onFailed: (why: unknown) => void;
+}
+
+interface Waiter {
+  readonly touches: number;
+  resolve(): void;
+}
+
+export class Recorder {
+  readonly #init: RecorderInit;
+  #touches = 0;
+  /** So many of them are on record. */
+  #recorded = 0;
+  #seq: number;
+  /** What was saved last. */
+  #text = "";
+  #isSaving = false;
+  #waiters: Waiter[] = [];
+
+  constructor(init: RecorderInit, seq: number) {
+    this.#init = init;
+    this.#seq = seq;
+  }
+
+  /** Something may have changed. */
+  touch(): void {
+    this.#touches++;
+    if (this.#isSaving) return;
+    this.#isSaving = true;
+    this.#saveAll().catch(this.#init.onFailed);
+  }
+
+  get isCovered(): boolean {
+    return this.#recorded === this.#touches;
+  }
+
+  /** Resolves when all that was touched until now is on record; never after a failure. */
+  covered(): Promise<void> {
+    if (this.isCovered) return Promise.resolve();
+    const touches = this.#touches;
+    return new Promise((resolve) => {
+      this.#waiters.push({ touches, resolve });
+    });
+  }
+
+  async #saveAll(): Promise<void> {
+    while (!this.isCovered) {
+      // What else changes in this turn comes along.
+      await Promise.resolve();
+      const touches = this.#touches;
+      const record = this.#init.describe();
+      const text = JSON.stringify({ ...record, seq: 0 });
+      if (text !== this.#text) {
+        this.#seq++;
+        await this.#save({ ...record, seq: this.#seq });
+        this.#text = text;
+      }
+      this.#recorded = touches;
+      const isDone = (waiter: Waiter) => waiter.touches <= touches;
+      const done = this.#waiters.filter(isDone);
+      this.#waiters = this.#waiters.filter((waiter) => !isDone(waiter));
+      for (const { resolve } of done) resolve();
+    }
+    this.#isSaving = false;
+  }
+
+  /** @throws BlockError when it has been tried often enough */
+  async #save(record: JournalRecord): Promise<void> {
+    const { store, clock } = this.#init;
+    for (const ms of RETRY_MS) {
+      try {
+        return await store.save(record);
+      } catch (error) {
+        if (!(error instanceof BlockError) || error.errno === "ESTALE") throw error;
+      }
+      await sleep(clock, ms);
+    }
+    await store.save(record);
+  }
+}

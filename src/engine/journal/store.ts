@@ -1,0 +1,49 @@
+/**
+ * Where a journal's record is kept, and who may write it.
+ *
+ *   openJournal()   ── load, epoch + 1, save ──▶  from now on only this one writes
+ *
+ * An engine whose tab was frozen may wake when another one has taken over: its next save is refused, as
+ * the record is of a later epoch. So the epoch is raised before any image is opened.
+ */
+
+import { BlockError } from "../../base/errors.ts";
+import { epochOf, type JournalRecord, parseRecord } from "./record.ts";
+
+export interface JournalStore {
+  /** What was saved last; undefined if nothing was. @throws BlockError */
+  load(): Promise<unknown>;
+  /**
+   * Replaces it: after a crash there is the old record or the new one, and when this has resolved the
+   * new one.
+   *
+   * @param record JSON, not to be changed any more
+   * @throws BlockError ESTALE if the one that is there is of a later epoch: see checkEpoch(); ENOSPC, EIO
+   */
+  save(record: JournalRecord): Promise<void>;
+}
+
+/** For stores: to be asked in one step with the writing. @throws BlockError ESTALE */
+export function checkEpoch(stored: unknown, { epoch }: JournalRecord): void {
+  const found = epochOf(stored);
+  if (found <= epoch) return;
+  throw new BlockError(
+    "ESTALE",
+    `Another engine has taken over the journal: its epoch is ${found}, this one's is ${epoch}`,
+  );
+}
+
+/** A journal that is this engine's. */
+export interface OpenedJournal {
+  readonly store: JournalStore;
+  /** As it was found, with the new epoch. */
+  readonly record: JournalRecord;
+}
+
+/** @throws BlockError what the store throws */
+export async function openJournal(store: JournalStore): Promise<OpenedJournal> {
+  const found = parseRecord(await store.load());
+  const record = { ...found, epoch: found.epoch + 1, seq: found.seq + 1 };
+  await store.save(record);
+  return { store, record };
+}
