@@ -9,6 +9,7 @@ import { UserError } from "./setup.mjs";
 
 const USAGE = `Usage: npm run simulate -- [--steps N] [--seed N] [--trace]
        npm run simulate -- --breakages [PART OF A NAME]
+       npm run simulate -- --locks [--steps N] [--seed N] [--trace]
 
 Uses the engine at random, ${STEPS_PER_RUN} steps with each seed, and holds it against the model of
 docs/model-check.md until it has done so many steps (default 100000), or something is wrong.
@@ -16,7 +17,8 @@ docs/model-check.md until it has done so many steps (default 100000), or somethi
   --seed N      the first seed (default 1)
   --trace       run this one seed, and show every step and every message
   --breakages   break the engine in many places, one after the other, each in a copy of the
-                sources, and show that the model notices`;
+                sources, and show that the model notices
+  --locks       the locks of domains instead (docs/domain-locks.md)`;
 
 const STEPS = 100_000;
 const SEED_MAX = 2 ** 32 - 1;
@@ -34,10 +36,15 @@ export async function main(args: string[]): Promise<number> {
     return showBreakages(positionals[0] ?? "");
   }
   if (positionals[0] !== undefined) {
-    const options = "it takes --steps, --seed, --trace, --breakages; --help tells more";
+    const options = "it takes --steps, --seed, --trace, --breakages, --locks; --help tells more";
     throw new UserError(`what is '${positionals[0]}'? ${options}`);
   }
   const seed = numberOf("seed", values.seed ?? "1", SEED_MAX);
+  if (values.locks) {
+    const { exploreLocks } = await import("../test/domain/locks/replay.ts");
+    const steps = numberOf("steps", values.steps ?? String(STEPS), Number.MAX_SAFE_INTEGER);
+    return exploreLocks(seed, values.trace ? null : steps);
+  }
   if (values.trace) return showTrace(seed);
   return run(seed, numberOf("steps", values.steps ?? String(STEPS), Number.MAX_SAFE_INTEGER));
 }
@@ -52,6 +59,7 @@ function parse(args: string[]) {
         seed: { type: "string" },
         trace: { type: "boolean" },
         breakages: { type: "boolean" },
+        locks: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },
     });

@@ -249,7 +249,7 @@ async function holding<T>(ctx: Ctx, lock: Lock, limit: Limit, work: () => Promis
     result = await work();
   } catch (error) {
     // It may have been lost through a bug; then that is the error.
-    if (lock.isHeldBy(ctx)) lock.unlock(ctx);
+    if (error instanceof JobError || lock.isHeldBy(ctx)) lock.unlock(ctx);
     throw error;
   }
   lock.unlock(ctx);

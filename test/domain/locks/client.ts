@@ -27,7 +27,7 @@ const OPERATIONS: readonly (readonly [number, string, Operation])[] = [
   [10, "blockPull", (client, ctx, place) => client.pull(ctx, place)],
   [8, "stats", (client, ctx, place) => client.use(ctx, place, { class: "query", nowait: true })],
   [6, "agent", (client, ctx, place) => client.agent(ctx, place)],
-  [8, "list", (client, ctx) => client.list(ctx)],
+  [12, "list", (client, ctx) => client.list(ctx)],
   [5, "look", (client, ctx, place) => client.look(ctx, place)],
   [4, "suspend", (client, ctx, place) => client.use(ctx, place, { class: "suspend" })],
   [4, "backup", (client, ctx, place) => client.long(ctx, place, "backup")],
@@ -75,6 +75,7 @@ export class Client {
       for (const call of watch.calls) if (call.api === api) call.abortedMs ??= clock.now();
       stop.abort();
     };
+    this.#world.aborts.set(api, abort);
     const timer = random.below(12) === 0 ? clock.setTimer(random.below(60), abort) : null;
     try {
       await driver.call(api, (ctx) => work(this, ctx, place), stop.signal);
@@ -87,6 +88,7 @@ export class Client {
       must(reason !== "aborted" || stop.signal.aborted, `${api} was called off by nobody`);
     }
     timer?.cancel();
+    this.#world.aborts.delete(api);
   }
 
   /** Some commands with the disks as they are. */
@@ -146,7 +148,7 @@ export class Client {
     await withDriver(ctx, driver, () =>
       this.#withList(ctx, async () => {
         for (const { object } of places) await withDomain(ctx, object, () => object.job.describe());
-        await this.#sleep(6);
+        await this.#sleep(10);
       }),
     );
   }
@@ -269,6 +271,8 @@ export class Client {
       this.#world.count((error as JobError).reason);
     } finally {
       watch.ends(call);
+      // In the turn in which others are woken.
+      if (this.#oneIn(16)) this.#world.abortOne();
     }
   }
 

@@ -60,6 +60,8 @@ export class World {
   readonly watch: Watch;
   readonly places: Place[] = [];
   readonly counts: Counts;
+  /** Calls off a call, by its name. */
+  readonly aborts = new Map<string, () => void>();
   /** Operations that are left. */
   budget = OPERATIONS_PER_RUN;
   readonly #trace: Run["trace"];
@@ -102,6 +104,10 @@ export class World {
 
   fail(error: unknown): void {
     this.#failed(error);
+  }
+
+  abortOne(): void {
+    [...this.aborts.values()][this.random.below(this.aborts.size)]?.();
   }
 
   count(what: string): void {

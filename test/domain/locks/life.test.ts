@@ -63,6 +63,33 @@ describe("a domain that goes away", () => {
     }
   });
 
+  it("fails a call that has its job, and waits for the list of domains again", async () => {
+    const made = setup();
+    const object = made.domain("a");
+    const letGo = await hold(made, object, MODIFY);
+    let begun = false;
+    const call = failure(
+      made.driver.call("attach", (ctx) =>
+        withJob(ctx, object, { ...MODIFY, driver: true }, async () => {
+          begun = true;
+        }),
+      ),
+    );
+    await made.clock.advance(0);
+    const store = gate();
+    const define = made.driver.call("define", (ctx) =>
+      withDriver(ctx, made.driver, () => store.opened),
+    );
+    await letGo();
+    await made.clock.advance(0);
+    expect(object.job.holder("normal")?.api).toBe("attach");
+    object.setRunning(false);
+    store.open();
+    await define;
+    expect([(await call).gone, begun]).toEqual(["not-running", false]);
+    expect([object.job.queued, object.reference.count]).toEqual([0, 1]);
+  });
+
   it("fails the call that is in its monitor as soon as that is out again", async () => {
     const made = setup();
     const object = made.domain("a");

@@ -1,6 +1,8 @@
 /** The job of a domain as calls meet it: who has it, who waits, who is refused. */
 
 import { describe, expect, it } from "vitest";
+import { beginJob, endJob } from "../../../src/domain/locks/begin-job.ts";
+import { Ctx } from "../../../src/domain/locks/ctx.ts";
 import type { DomainObject } from "../../../src/domain/locks/domain-object.ts";
 import { MASKS } from "../../../src/domain/locks/job-classes.ts";
 import {
@@ -102,6 +104,28 @@ describe("the normal slot", () => {
       expect(object.job.queued).toBe(0);
       expect(made.clock.timerCount).toBe(0);
     }
+  });
+
+  it("is not lost with one who is called off when the next has looked already", async () => {
+    const made = setup();
+    const object = made.domain("a");
+    const holder = new Ctx("holder");
+    await object.lock.lock(holder);
+    const held = await beginJob(holder, object, MODIFY);
+    object.lock.unlock(holder);
+    const stop = new AbortController();
+    const first = failure(call(made, object, MODIFY, "first", nothing, stop.signal));
+    await made.clock.advance(0);
+    await object.lock.lock(holder);
+    endJob(holder, object, held);
+    object.lock.unlock(holder);
+    // The first is woken, but the second has the lock before it, and finds the first ahead.
+    const second = call(made, object, MODIFY, "second");
+    stop.abort();
+    expect((await first).reason).toBe("aborted");
+    await made.clock.advance(0);
+    expect(object.job.queued).toBe(0);
+    await second;
   });
 
   it("L16 is not lost with a waiter whose time ends in the turn in which it is woken", async () => {
