@@ -13,26 +13,32 @@ import { openBytes } from "../drivers/format/qcow2/lies.ts";
 import { hasQemu, testFolder, writeRaw } from "../drivers/format/rig.ts";
 import { Dice } from "../model/dice.ts";
 import { makeCase } from "./qcow2/fuzz.ts";
+import { PASSPHRASE, SECRET } from "./qcow2/luks.ts";
 import { qemuSeeds } from "./qcow2/seeds.ts";
 
 const MUTANTS = Number(process.env["BLOCKTAB_MUTANTS"] ?? 60);
 const SEED = Number(process.env["BLOCKTAB_SEED"] ?? 1);
 const folder = testFolder();
 const path = join(folder, "m.qcow2");
-const node = { driver: "qcow2", backing: null, file: { driver: "file", filename: path } };
+const PLAIN = { driver: "qcow2", backing: null, file: { driver: "file", filename: path } };
+const ENCRYPTED = { ...PLAIN, encrypt: { format: "luks", "key-secret": SECRET } };
+const OBJECT = ["--object", `secret,id=${SECRET},data=${PASSPHRASE}`];
 
 /** Of an attempt to open: "" or the error. Of a check: clean, leaks, or bad. */
 type Answers = Readonly<Record<"read" | "write" | "check", string>>;
 
-function theirOpen(readOnly: boolean): string {
-  const args = [...(readOnly ? ["-r"] : []), "-c", "quit", `json:${JSON.stringify(node)}`];
+const nodeOf = (encrypted: boolean) => `json:${JSON.stringify(encrypted ? ENCRYPTED : PLAIN)}`;
+
+function theirOpen(readOnly: boolean, encrypted: boolean): string {
+  const args = [...OBJECT, ...(readOnly ? ["-r"] : []), "-c", "quit", nodeOf(encrypted)];
   const { stderr } = spawnSync("qemu-io", args, { encoding: "utf8" });
   return /can't open/.test(stderr) ? stderr.trim() : "";
 }
 
-async function ourOpen(bytes: Uint8Array, readOnly: boolean): Promise<string> {
+async function ourOpen(bytes: Uint8Array, readOnly: boolean, encrypted: boolean): Promise<string> {
   try {
-    const disk = await openBytes(bytes.slice(), readOnly);
+    const passphrase = encrypted ? PASSPHRASE : undefined;
+    const disk = await openBytes(bytes.slice(), readOnly, undefined, passphrase);
     await disk.close();
     return "";
   } catch (error) {
@@ -43,9 +49,10 @@ async function ourOpen(bytes: Uint8Array, readOnly: boolean): Promise<string> {
 
 async function ask(
   bytes: Uint8Array,
+  encrypted: boolean,
 ): Promise<{ theirs: Answers; ours: Answers & { why: string } }> {
   writeRaw(folder, "m.qcow2", bytes);
-  const args = ["check", "--output=json", `json:${JSON.stringify(node)}`];
+  const args = ["check", ...OBJECT, "--output=json", nodeOf(encrypted)];
   // Of some images it has much to tell.
   const { status } = spawnSync("qemu-img", args, { stdio: "ignore" });
   const { outcome, error, findings } = await ourCheck(bytes, "none");
@@ -56,13 +63,13 @@ async function ask(
     theirs: {
       check: status === 0 ? "clean" : status === 3 ? "leaks" : "bad",
       // Last, since it changes the file.
-      read: theirOpen(true),
-      write: theirOpen(false),
+      read: theirOpen(true, encrypted),
+      write: theirOpen(false, encrypted),
     },
     ours: {
       check: verdict,
-      read: await ourOpen(bytes, true),
-      write: await ourOpen(bytes, false),
+      read: await ourOpen(bytes, true, encrypted),
+      write: await ourOpen(bytes, false, encrypted),
       why: error?.message ?? findings[0]?.text ?? "",
     },
   };
@@ -88,10 +95,11 @@ it.skipIf(!hasQemu)(
     const count = (kind: string) => seen.set(kind, (seen.get(kind) ?? 0) + 1);
     for (let seed = SEED; seed < SEED + MUTANTS; seed++) {
       const story: string[] = [];
-      const { bytes, dataFile } = makeCase(new Dice(seededRandom(seed)), seeds, story);
+      const { bytes, dataFile, encrypted } = makeCase(new Dice(seededRandom(seed)), seeds, story);
       if (dataFile) continue;
-      const { theirs, ours } = await ask(bytes);
+      const { theirs, ours } = await ask(bytes, encrypted);
       const told = JSON.stringify({ seed, theirs, ours, story: story.join(", ").slice(0, 500) });
+      if (encrypted) count(ours.read === "" ? "LUKS, opened" : "LUKS, not opened");
       count(ours.write === "" ? "written to by both" : "refused by ours");
       // What QEMU writes to nowhere is written to by nobody.
       if (ours.write === "") expect(theirs.write, told).toBe("");
@@ -100,6 +108,7 @@ it.skipIf(!hasQemu)(
       if (ours.read === "" && theirs.read !== "") expect(theirs.read, told).toMatch(/bitmap/i);
       if (ours.read !== "" && theirs.read === "") expect(isOnPurpose(ours.read), told).toBe(true);
       if (theirs.check === ours.check) count(`check: ${ours.check}`);
+      else if (encrypted && theirs.read !== "") count("checked without a key, which QEMU wants");
       else if (/bitmap/i.test(theirs.read)) count("bitmaps that QEMU does not open");
       else expect(isOnPurpose(ours.read + ours.write + ours.why), told).toBe(true);
     }

@@ -16,11 +16,20 @@ export async function openBytes(
   bytes: Uint8Array,
   readOnly: boolean,
   store = new LogStore(bytes),
+  passphrase?: string,
 ): Promise<Disk> {
   world ??= await testWorld();
   const graph = new Graph(world, [qcow2Driver(), logStoreDriver(store)] as never);
+  if (passphrase !== undefined) graph.secrets.add("s", new TextEncoder().encode(passphrase));
+  const encrypt = passphrase !== undefined && { encrypt: { format: "luks", "key-secret": "s" } };
   const file = { driver: "log-store" };
-  return openDisk(graph, { driver: "qcow2", file, backing: null, "read-only": readOnly });
+  return openDisk(graph, {
+    driver: "qcow2",
+    file,
+    backing: null,
+    "read-only": readOnly,
+    ...encrypt,
+  });
 }
 
 /** A small image of ours with data, in version 3 with 64 KiB clusters unless said otherwise. */
