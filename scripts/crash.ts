@@ -67,10 +67,10 @@ export async function main(args: string[]): Promise<number> {
   }
 }
 
-function figures({ states, trials, distinct, leaky, sampled }: Report): string {
+function figures({ states, trials, distinct, leaky, checked, sampled }: Report): string {
   return (
     `${states} states of ${trials} runs: ${distinct} distinct, ${leaky} of them leak, none is corrupt, ` +
-    `${sampled} also read by qemu-img`
+    `${checked} checks by qemu-img, which has read ${sampled}`
   );
 }
 

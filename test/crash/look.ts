@@ -1,6 +1,6 @@
 /** Opens what a crash has left, as whoever comes next does: from the headers on, in memory. */
 
-import { seededRandom } from "../../src/base/random.ts";
+import { createHash } from "node:crypto";
 import { type CheckFix, type CheckResult, checkNode } from "../../src/block/check.ts";
 import type { World } from "../../src/block/driver.ts";
 import type { Graph } from "../../src/block/graph.ts";
@@ -19,7 +19,7 @@ export class Look {
   constructor(world: World, files: Files) {
     this.files = files;
     for (const [name, bytes] of files) this.recorder.add(name, bytes);
-    this.graph = graphOf(world, this.recorder, seededRandom(1));
+    this.graph = graphOf(world, this.recorder, null);
   }
 
   /** The image of this file over those that its header leads to. */
@@ -44,6 +44,16 @@ export class Look {
     const { result } = await checkNode(node, { fix });
     await this.graph.remove(name);
     return result;
+  }
+
+  /** Checks one image. @returns `read` names all that the result depends on: guests' data is not in it */
+  async checkReading(name: string): Promise<{ result: CheckResult; read: string }> {
+    const hash = createHash("sha1").update(`${name} `);
+    for (const { length } of this.files.values()) hash.update(`${length} `);
+    this.recorder.onRead = (bytes, offset) => hash.update(`${offset} `).update(bytes);
+    const result = await this.check(name, "none");
+    this.recorder.onRead = null;
+    return { result, read: hash.digest("base64") };
   }
 
   async close(node: BlockNode): Promise<void> {

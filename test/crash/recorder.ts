@@ -17,6 +17,8 @@ export class Recorder implements LogSource {
   readonly log: Entry[] = [];
   /** The files as they were at record(). */
   starts: Files = new Map();
+  /** Is told what somebody has read. */
+  onRead: ((bytes: Uint8Array, offset: number) => void) | null = null;
   readonly #files = new Map<string, Content>();
   #isOn = false;
 
@@ -59,10 +61,10 @@ export class Recorder implements LogSource {
  * The files as a protocol driver. What a request does happens a few turns after it was made, so that
  * requests that are made together happen in any order.
  */
-export function recordedDriver(recorder: Recorder, random: Random): BlockDriver {
+export function recordedDriver(recorder: Recorder, random: Random | null): BlockDriver {
   let flushes = 0;
   const someTurns = async () => {
-    for (let turns = random.below(4); turns >= 0; turns--) await null;
+    for (let turns = random?.below(4) ?? 0; turns >= 0; turns--) await null;
   };
   return {
     name: "recorded",
@@ -78,6 +80,7 @@ export function recordedDriver(recorder: Recorder, random: Random): BlockDriver 
           await someTurns();
           buf.fill(0);
           buf.set(recorder.bytesOf(file).subarray(offset, offset + buf.length));
+          recorder.onRead?.(buf, offset);
         },
         async pwrite(buf, offset) {
           await someTurns();

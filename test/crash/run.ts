@@ -31,6 +31,8 @@ export interface Report {
   /** Files that differ: what was checked once. */
   distinct: number;
   leaky: number;
+  /** Checks of the real qemu-img. */
+  checked: number;
   sampled: number;
   trials: number;
 }
@@ -56,7 +58,7 @@ export function shareOf(some: readonly Kind[], all: readonly Kind[], states: num
 /** @throws CrashError with all that is needed to see it again */
 export async function crash(options: RunOptions): Promise<Report> {
   const { kinds, states, seed, onProgress } = options;
-  const report: Report = { states: 0, distinct: 0, leaky: 0, sampled: 0, trials: 0 };
+  const report: Report = { states: 0, distinct: 0, leaky: 0, checked: 0, sampled: 0, trials: 0 };
   const memory = "/dev/shm";
   const folder = mkdtempSync(join(existsSync(memory) ? memory : tmpdir(), "blocktab-crash-"));
   const shells = new Shells(availableParallelism());
@@ -122,6 +124,7 @@ async function runTrial(kind: Kind, seed: number, most: number, place: Place): P
   await settleAll(Array.from({ length: 2 * availableParallelism() }, judgeOneByOne));
   report.distinct += judge.counts.distinct;
   report.leaky += judge.counts.leaky;
+  report.checked += judge.counts.checked;
   report.sampled += judge.counts.sampled;
 }
 

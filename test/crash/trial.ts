@@ -234,7 +234,8 @@ export function keyOf(name: string) {
   return isLocked(name) ? { encrypt: { format: "luks", "key-secret": SECRET.id } } : {};
 }
 
-export function graphOf(world: World, recorder: Recorder, random: Random): Graph {
+/** @param random for the order in which files do what they are asked for; null: as it comes */
+export function graphOf(world: World, recorder: Recorder, random: Random | null): Graph {
   const graph = new Graph(world, [
     qcow2Driver(),
     rawDriver(),

@@ -1,8 +1,10 @@
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
+import { KiB, MiB } from "../../src/base/bytes.ts";
+import { seededRandom } from "../../src/base/random.ts";
 import { nodeHost } from "../../src/cli/img.ts";
 import { img } from "../../src/img/img.ts";
 import { hasQemu } from "../drivers/format/rig.ts";
@@ -56,6 +58,38 @@ it.skipIf(!hasQemu)(
     expect(
       await run("map", "--object", "secret,id=s,data=wrong", "--image-opts", opts("s")),
     ).toMatchObject({ status: 1, problem: expect.stringMatching(/fits no key slot/) });
+  },
+);
+
+it.skipIf(!hasQemu)(
+  "img converts into an encrypted image that qemu-img reads, and back",
+  async () => {
+    const random = seededRandom(7);
+    const raw = new Uint8Array(MiB + 300 * 512);
+    // Data, holes, data: what is a hole stays one.
+    for (let at = 0; at < raw.length; at += 64 * KiB) {
+      if (random.below(2)) random.fill(raw.subarray(at, at + 64 * KiB));
+    }
+    writeFileSync(at("in.raw"), raw);
+    const how = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1";
+    const into = ["-O", "qcow2", "-o", how, at("in.raw"), at("disk.qcow2")];
+    await succeeds("convert", ...SECRET, "-f", "raw", ...into);
+
+    // No cluster holds what the disk holds.
+    const image = readFileSync(at("disk.qcow2"));
+    const data = raw.findIndex((byte) => byte !== 0);
+    expect(image.indexOf(raw.subarray(data, data + 512))).toBe(-1);
+
+    const qemu = (...args: string[]) => execFileSync("qemu-img", args, { encoding: "utf8" });
+    qemu("check", ...SECRET, "--image-opts", opts("s"));
+    const asRaw = `driver=raw,file.filename=${at("in.raw")}`;
+    expect(qemu("compare", ...SECRET, "--image-opts", opts("s"), asRaw)).toContain("identical");
+    const seen = qemu("map", "--output=json", ...SECRET, "--image-opts", opts("s"));
+    expect((JSON.parse(seen) as { data: boolean }[]).some(({ data }) => !data)).toBe(true);
+
+    await succeeds("convert", ...SECRET, "--image-opts", "-O", "raw", opts("s"), at("back.raw"));
+    expect(Buffer.compare(readFileSync(at("back.raw")), raw)).toBe(0);
+    expect((await run("convert", "-f", "raw", ...into)).problem).toMatch(/secret.*'s'|'s'.*secret/);
   },
 );
 

@@ -27,6 +27,13 @@ afterEach(async () => {
   }
 });
 
+async function writeOpfs(name: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  const root = await navigator.storage.getDirectory();
+  const writable = await (await root.getFileHandle(name)).createWritable();
+  await writable.write(bytes);
+  await writable.close();
+}
+
 /** Runs of data and of zeroes. */
 function patchy(bytes: number): Uint8Array<ArrayBuffer> {
   const disk = new Uint8Array(bytes);
@@ -85,6 +92,48 @@ describe("img in a page", () => {
     expect(await done("commit", "over.qcow2")).toBe("Image committed.\n");
     await done("dd", "-f", "qcow2", "bs=64k", "count=2", "if=over.qcow2", "of=back.raw");
     expect((await opfsFile(`${PREFIX}back.raw`)).size).toBe(131_072);
+  });
+
+  it("checks an image, and repairs it in OPFS as on Node", async () => {
+    await done("convert", "-f", "raw", "-O", "qcow2", "in.raw", "disk.qcow2");
+    expect(await done("check", "disk.qcow2")).toContain("No errors were found on the image.\n");
+    const name = `${PREFIX}disk.qcow2`;
+    const bytes = new Uint8Array(await (await opfsFile(name)).arrayBuffer());
+    const view = new DataView(bytes.buffer);
+    const blockAt = Number(view.getBigUint64(Number(view.getBigUint64(48))));
+    // Clusters of data with a refcount of 0, and one with 2.
+    for (const [cluster, count] of [
+      [6, 0],
+      [7, 0],
+      [8, 2],
+    ] as const) {
+      expect(view.getUint16(blockAt + 2 * cluster)).toBe(1);
+      view.setUint16(blockAt + 2 * cluster, count);
+    }
+    const asBlob = { files: { "disk.qcow2": new Blob([bytes]) } };
+    const looked = await img.run(["check", "--output=json", "disk.qcow2"], asBlob);
+    expect(looked.status).toBe(2);
+    expect(looked.stderr).toContain("Cluster 6 has refcount 0 and 1 references");
+    expect(JSON.parse(looked.stdout)).toMatchObject({ leaks: 1, "check-errors": 0 });
+    // A Blob is never written to.
+    expect((await img.run(["check", "-r", "all", "disk.qcow2"], asBlob)).status).toBe(1);
+
+    await writeOpfs(name, bytes);
+    const lines = [
+      ["check", "-r", "all", "disk.qcow2"],
+      ["check", "disk.qcow2"],
+    ];
+    const here = [];
+    for (const line of lines) here.push((await img.run(line, { files: FILES })).stdout);
+    const there = await commands.nodeImg(
+      lines,
+      { "disk.qcow2": await base64(new Blob([bytes])) },
+      "disk.qcow2",
+    );
+    expect(here).toEqual(there.stdout);
+    expect(here[1]).toContain("No errors were found on the image.\n");
+    expect(await base64(await opfsFile(name))).toBe(there.file);
+    expect(await done("compare", "-f", "raw", "in.raw", "disk.qcow2")).toContain("identical");
   });
 
   it("follows a name in an image only to what the page has given", async () => {

@@ -5,6 +5,7 @@ import { allocation } from "./allocation.ts";
 import { bitmaps } from "./bitmaps.ts";
 import { jobs } from "./jobs.ts";
 import { logged } from "./logged.ts";
+import { oddSizes } from "./odd-sizes.ts";
 import { repairs } from "./repair.ts";
 import { sizes } from "./sizes.ts";
 import { snapshots } from "./snapshots.ts";
@@ -14,6 +15,7 @@ export const KINDS: readonly Kind[] = [
   ...snapshots,
   ...bitmaps,
   ...sizes,
+  ...oddSizes,
   ...jobs,
   ...repairs,
   ...logged,

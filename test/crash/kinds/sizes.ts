@@ -1,15 +1,13 @@
 /** What changes an image as a whole: its size, its tables' places, its version, the names in its header. */
 
 import { KiB, MiB } from "../../../src/base/bytes.ts";
-import { SECTOR_BYTES } from "../content.ts";
 import { USUAL } from "../guest.ts";
 import type { ImageOptions, Kind, Trial } from "../trial.ts";
-import { Shelf } from "./snapshots.ts";
 
-const HABITS = { ...USUAL, mostBytes: 32 * KiB };
+export const HABITS = { ...USUAL, mostBytes: 32 * KiB };
 
 /** One image; `act` and the guest by turns. */
-function turns(
+export function turns(
   name: string,
   image: ImageOptions,
   act: (trial: Trial, round: number) => Promise<void>,
@@ -34,44 +32,6 @@ function turns(
 }
 
 const longer = (trial: Trial, bytes: number) => trial.resize(trial.guest.disk.length + bytes);
-
-/** Longer and shorter, hardly ever by whole clusters. */
-async function anotherSize(trial: Trial): Promise<void> {
-  const { random, guest } = trial;
-  const { length } = guest.disk;
-  const isLonger = random.below(2) === 0;
-  const sectors = 1 + random.below(isLonger ? 400 : length / SECTOR_BYTES / 2);
-  await trial.resize(length + (isLonger ? sectors : -sectors) * SECTOR_BYTES);
-}
-
-/** Sizes that end within a cluster, from the first to the last. */
-function oddSizes(name: string, image: ImageOptions, file = "disk"): Kind {
-  return turns(`odd sizes: ${name}`, image, anotherSize, { ...HABITS, packed: 1 }, file);
-}
-
-/** The same, and a snapshot of the first size that has to keep its bytes. */
-function oddSizesOverSnapshot(name: string, image: ImageOptions, file = "disk"): Kind {
-  return {
-    name: `odd sizes over a snapshot: ${name}`,
-    async run(trial) {
-      await trial.create(file, image);
-      const disk = await trial.open(file);
-      const guest = await trial.enter(disk);
-      const shelf = new Shelf(trial, guest);
-      trial.claims.push(shelf.claim);
-      await guest.acts(8, HABITS);
-      await shelf.create();
-      await guest.acts(3, HABITS);
-      await trial.record();
-      shelf.settle();
-      for (let round = 0; round < 4; round++) {
-        await anotherSize(trial);
-        await guest.acts(3, HABITS);
-      }
-      await trial.close(disk);
-    },
-  };
-}
 
 export const sizes: readonly Kind[] = [
   turns("grow", { size: 300 * KiB, "cluster-size": 4 * KiB }, (trial) =>
@@ -138,20 +98,6 @@ export const sizes: readonly Kind[] = [
     },
     HABITS,
   ),
-  oddSizes("plain", { size: 301 * 512, "cluster-size": 4 * KiB }),
-  oddSizes("LUKS", { size: 301 * 512, "cluster-size": 4 * KiB }, "locked"),
-  oddSizes("extended L2 entries", {
-    size: 1001 * 512,
-    "cluster-size": 16 * KiB,
-    "extended-l2": true,
-  }),
-  oddSizesOverSnapshot("plain", { size: 301 * 512, "cluster-size": 4 * KiB }),
-  oddSizesOverSnapshot("extended L2 entries", {
-    size: 1001 * 512,
-    "cluster-size": 16 * KiB,
-    "extended-l2": true,
-  }),
-  oddSizesOverSnapshot("LUKS", { size: 301 * 512, "cluster-size": 4 * KiB }, "locked"),
   {
     name: "another backing file in the header",
     async run(trial) {

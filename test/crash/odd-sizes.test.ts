@@ -1,0 +1,4 @@
+import { judge } from "./judged.ts";
+import { oddSizes } from "./kinds/odd-sizes.ts";
+
+judge(oddSizes);
