@@ -2,6 +2,7 @@
 
 import { parseArgs } from "node:util";
 import { type Daemon, HOW_TO_INSTALL, isBefore, realDaemons } from "../test/differential/daemon.ts";
+import { ImageStock } from "../test/differential/images.ts";
 import { RECORDED_SINCE, readRecordings, writeRecordings } from "../test/differential/record.ts";
 import { AREAS, SCRIPTS } from "../test/differential/scripts/index.ts";
 import { judge, listen } from "../test/differential/suite.ts";
@@ -32,8 +33,13 @@ export async function main(args: string[]): Promise<number> {
   if (!SCRIPTS.some(({ title }) => isChosen(title))) {
     throw new UserError(`no script has '${values.only}' in its name; --list shows them all`);
   }
-  if (values.record) return record(daemons, isChosen);
-  return run(daemons, isChosen, Number(values.repeat));
+  const stock = new ImageStock();
+  try {
+    if (values.record) return await record(daemons, stock, isChosen);
+    return await run(daemons, stock, isChosen, Number(values.repeat));
+  } finally {
+    await stock.end();
+  }
 }
 
 function parse(args: string[]) {
@@ -67,13 +73,14 @@ function list(isChosen: (title: string) => boolean): number {
 
 async function run(
   daemons: readonly Daemon[],
+  stock: ImageStock,
   isChosen: (title: string) => boolean,
   times: number,
 ): Promise<number> {
   let [agreed, differed] = [0, 0];
   for (const { title, script } of SCRIPTS.filter((one) => isChosen(one.title))) {
     for (let i = 0; i < times; i++) {
-      const { verdicts } = await judge(script, daemons);
+      const { verdicts } = await judge(script, daemons, stock);
       for (const { title: from, report } of verdicts) {
         const agrees = report.length === 0;
         if (agrees) agreed++;
@@ -90,6 +97,7 @@ async function run(
 /** Also where ours differs: what QEMU does is a fact. */
 async function record(
   daemons: readonly Daemon[],
+  stock: ImageStock,
   isChosen: (title: string) => boolean,
 ): Promise<number> {
   const daemon = daemons.find((one) => !isBefore(one, RECORDED_SINCE));
@@ -103,7 +111,7 @@ async function record(
         now.push([script.name, old.daemon.version!, old.transcript]);
         continue;
       }
-      now.push([script.name, daemon.version!, await listen(script, daemon)]);
+      now.push([script.name, daemon.version!, await listen(script, daemon, stock)]);
       console.log(`recorded  ${title}: ${script.name}`);
     }
     writeRecordings(title, now);

@@ -3,9 +3,10 @@
  * ours, and what is on record of QEMU 10 as well. See docs/differential.md.
  */
 
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { HOW_TO_INSTALL, isBefore, realDaemons } from "./daemon.ts";
 import { DIFFERENCES } from "./differences.ts";
+import { ImageStock } from "./images.ts";
 import { NEWER } from "./newer.ts";
 import { readRecordings } from "./record.ts";
 import { type Rule, unneeded } from "./rules.ts";
@@ -16,6 +17,9 @@ const daemons = realDaemons();
 const isMissing = daemons.length === 0;
 /** A machine that checks changes must have it; at home it is said, and left out. */
 const mustHave = process.env["CI"] !== undefined && process.env["CI"] !== "";
+
+const stock = new ImageStock();
+afterAll(() => stock.end());
 
 const needed = new Set<Rule>();
 let scriptCount = 0;
@@ -31,7 +35,7 @@ for (const { title, scripts } of AREAS) {
       it.concurrent(script.name, async () => {
         const recording = recordings.get(script.name);
         if (!recording) expect.fail("Not recorded yet: npm run differential -- --record");
-        const outcome = await judge(script, daemons, recording);
+        const outcome = await judge(script, daemons, stock, recording);
         for (const rule of outcome.needed) needed.add(rule);
         scriptCount++;
         const reports = outcome.verdicts.filter(({ report }) => report.length > 0);

@@ -1,7 +1,8 @@
 /**
  * Images before and after a run, both by the real qemu-img and qemu-io.
  *
- * A script's images are made once, and copied for each daemon, so that all start from the same bytes.
+ * An image is made once, and copied for each daemon, so that all start from the same bytes, and for each
+ * script that wants the same.
  * Afterwards an image is told by what a user can see of it: header, map, check, and the SHA-256 of
  * the disk. Where in the file a cluster lies is not compared: requests that are under way together
  * may be served in any order.
@@ -9,7 +10,7 @@
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFile, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { copyFile, cp, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -34,30 +35,31 @@ export interface ImageSpec {
 
 const run = promisify(execFile);
 
-/** Makes a script's images as they are asked for, and copies of them. */
-export class ImageMaker {
-  readonly #folder: Promise<string>;
-  readonly #made = new Map<string, Promise<void>>();
+/** Images by all that they are made of, each made once; in a folder of its own, with those below it. */
+export class ImageStock {
+  readonly #root = mkdtemp(join(tmpdir(), "blocktab-images-"));
+  readonly #made = new Map<string, Promise<string>>();
 
-  constructor() {
-    this.#folder = mkdtemp(join(tmpdir(), "blocktab-images-"));
-  }
-
-  /** Puts image `name` into `folder`. Within one script a name must stand for one image. */
-  async copy(name: string, spec: ImageSpec, folder: string): Promise<void> {
-    const made = this.#made.get(name) ?? this.#make(name, spec);
-    this.#made.set(name, made);
-    await made;
-    await copyFile(join(await this.#folder, name), join(folder, name));
+  /**
+   * @param recipe what the image and those below it are made of
+   * @param below the recipe of its backing file, which has been made
+   * @returns the folder that the image is in, under its name
+   */
+  make(recipe: string, name: string, spec: ImageSpec, below: string | undefined): Promise<string> {
+    const made = this.#made.get(recipe) ?? this.#make(name, spec, below);
+    this.#made.set(recipe, made);
+    return made;
   }
 
   async end(): Promise<void> {
-    await rm(await this.#folder, { recursive: true });
+    await rm(await this.#root, { recursive: true });
   }
 
-  async #make(name: string, spec: ImageSpec): Promise<void> {
+  async #make(name: string, spec: ImageSpec, below: string | undefined): Promise<string> {
     const { format = "qcow2", size = "4M", backing, backingFormat = "qcow2" } = spec;
-    const cwd = await this.#folder;
+    const cwd = await mkdtemp(join(await this.#root, "made-"));
+    const belowFolder = below === undefined ? undefined : await this.#made.get(below);
+    if (belowFolder !== undefined) await cp(belowFolder, cwd, { recursive: true });
     const base = backing === undefined ? [] : ["-b", backing, "-F", backingFormat];
     const options = spec.options === undefined ? [] : ["-o", spec.options];
     await run("qemu-img", ["create", "-q", "-f", format, ...base, ...options, name, size], { cwd });
@@ -71,6 +73,26 @@ export class ImageMaker {
     for (const snapshot of spec.snapshots ?? []) {
       await run("qemu-img", ["snapshot", "-c", snapshot, name], { cwd });
     }
+    return cwd;
+  }
+}
+
+/** The images of one script: puts them where they are wanted. Within it a name must stand for one image. */
+export class ImageMaker {
+  readonly #stock: ImageStock;
+  readonly #recipes = new Map<string, string>();
+
+  constructor(stock: ImageStock) {
+    this.#stock = stock;
+  }
+
+  /** Puts image `name` into `folder`. */
+  async copy(name: string, spec: ImageSpec, folder: string): Promise<void> {
+    const below = spec.backing === undefined ? undefined : this.#recipes.get(spec.backing);
+    const recipe = this.#recipes.get(name) ?? JSON.stringify([name, spec, below]);
+    this.#recipes.set(name, recipe);
+    const made = await this.#stock.make(recipe, name, spec, below);
+    await copyFile(join(made, name), join(folder, name));
   }
 }
 

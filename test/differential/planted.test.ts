@@ -5,14 +5,18 @@
 
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import type { Message } from "./daemon.ts";
 import { unifiedDiff } from "./diff.ts";
 import { DIFFERENCES } from "./differences.ts";
+import { ImageStock } from "./images.ts";
 import { readRecordings } from "./record.ts";
 import type { Meddling } from "./run.ts";
 import { AREAS } from "./scripts/index.ts";
 import { judge } from "./suite.ts";
+
+const stock = new ImageStock();
+afterAll(() => stock.end());
 
 /** Meddles with nothing but the message that is meant. */
 function changed(
@@ -47,7 +51,7 @@ async function reportOn(name: string, meddling: Meddling): Promise<string[]> {
     (one) => one.name === name,
   )!;
   const recording = readRecordings("life cycle").get(name)!;
-  const { verdicts } = await judge(script, [], recording, meddling);
+  const { verdicts } = await judge(script, [], stock, recording, meddling);
   return [...verdicts[0]!.report];
 }
 

@@ -2,7 +2,7 @@
 
 import { compare, type Side } from "./compare.ts";
 import { type Daemon, OURS } from "./daemon.ts";
-import { ImageMaker } from "./images.ts";
+import { ImageMaker, type ImageStock } from "./images.ts";
 import type { Rule } from "./rules.ts";
 import { type Meddling, runScript } from "./run.ts";
 import type { Script } from "./script.ts";
@@ -18,32 +18,24 @@ export interface Outcome {
 export async function judge(
   script: Script,
   daemons: readonly Daemon[],
+  stock: ImageStock,
   recording?: Side,
   meddling?: Meddling,
 ): Promise<Outcome> {
-  const images = new ImageMaker();
-  try {
-    const ours = { daemon: OURS, transcript: await runScript(script, OURS, images, meddling) };
-    const sides: Side[] = recording ? [recording] : [];
-    for (const daemon of daemons) {
-      sides.push({ daemon, transcript: await runScript(script, daemon, images) });
-    }
-    const compared = sides.map((theirs) => ({
-      title: theirs.daemon.title,
-      ...compare(theirs, ours, script.options),
-    }));
-    return { verdicts: compared, needed: compared.flatMap(({ needed }) => needed) };
-  } finally {
-    await images.end();
+  const images = new ImageMaker(stock);
+  const ours = { daemon: OURS, transcript: await runScript(script, OURS, images, meddling) };
+  const sides: Side[] = recording ? [recording] : [];
+  for (const daemon of daemons) {
+    sides.push({ daemon, transcript: await runScript(script, daemon, images) });
   }
+  const compared = sides.map((theirs) => ({
+    title: theirs.daemon.title,
+    ...compare(theirs, ours, script.options),
+  }));
+  return { verdicts: compared, needed: compared.flatMap(({ needed }) => needed) };
 }
 
 /** What one daemon says. */
-export async function listen(script: Script, daemon: Daemon): Promise<Transcript> {
-  const images = new ImageMaker();
-  try {
-    return await runScript(script, daemon, images);
-  } finally {
-    await images.end();
-  }
+export function listen(script: Script, daemon: Daemon, stock: ImageStock): Promise<Transcript> {
+  return runScript(script, daemon, new ImageMaker(stock));
 }
