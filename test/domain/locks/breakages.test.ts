@@ -13,7 +13,7 @@ beforeAll(async () => {
   const args = ["--import", "tsx", join(import.meta.dirname, "break.ts")];
   const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: ROOT });
   said = JSON.parse(stdout);
-}, 120_000);
+}, 300_000);
 
 it.each(BREAKAGES.map((breakage, at) => ({ ...breakage, at })))(
   "notices: $name",

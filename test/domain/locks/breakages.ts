@@ -108,16 +108,16 @@ export const BREAKAGES: readonly (Breakage & { readonly said: RegExp })[] = [
     from: '      const before = place.disks.get("vd0")!;',
     to: `      const before = place.disks.get("vd0")!;
       await withJob(ctx, place.object, options, async () => {});`,
-    said: /holds one job at a time, and has one/,
+    said: /and one of each: \w+#\d+ holds the lock of domain/,
   },
   {
     name: "D11 a call ends the job of another",
     file: "test/domain/locks/client.ts",
     from: "      await withUnlocked(ctx, place.object, () => this.#sleep(10));",
-    to: `      const { Ctx } = await import("../../../src/domain/locks/ctx.ts");
-      const { endJob } = await import("../../../src/domain/locks/begin-job.ts");
-      const other = new Ctx("other");
-      await withUnlocked(ctx, place.object, async () => {
+    to: `      await withUnlocked(ctx, place.object, async () => {
+        const { Ctx } = await import("../../../src/domain/locks/ctx.ts");
+        const { endJob } = await import("../../../src/domain/locks/begin-job.ts");
+        const other = new Ctx("other");
         await place.object.lock.lock(other);
         try {
           endJob(other, place.object, place.object.job.holder("normal")!);

@@ -16,7 +16,7 @@ it("holds through 100 000 operations, with every kind of them and of failure", a
     .concat(["async", "async-nested", "event", "undefined", "waited for a block job"])
     .concat(["timeout", "queue-limit", "nowait", "aborted", "gone"]);
   for (const kind of kinds) expect([kind, counts.get(kind) ?? 0]).not.toEqual([kind, 0]);
-});
+}, 300_000);
 
 it("goes the same way with the same seed, and says which it was", async () => {
   const runs = [0, 1].map(async () => {
