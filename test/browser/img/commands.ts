@@ -23,7 +23,12 @@ export const nodeImg: BrowserCommand<
       writeFileSync(join(folder, name), Buffer.from(text, "base64"));
     }
     const stdout = lines.map((argv) =>
-      execFileSync(process.execPath, [BLOCKTAB, "img", ...argv], { cwd: folder, encoding: "utf8" }),
+      execFileSync(process.execPath, [BLOCKTAB, "img", ...argv], {
+        cwd: folder,
+        encoding: "utf8",
+        // What a repair tells of each cluster.
+        stdio: ["ignore", "pipe", "ignore"],
+      }),
     );
     return { stdout, file: readFileSync(join(folder, wanted)).toString("base64") };
   } finally {
