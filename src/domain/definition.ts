@@ -75,7 +75,6 @@ export function checked<Schema extends v.GenericSchema>(
   value: unknown,
   code: "XML_ERROR" | "INVALID_ARG" = "XML_ERROR",
 ): v.InferOutput<Schema> {
-  checkDepth(value, code);
   try {
     return check(schema, value);
   } catch (error) {
@@ -86,6 +85,7 @@ export function checked<Schema extends v.GenericSchema>(
 
 /** @throws DomainError XML_ERROR */
 export function checkDefinition(value: unknown): DomainDefinition {
+  checkDepth(value);
   const definition = checked(definitionSchema, value);
   const targets = new Set<string>();
   for (const disk of definition.disks) {
@@ -115,12 +115,18 @@ export function imageOf(layers: readonly { format: Format; source: Source }[]): 
   )!;
 }
 
-/** Before a schema that goes down by calling itself. */
-function checkDepth(value: unknown, code: "XML_ERROR" | "INVALID_ARG"): void {
+/** @throws DomainError XML_ERROR */
+export function checkImage(value: unknown): ImageDefinition {
+  checkDepth(value);
+  return checked(imageSchema, value);
+}
+
+/** Before a schema that goes down by calling itself. @throws DomainError XML_ERROR */
+function checkDepth(value: unknown): void {
   let layer = [value];
   for (let depth = 0; layer.length > 0; depth++) {
     if (depth > CHAIN_LAYERS_MAX + 10) {
-      throw new DomainError(code, `More than ${CHAIN_LAYERS_MAX} images in one chain`);
+      throw new DomainError("XML_ERROR", `More than ${CHAIN_LAYERS_MAX} images in one chain`);
     }
     layer = layer.flatMap((item) =>
       typeof item === "object" && item !== null ? Object.values(item) : [],

@@ -38,6 +38,8 @@ export interface DomainDriverOptions {
   /** Without them no file of an image is ever removed. */
   readonly files?: ImageFiles;
   readonly locks?: DriverOptions;
+  /** Hears all events, also those of what has ended while there was no driver. */
+  readonly onEvent?: DomainListener;
   /** The driver is finished: see the file's head. */
   readonly onFailed?: (why: DomainError) => void;
 }
@@ -65,6 +67,7 @@ export class DomainDriver {
     const saver = new Saver(store, () => structuredClone(record));
     this.locks = new DriverObject(clock, options.locks);
     this.#onFailed = options.onFailed ?? (() => {});
+    if (options.onEvent) this.subscribe(options.onEvent);
     this.host = {
       qmp,
       clock,

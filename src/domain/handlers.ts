@@ -22,9 +22,9 @@ import { copy } from "./copy.ts";
 import {
   checkDefinition,
   checked,
+  checkImage,
   type DomainDefinition,
   type ImageDefinition,
-  imageSchema,
 } from "./definition.ts";
 import { domainInfo } from "./domain-info.ts";
 import type { DomainDriver } from "./driver.ts";
@@ -122,7 +122,10 @@ export const HANDLERS: { readonly [Name in CallName]: Handler<Name> } = {
     checkFlags("shutdown", flags);
     const entry = driver.entry(name);
     const turn = { driver, api: "shutdown", entry, signal } as const;
-    await inTurn(turn, { class: "modify" }, (op) => lifecycle.shutdown(op));
+    await inTurn(turn, { class: "modify", offline: true }, (op) => {
+      mustRun(entry);
+      return lifecycle.shutdown(op);
+    });
   },
   destroy,
 
@@ -133,7 +136,7 @@ export const HANDLERS: { readonly [Name in CallName]: Handler<Name> } = {
   blockRebase: modify("blockRebase", flag.BLOCK_REBASE, rebase),
   blockCopy: modify("blockCopy", flag.BLOCK_COPY, (_, disk, destination, params, flags) => {
     const { granularity = 0, bandwidth = 0 } = params;
-    const image = checked(imageSchema, destination);
+    const image = checkImage(destination);
     const speed = toBytesPerSecond(bandwidth, true);
     if (granularity !== 0 && 2 ** Math.round(Math.log2(granularity)) !== granularity) {
       throw new DomainError("INVALID_ARG", `granularity ${granularity} is not a power of two`);

@@ -43,16 +43,20 @@ export async function create(op: Operation): Promise<void> {
 }
 
 async function openDisk(op: Operation, disk: DiskRecord): Promise<void> {
-  let backing: string | undefined;
+  let backing: string | null = null;
   for (const layer of disk.layers.toReversed()) {
     const readOnly = disk.readonly || layer !== disk.layers[0];
-    await openImage(op, layer, { readOnly, backing: backing ?? null });
+    await openImage(op, layer, { readOnly, backing });
     backing = formatNode(layer);
   }
+  await addDevice(op, disk);
+}
+
+async function addDevice(op: Operation, disk: DiskRecord): Promise<void> {
   await op.run("block-export-add", {
     type: "message-port",
     id: deviceId(op.record, disk),
-    "node-name": backing,
+    "node-name": formatNode(disk.layers[0]!),
     writable: !disk.readonly,
   });
 }
@@ -83,11 +87,14 @@ async function checkIdle(op: Operation): Promise<void> {
     const text = `Disk '${job.disk}' of domain '${op.entry.name}' has a ${job.kind} job`;
     throw new DomainError("OPERATION_INVALID", text);
   }
+  const removed: DiskRecord[] = [];
   for (const disk of op.record.disks) {
     try {
       await removeDevice(op, deviceId(op.record, disk), "safe");
+      removed.push(disk);
     } catch (error) {
       if (!(error instanceof QmpError) || error.errno !== undefined) throw error;
+      for (const other of removed) await addDevice(op, other);
       throw new DomainError("OPERATION_INVALID", `Disk '${disk.target}' is in use`, error);
     }
   }

@@ -95,7 +95,8 @@ export async function snapshot(
         return addAction(overlay, bitmap, { persistent: true, granularity });
       });
       const data = { node: formatNode(top!), overlay: formatNode(overlay) };
-      return [...bitmaps, { type: "blockdev-snapshot", data }];
+      // In this order: an overlay must have no users before it takes its place.
+      return [{ type: "blockdev-snapshot", data }, ...bitmaps];
     });
     await runTransaction(op, actions);
   } catch (error) {

@@ -1,9 +1,11 @@
 /** A driver beside a real engine, in one thread: memory stores or files, a virtual clock, and a guest. */
 
 import { createHash } from "node:crypto";
+import { BlockError } from "../../src/base/errors.ts";
 import { seededRandom } from "../../src/base/random.ts";
 import { VirtualClock } from "../../src/base/virtual-clock.ts";
 import type { BlockDriver } from "../../src/block/driver.ts";
+import type { Format, ImageDefinition } from "../../src/domain/definition.ts";
 import { Connection, type Domain } from "../../src/domain/domain.ts";
 import { DomainDriver } from "../../src/domain/driver.ts";
 import { DomainError, type DomainErrorName } from "../../src/domain/errors.ts";
@@ -50,7 +52,7 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
     clock,
     random: seededRandom(1),
     kernelBytes: kernelBytes(),
-    drivers: [...browserDrivers(new Map()), memoryDriver(stores) as BlockDriver, ...drivers],
+    drivers: [...browserDrivers(new Map()), smallStores(stores), ...drivers],
   });
   const client = await connectLocally(engine);
   const files: ImageFiles = {
@@ -60,11 +62,9 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
     },
   };
   const events: DomainEvent[] = [];
-  const start = async () => {
-    const driver = await clock.runUntil(DomainDriver.start({ qmp: client, store, clock, files }));
-    driver.subscribe((event) => events.push(event));
-    return driver;
-  };
+  const onEvent = (event: DomainEvent) => void events.push(event);
+  const start = () =>
+    clock.runUntil(DomainDriver.start({ qmp: client, store, clock, files, onEvent }));
   const driver = await start();
   const world: World = {
     clock,
@@ -87,6 +87,33 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
     },
   };
   return world;
+}
+
+/** Memory, of which a store "small" holds half a MiB. */
+function smallStores(stores: Map<string, MemoryStore>): BlockDriver {
+  const driver = memoryDriver(stores) as BlockDriver;
+  return {
+    ...driver,
+    async open(context) {
+      const state = await driver.open(context);
+      const isSmall = (context.options as { name?: string }).name === "small";
+      if (!isSmall) return state;
+      const check = (end: number) => {
+        if (end > 512 * KiB) throw new BlockError("ENOSPC", "The store is full");
+      };
+      return new Proxy(state, {
+        get(target, key) {
+          const member = Reflect.get(target, key);
+          if (typeof member !== "function") return member;
+          return (...args: unknown[]) => {
+            if (key === "pwrite") check((args[1] as number) + (args[0] as Uint8Array).length);
+            if (key === "pwriteZeroes") check((args[0] as number) + (args[1] as number));
+            return member.apply(target, args);
+          };
+        },
+      });
+    },
+  };
 }
 
 /** Makes an image in a memory store: [name] over [backing], with this content in these grains. */
@@ -139,16 +166,21 @@ export async function write(
   await run(device.flush());
 }
 
-export const image = (name: string, backingStore: object | null = null, format = "qcow2") => ({
-  format,
-  source: { driver: "memory", name },
-  backingStore,
-});
+export function image(
+  name: string,
+  backingStore: ImageDefinition | null = null,
+  format: Format = "qcow2",
+): ImageDefinition {
+  return { format, source: { driver: "memory", name }, backingStore };
+}
 
 /** A chain of images as a disk, the top first. */
 export function disk(target: string, ...names: string[]) {
-  const chain = names.reduceRight<object | null>((below, name) => image(name, below), null);
-  return { target, ...(chain as ReturnType<typeof image>) };
+  const chain = names.reduceRight<ImageDefinition | null>(
+    (below, name) => image(name, below),
+    null,
+  );
+  return { target, ...chain! };
 }
 
 /** A domain "demo" that runs, over images [base] <── [mid] <── [top] of some content, top first here. */
@@ -183,17 +215,13 @@ export async function guest(
   return run(client.openDevice(disks.find((one) => one.target === target)!.device!));
 }
 
-export async function read({ run }: World, device: Device): Promise<Uint8Array> {
-  const bytes = new Uint8Array(device.size);
-  for (let at = 0; at < bytes.length; at += MiB) {
-    const piece = await run(device.read(at, Math.min(MiB, bytes.length - at)));
-    bytes.set(piece, at);
+/** What a disk reads as, hashed: whole disks are compared often. */
+export async function read({ run }: Pick<World, "run">, device: Device): Promise<string> {
+  const hash = createHash("sha256");
+  for (let at = 0; at < device.size; at += MiB) {
+    hash.update(await run(device.read(at, Math.min(MiB, device.size - at))));
   }
-  return bytes;
-}
-
-export function hash(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
+  return hash.digest("hex");
 }
 
 /** Lets everything happen that takes no time. */

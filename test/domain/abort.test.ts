@@ -1,0 +1,315 @@
+/** blockJobAbort(), copies, commits, and their ends. */
+
+import { afterEach, beforeEach, expect, it } from "vitest";
+import type { Domain } from "../../src/domain/domain.ts";
+import { BLOCK_COMMIT, BLOCK_COPY, BLOCK_JOB_ABORT, BLOCK_PULL } from "../../src/domain/flags.ts";
+import { withJob, withUnlocked } from "../../src/domain/locks/with-job.ts";
+import {
+  disk,
+  ended,
+  guest,
+  image,
+  isReady,
+  makeImage,
+  makeWorld,
+  read,
+  refusal,
+  running,
+  settle,
+  told,
+  until,
+  type World,
+  write,
+} from "./world.ts";
+
+let world: World;
+beforeEach(async () => {
+  world = await makeWorld();
+});
+afterEach(() => world.end());
+
+const SLOW = 64 * 1024;
+const { ASYNC, PIVOT } = BLOCK_JOB_ABORT;
+const { ACTIVE, DELETE, SHALLOW } = BLOCK_COMMIT;
+
+const paths = async (domain: Domain) =>
+  (await world.run(domain.info())).disks[0]!.chain.map(({ path }) => path);
+
+/** What an image that nobody has open reads as, under a domain of its own. */
+async function contentOf(...names: string[]): Promise<string> {
+  const chain = disk("vda", ...names);
+  const other = { name: "reader", disks: [{ ...chain, readonly: true }] };
+  const reader = await world.run(world.connection.define(other));
+  await world.run(reader.create());
+  const content = await read(world, await guest(world, reader, "vda"));
+  await world.run(reader.destroy());
+  await world.run(reader.undefine());
+  return content;
+}
+
+it("B01 waits for the end of an aborted pull, and leaves the chain as it was", async () => {
+  const domain = await running(world);
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  const chain = await paths(domain);
+  await world.run(domain.blockPull("vda", SLOW, BLOCK_PULL.BANDWIDTH_BYTES));
+  await world.run(domain.blockJobAbort("vda"));
+  expect(told(world, "vda")).toEqual([[1, 2]]);
+  expect((await world.run(domain.getBlockJobInfo("vda"))).result).toBe(0);
+  expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
+  expect(await paths(domain)).toEqual(chain);
+  expect(await read(world, device)).toEqual(before);
+  await world.run(domain.blockPull("vda"));
+  await until(world, (event) => ended("vda")(event) && told(world, "vda").length === 2);
+  expect(told(world, "vda")).toEqual([
+    [1, 2],
+    [1, 0],
+  ]);
+  expect(await read(world, device)).toEqual(before);
+});
+
+it("B02 returns at once with ASYNC, and CANCELED follows", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockCopy("vda", image("copy"), { bandwidth: SLOW }));
+  await world.run(domain.blockJobAbort("vda", ASYNC));
+  await until(world, ended("vda"));
+  expect(told(world, "vda")).toEqual([[2, 2]]);
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/mid", "/memory/base"]);
+  // It had never been whole.
+  await settle(world);
+  expect(world.stores.has("copy")).toBe(false);
+});
+
+it("B03 refuses a second abort, and one without a job", async () => {
+  const domain = await running(world);
+  expect(await refusal(world, domain.blockJobAbort("vda"))).toBe("INVALID_ARG");
+  expect(await refusal(world, domain.blockJobSetSpeed("vda", 1))).toBe("INVALID_ARG");
+  await world.run(domain.blockPull("vda", SLOW, BLOCK_PULL.BANDWIDTH_BYTES));
+  const first = domain.blockJobAbort("vda", ASYNC);
+  const second = refusal(world, domain.blockJobAbort("vda"));
+  expect(await second).toBe("OPERATION_INVALID");
+  await first;
+  await until(world, ended("vda"));
+});
+
+it("B04 refuses a pivot before READY, and the job goes on", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockCopy("vda", image("copy"), { bandwidth: SLOW }));
+  expect(await refusal(world, domain.blockJobAbort("vda", PIVOT))).toBe("BLOCK_COPY_ACTIVE");
+  expect((await world.run(domain.getBlockJobInfo("vda"))).info.type).toBe(2);
+  await world.run(domain.blockJobAbort("vda"));
+  await world.run(domain.blockPull("vda", SLOW, BLOCK_PULL.BANDWIDTH_BYTES));
+  expect(await refusal(world, domain.blockJobAbort("vda", PIVOT))).toBe("BLOCK_COPY_ACTIVE");
+});
+
+it("B05 wants ACTIVE for the active layer, and for it alone, before it does anything", async () => {
+  const domain = await running(world);
+  const chain = await paths(domain);
+  const refused = [
+    () => domain.blockCommit("vda", null, null),
+    () => domain.blockCommit("vda", null, "/memory/mid", 0, ACTIVE),
+    () => domain.blockCommit("vda", null, "/memory/base"),
+    () => domain.blockCommit("vda", "/memory/top", "/memory/mid"),
+    () => domain.blockCommit("vda", "/memory/base", null, 0, ACTIVE | SHALLOW),
+  ];
+  for (const call of refused) expect(await refusal(world, call())).toBe("INVALID_ARG");
+  expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
+  expect(await paths(domain)).toEqual(chain);
+});
+
+it("B06 keeps a copy that was ready as it was when it was aborted", async () => {
+  const domain = await running(world);
+  const device = await guest(world, domain, "vda");
+  await world.run(domain.blockCopy("vda", image("copy")));
+  await until(world, isReady("vda"));
+  const { info } = await world.run(domain.getBlockJobInfo("vda"));
+  expect(info.cur).toBe(info.end);
+  await write(world, device, { 2: 77 });
+  const atAbort = await read(world, device);
+  await world.run(domain.blockJobAbort("vda"));
+  await write(world, device, { 3: 78 });
+  expect(told(world, "vda")).toEqual([
+    [2, 3],
+    [2, 2],
+  ]);
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/mid", "/memory/base"]);
+  expect(await contentOf("copy")).toEqual(atAbort);
+});
+
+it("B06 keeps the overlay of an aborted active commit", async () => {
+  const domain = await running(world);
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.blockCommit("vda", null, null, 0, ACTIVE));
+  await until(world, isReady("vda"));
+  await world.run(domain.blockJobAbort("vda"));
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/mid", "/memory/base"]);
+  expect(await read(world, device)).toEqual(before);
+});
+
+it("B07 has writes after READY in both images until the pivot", async () => {
+  const domain = await running(world);
+  const device = await guest(world, domain, "vda");
+  const flags = BLOCK_COPY.SYNCHRONOUS_WRITES;
+  await world.run(domain.blockCopy("vda", image("copy", null, "raw"), {}, flags));
+  await until(world, isReady("vda"));
+  await write(world, device, { 2: 77, 15: 79 });
+  const before = await read(world, device);
+  await world.run(domain.blockJobAbort("vda", PIVOT));
+  expect(await paths(domain)).toEqual(["/memory/copy"]);
+  expect(await read(world, device)).toEqual(before);
+  await write(world, device, { 1: 80 });
+  const after = await read(world, device);
+  await world.run(device.close());
+  await world.run(domain.destroy());
+  // What it was before the pivot, and what it is now.
+  expect(await contentOf("top", "mid", "base")).toEqual(before);
+  await world.run(domain.create());
+  expect(await read(world, await guest(world, domain, "vda"))).toEqual(after);
+});
+
+it("B08 B09 tells READY and the end, each once and in order, however late they are read", async () => {
+  const domain = await running(world);
+  // Both come while somebody else has the domain's turn.
+  await world.run(domain.blockCommit("vda", null, "/memory/mid"));
+  await until(world, ended("vda"));
+  await world.run(domain.blockCommit("vda", null, null, 0, ACTIVE));
+  await until(world, isReady("vda"));
+  const [job] = await world.run(domain.listBlockJobs());
+  // Standby and back: ready again, in the engine's words.
+  await world.run(world.client.execute("job-pause", { id: job!.name }));
+  await world.run(world.client.execute("job-resume", { id: job!.name }));
+  await settle(world);
+  await world.run(domain.blockJobAbort("vda", PIVOT));
+  await settle(world);
+  expect(told(world, "vda")).toEqual([
+    [3, 0],
+    [4, 3],
+    [4, 0],
+  ]);
+  expect(await paths(domain)).toEqual(["/memory/base"]);
+});
+
+it("B09 tells READY although the job was over before the driver could look", async () => {
+  const domain = await running(world);
+  const flags = ACTIVE | BLOCK_COMMIT.BANDWIDTH_BYTES;
+  await world.run(domain.blockCommit("vda", null, null, 1, flags));
+  const [job] = await world.run(domain.listBlockJobs());
+  // Somebody has the domain's turn, and another client of the engine is fast.
+  const { object } = world.driver.entry("demo");
+  let open!: () => void;
+  const gate = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const held = world.driver.locks.call("somebody", (ctx) =>
+    withJob(ctx, object, { class: "modify" }, () => withUnlocked(ctx, object, () => gate)),
+  );
+  const ready = world.client.waitForJob(job!.name, "ready");
+  await world.run(world.client.execute("block-job-set-speed", { device: job!.name, speed: 0 }));
+  await world.run(ready);
+  await world.run(world.client.execute("job-complete", { id: job!.name }));
+  await settle(world);
+  expect(told(world, "vda")).toEqual([]);
+  open();
+  await held;
+  await until(world, ended("vda"));
+  expect(told(world, "vda")).toEqual([
+    [4, 3],
+    [4, 0],
+  ]);
+  // Nobody had asked us for the pivot, and it is true: the disk is where the graph has it.
+  expect(await paths(domain)).toEqual(["/memory/base"]);
+});
+
+it("B10 tells why a copy failed, and removes what is of no use", async () => {
+  const domain = await running(world);
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.blockCopy("vda", image("small", null, "raw")));
+  await until(world, ended("vda"));
+  await settle(world);
+  const event = world.events.find(({ event }) => event === "block-job-2");
+  expect(event).toMatchObject({ type: 2, status: 1, error: expect.stringContaining("full") });
+  expect(world.stores.has("small")).toBe(false);
+  expect(await read(world, device)).toEqual(before);
+  // What was there before is left alone.
+  await makeImage(world, "small", { format: "raw" });
+  world.events.length = 0;
+  const reuse = BLOCK_COPY.REUSE_EXT;
+  await world.run(domain.blockCopy("vda", image("small", null, "raw"), {}, reuse));
+  await until(world, ended("vda"));
+  expect(world.stores.has("small")).toBe(true);
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/mid", "/memory/base"]);
+});
+
+it("commits images in the middle, and relinks what is above them", async () => {
+  const domain = await running(world, { vda: ["top", "upper", "lower", "base"] });
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.blockCommit("vda", "/memory/lower", "vda[1]"));
+  await until(world, ended("vda"));
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/lower", "/memory/base"]);
+  expect(await read(world, device)).toEqual(before);
+  expect(world.stores.has("upper")).toBe(true);
+});
+
+it("B12 removes the images that were committed, those alone, and only on success", async () => {
+  const domain = await running(world, { vda: ["top", "upper", "lower", "base"] });
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.blockCommit("vda", null, "/memory/upper", 0, DELETE));
+  await until(world, ended("vda"));
+  expect([...world.stores.keys()].sort()).toEqual(["base", "top"]);
+  await world.run(domain.blockCommit("vda", null, null, 0, ACTIVE | DELETE));
+  await until(world, isReady("vda"));
+  await world.run(domain.blockJobAbort("vda"));
+  expect([...world.stores.keys()].sort()).toEqual(["base", "top"]);
+  expect(await read(world, device)).toEqual(before);
+  await world.run(domain.blockCommit("vda", null, null, 0, ACTIVE | DELETE));
+  await until(world, (event) => isReady("vda")(event) && told(world, "vda").length === 4);
+  await world.run(domain.blockJobAbort("vda", PIVOT));
+  expect([...world.stores.keys()]).toEqual(["base"]);
+  expect(await read(world, device)).toEqual(before);
+});
+
+it("B12 removes no image that another domain has", async () => {
+  const domain = await running(world);
+  const other = { name: "other", disks: [{ target: "vda", ...image("mid", image("base")) }] };
+  await world.run(world.connection.define(other));
+  const call = domain.blockCommit("vda", null, "/memory/mid", 0, DELETE);
+  expect(await refusal(world, call)).toBe("OPERATION_INVALID");
+  expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
+});
+
+it("copies shallowly onto the chain that is there", async () => {
+  const domain = await running(world);
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.blockCopy("vda", image("copy"), {}, BLOCK_COPY.SHALLOW));
+  await until(world, isReady("vda"));
+  await world.run(domain.blockJobAbort("vda", PIVOT));
+  expect(await paths(domain)).toEqual(["/memory/copy", "/memory/mid", "/memory/base"]);
+  expect(await read(world, device)).toEqual(before);
+  const raw = domain.blockCopy("vda", image("r", null, "raw"), {}, BLOCK_COPY.SHALLOW);
+  expect(await refusal(world, raw)).toBe("CONFIG_UNSUPPORTED");
+});
+
+it("writes over no file that is there, but into one that it is told to reuse", async () => {
+  const domain = await running(world);
+  await makeImage(world, "mine", { content: { 1: 99 } });
+  const before = await contentOf("mine");
+  expect(await refusal(world, domain.blockCopy("vda", image("mine")))).toBe("INVALID_ARG");
+  expect(await refusal(world, domain.blockCopy("vda", image("base")))).toBe("INVALID_ARG");
+  expect(await contentOf("mine")).toEqual(before);
+  await world.run(domain.blockCopy("vda", image("mine"), {}, BLOCK_COPY.REUSE_EXT));
+  await until(world, isReady("vda"));
+  await world.run(domain.blockJobAbort("vda"));
+  expect(await contentOf("mine")).toEqual(await read(world, await guest(world, domain, "vda")));
+});
+
+it("refuses a granularity that is no power of two", async () => {
+  const domain = await running(world);
+  const call = domain.blockCopy("vda", image("copy"), { granularity: 3000 });
+  expect(await refusal(world, call)).toBe("INVALID_ARG");
+  expect(world.stores.has("copy")).toBe(false);
+});

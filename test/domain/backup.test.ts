@@ -1,0 +1,252 @@
+/** backupBegin(), checkpoints, and what becomes of their bitmaps. */
+
+import { afterEach, beforeEach, expect, it } from "vitest";
+import type { Domain } from "../../src/domain/domain.ts";
+import {
+  BLOCK_COMMIT,
+  BLOCK_JOB_ABORT,
+  CHECKPOINT_DELETE,
+  JOB_STATS,
+  SNAPSHOT_CREATE,
+} from "../../src/domain/flags.ts";
+import {
+  disk,
+  ended,
+  guest,
+  image,
+  isReady,
+  makeWorld,
+  read,
+  refusal,
+  running,
+  settle,
+  told,
+  until,
+  type World,
+  write,
+} from "./world.ts";
+
+let world: World;
+beforeEach(async () => {
+  world = await makeWorld();
+});
+afterEach(() => world.end());
+
+const memory = (name: string) => ({ driver: "memory", name });
+const isOver = ({ event }: { event: string }) => event === "job-completed";
+
+async function contentOf(...names: string[]): Promise<string> {
+  const other = { name: "reader", disks: [{ ...disk("vda", ...names), readonly: true }] };
+  const reader = await world.run(world.connection.define(other));
+  await world.run(reader.create());
+  const content = await read(world, await guest(world, reader, "vda"));
+  await world.run(reader.destroy());
+  await world.run(reader.undefine());
+  return content;
+}
+
+/** A backup in mode push, to its end. @returns the statistics */
+async function push(domain: Domain, backup: object, checkpoint: object | null = null) {
+  world.events.length = 0;
+  await world.run(domain.backupBegin(backup as never, checkpoint as never));
+  await until(world, isOver);
+  await settle(world);
+  return world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+}
+
+it("backs up all disks as they are at one moment, into generated names", async () => {
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] });
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.backupBegin({}, { name: "one" }));
+  await write(world, device, { 3: 99 });
+  await until(world, isOver);
+  await settle(world);
+  expect([...world.stores.keys()].sort()).toEqual(["a", "a.one", "b", "b.one"]);
+  expect(await contentOf("a.one")).toBe(before);
+  expect(told(world, "vda")).toEqual([[5, 0]]);
+  const stats = await world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+  expect(stats).toMatchObject({ type: 3, operation: 9, success: true });
+  // Read once, they are gone.
+  expect(await world.run(domain.getJobStats(JOB_STATS.COMPLETED))).toEqual({ type: 0 });
+  expect(await world.run(domain.getJobStats())).toEqual({ type: 0 });
+});
+
+it("K01 calls the other disk off when one fails, and removes both targets", async () => {
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] }, 2 * 1024 * 1024);
+  const disks = [
+    { name: "vda", format: "raw", target: memory("small") },
+    { name: "vdb", target: memory("b.copy") },
+  ];
+  const stats = await push(domain, { disks });
+  expect(stats).toMatchObject({ type: 4, success: false });
+  expect(stats.errmsg).toContain("full");
+  expect([...world.stores.keys()].sort()).toEqual(["a", "b"]);
+  expect(told(world, "vda")).toEqual([[5, 1]]);
+  expect(world.events.filter(isOver)).toHaveLength(1);
+  expect(await world.run(domain.listBlockJobs())).toEqual([]);
+  // The domain is free again.
+  expect(await push(domain, {})).toMatchObject({ type: 3 });
+});
+
+it("K02 makes checkpoint and backup at once, or neither", async () => {
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] });
+  // The second disk has such a bitmap already: the transaction fails after the first.
+  const bitmap = { node: "libvirt-2-format", name: "one" };
+  await world.run(world.client.execute("block-dirty-bitmap-add", bitmap));
+  const call = domain.backupBegin({}, { name: "one" });
+  expect(await refusal(world, call)).toBe("OPERATION_FAILED");
+  expect(await world.run(domain.listAllCheckpoints())).toEqual([]);
+  expect([...world.stores.keys()].sort()).toEqual(["a", "b"]);
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  expect(nodes).toHaveLength(4);
+  const bitmaps = nodes.flatMap((node) => node["dirty-bitmaps"] ?? []);
+  expect(bitmaps.map(({ name }) => name)).toEqual(["one"]);
+  await world.run(world.client.execute("block-dirty-bitmap-remove", bitmap));
+  await push(domain, {}, { name: "one" });
+  const [made] = await world.run(domain.listAllCheckpoints());
+  expect(made).toMatchObject({ name: "one", disks: [{ bitmap: "one" }, { bitmap: "one" }] });
+});
+
+it("backs up what has changed since a checkpoint, and nothing else", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const device = await guest(world, domain, "vda");
+  await push(domain, {}, { name: "one" });
+  await write(world, device, { 2: 50, 9: 51 });
+  const stats = await push(domain, { incremental: "one" }, { name: "two" });
+  expect(stats).toMatchObject({ type: 3, disk_total: 128 * 1024 });
+  const after = await read(world, device);
+  expect(await contentOf("a.two", "a.one")).toBe(after);
+  await write(world, device, { 4: 60 });
+  await push(domain, { incremental: "two" }, { name: "three" });
+  expect(await contentOf("a.three", "a.two", "a.one")).toBe(await read(world, device));
+  const missing = domain.backupBegin({ incremental: "zero" });
+  expect(await refusal(world, missing)).toBe("NO_DOMAIN_CHECKPOINT");
+});
+
+it("K03 refuses an incremental backup from bitmaps that cannot be relied on", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await push(domain, {}, { name: "one" });
+  const bitmap = { node: "libvirt-1-format", name: "one" };
+  const refuse = async () => {
+    world.events.length = 0;
+    expect(await refusal(world, domain.backupBegin({ incremental: "one" }))).toBe(
+      "CHECKPOINT_INCONSISTENT",
+    );
+  };
+  await world.run(world.client.execute("block-dirty-bitmap-disable", bitmap));
+  await refuse();
+  await world.run(world.client.execute("block-dirty-bitmap-enable", bitmap));
+  // A gap: the image in the middle has none.
+  const overlay = (name: string) => ({ disks: [{ name: "vda", source: memory(name) }] });
+  await world.run(domain.snapshotCreate(overlay("b"), SNAPSHOT_CREATE.DISK_ONLY));
+  await world.run(domain.snapshotCreate(overlay("c"), SNAPSHOT_CREATE.DISK_ONLY));
+  const chain = (await world.run(domain.info())).disks[0]!.chain;
+  const middle = { node: chain[1]!.node!, name: "one" };
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  const has = nodes.filter((node) => node["dirty-bitmaps"]?.some(({ name }) => name === "one"));
+  expect(has).toHaveLength(3);
+  const reopen = (ro: boolean) =>
+    world.run(
+      world.client.execute("blockdev-reopen", {
+        options: [
+          {
+            driver: "qcow2",
+            "node-name": middle.node,
+            file: middle.node.replace("format", "storage"),
+            backing: chain[2]!.node,
+            "read-only": ro,
+          },
+        ],
+      } as never),
+    );
+  await reopen(false);
+  await world.run(world.client.execute("block-dirty-bitmap-remove", middle));
+  await reopen(true);
+  await refuse();
+  expect(await world.run(domain.listBlockJobs())).toEqual([]);
+  // A bitmap that is missing cannot be deleted with its checkpoint either: there is a way out.
+  const { METADATA_ONLY } = CHECKPOINT_DELETE;
+  await world.run(domain.checkpointDelete("one", METADATA_ONLY));
+  expect(await world.run(domain.listAllCheckpoints())).toEqual([]);
+});
+
+it.each(["active", "middle"] as const)(
+  "K04 keeps incremental backups right over a snapshot and a commit (%s)",
+  async (which) => {
+    const domain = await running(world, { vda: ["a"] });
+    const device = await guest(world, domain, "vda");
+    await push(domain, {}, { name: "one" });
+    await write(world, device, { 2: 50 });
+    const overlay = (name: string) => ({ disks: [{ name: "vda", source: memory(name) }] });
+    await world.run(domain.snapshotCreate(overlay("b"), SNAPSHOT_CREATE.DISK_ONLY));
+    await write(world, device, { 5: 51 });
+    if (which === "middle") {
+      await world.run(domain.snapshotCreate(overlay("c"), SNAPSHOT_CREATE.DISK_ONLY));
+      await write(world, device, { 6: 52 });
+      await world.run(domain.blockCommit("vda", null, "/memory/b"));
+      await until(world, ended("vda"));
+    } else {
+      await world.run(domain.blockCommit("vda", null, null, 0, BLOCK_COMMIT.ACTIVE));
+      await until(world, isReady("vda"));
+      await write(world, device, { 7: 53 });
+      await world.run(domain.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT));
+    }
+    await write(world, device, { 8: 54 });
+    await settle(world);
+    await push(domain, { incremental: "one", disks: [{ name: "vda", target: memory("inc") }] });
+    expect(await contentOf("inc", "a.one")).toBe(await read(world, device));
+  },
+);
+
+it("carries the bitmaps over to a copy", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const device = await guest(world, domain, "vda");
+  await push(domain, {}, { name: "one" });
+  await write(world, device, { 2: 50 });
+  await world.run(domain.blockCopy("vda", image("copy")));
+  await until(world, isReady("vda"));
+  await write(world, device, { 3: 51 });
+  await world.run(domain.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT));
+  await write(world, device, { 4: 52 });
+  await push(domain, { incremental: "one", disks: [{ name: "vda", target: memory("inc") }] });
+  expect(await contentOf("inc", "a.one")).toBe(await read(world, device));
+});
+
+it("shows a client of a pull what was, until it says that it is done", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(domain.backupBegin({ mode: "pull" }, { name: "one" }));
+  await write(world, device, { 0: 88, 2: 50 });
+  const exports = await world.run(world.client.execute("query-block-exports"));
+  const { id } = exports.find((one) => one.id.startsWith("backup-vda"))!;
+  const then = await world.run(world.client.openDevice(id));
+  expect(await read(world, then)).toBe(before);
+  expect(await world.run(domain.getJobStats())).toMatchObject({ type: 2, operation: 9 });
+  expect(await refusal(world, domain.blockPull("vda"))).toBe("OPERATION_UNSUPPORTED");
+  await world.run(domain.abortJob());
+  await until(world, isOver);
+  await settle(world);
+  const stats = await world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+  expect(stats).toMatchObject({ type: 3, success: true });
+  expect([...world.stores.keys()]).toEqual(["a"]);
+  expect(await refusal(world, domain.abortJob())).toBe("OPERATION_INVALID");
+});
+
+it("deletes checkpoints with their bitmaps, and children with their parents", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  for (const name of ["one", "two", "three"]) await world.run(domain.checkpointCreate({ name }));
+  const names = async () =>
+    (await world.run(domain.listAllCheckpoints())).map(({ name, parent }) => [name, parent]);
+  await world.run(domain.checkpointDelete("two"));
+  expect(await names()).toEqual([
+    ["one", undefined],
+    ["three", "one"],
+  ]);
+  expect(await refusal(world, domain.checkpointDelete("two"))).toBe("NO_DOMAIN_CHECKPOINT");
+  expect(await refusal(world, domain.checkpointCreate({ name: "one" }))).toBe("OPERATION_INVALID");
+  await world.run(domain.checkpointDelete("one", CHECKPOINT_DELETE.CHILDREN));
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  expect(nodes.flatMap((node) => node["dirty-bitmaps"] ?? [])).toEqual([]);
+});

@@ -1,0 +1,233 @@
+/** The driver begins anew, beside an engine that has gone on, and beside a new one. */
+
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { BLOCK_COMMIT, BLOCK_JOB_ABORT, BLOCK_PULL } from "../../src/domain/flags.ts";
+import type { DriverRecord } from "../../src/domain/record.ts";
+import { MemoryDomainStore } from "../../src/domain/store.ts";
+import {
+  ended,
+  guest,
+  image,
+  isReady,
+  makeWorld,
+  read,
+  refusal,
+  running,
+  settle,
+  told,
+  until,
+  type World,
+} from "./world.ts";
+
+let world: World;
+beforeEach(async () => {
+  world = await makeWorld();
+});
+afterEach(() => world.end());
+
+const demo = () => world.connection.domain("demo");
+const paths = async () => (await world.run(demo().info())).disks[0]!.chain.map(({ path }) => path);
+
+/** Changes what is kept, as a crash or a bug would have. */
+async function change(edit: (record: DriverRecord) => void): Promise<void> {
+  await world.driver.close();
+  const record = (await world.store.load()) as DriverRecord;
+  edit(record);
+  await world.store.save(record);
+}
+
+it("M03 goes on with a pull that the engine goes on with, and tells one end", async () => {
+  const domain = await running(world);
+  const before = await read(world, await guest(world, domain, "vda"));
+  await world.run(domain.blockPull("vda", 64 * 1024, BLOCK_PULL.BANDWIDTH_BYTES));
+  const [job] = await world.run(domain.listBlockJobs());
+  await world.restart();
+  expect(await world.run(demo().listBlockJobs())).toMatchObject([
+    { name: job!.name, state: "running" },
+  ]);
+  await world.run(demo().blockJobSetSpeed("vda", 0));
+  await until(world, ended("vda"));
+  await world.clock.advance(1000);
+  expect(told(world, "vda")).toEqual([[1, 0]]);
+  expect(await paths()).toEqual(["/memory/top"]);
+  expect(await read(world, await guest(world, demo(), "vda"))).toBe(before);
+});
+
+it("deals with an end that came while there was no driver", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 64 * 1024, BLOCK_PULL.BANDWIDTH_BYTES));
+  const [job] = await world.run(domain.listBlockJobs());
+  await world.driver.close();
+  const speed = { device: job!.name, speed: 0 };
+  await world.run(world.client.execute("block-job-set-speed", speed));
+  await world.clock.advance(5000);
+  await world.restart();
+  await settle(world);
+  expect(told(world, "vda")).toEqual([[1, 0]]);
+  expect(await paths()).toEqual(["/memory/top"]);
+  expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
+  expect(await world.run(demo().listBlockJobs())).toEqual([]);
+});
+
+it("finds a disk where the graph has it, although the pivot ended without a driver", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockCommit("vda", null, null, 0, BLOCK_COMMIT.ACTIVE));
+  await until(world, isReady("vda"));
+  const [job] = await world.run(domain.listBlockJobs());
+  await world.driver.close();
+  await world.run(world.client.execute("job-complete", { id: job!.name }));
+  await world.clock.advance(1000);
+  await world.restart();
+  expect(await paths()).toEqual(["/memory/base"]);
+  // What is started next time is the base, too: the top lacks what was written since.
+  const { disks } = await world.run(demo().getDesc(2));
+  expect(disks[0]!.source).toEqual({ driver: "memory", name: "base" });
+});
+
+it("does the last steps again of a job whose end is in the record", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockCopy("vda", image("copy")));
+  await until(world, isReady("vda"));
+  const record = structuredClone(await world.store.load()) as DriverRecord;
+  const [kept] = record.domains[0]!.jobs;
+  await world.run(domain.blockJobAbort("vda"));
+  // As if it had ended right after the commit point.
+  await change(({ domains }) => {
+    domains[0]!.jobs.push({ ...kept!, state: "cancelled" });
+    domains[0]!.leftovers.push("libvirt-99-format");
+  });
+  await world.restart();
+  expect(await world.run(demo().listBlockJobs())).toEqual([]);
+  expect(await refusal(world, demo().blockJobAbort("vda"))).toBe("INVALID_ARG");
+  await world.run(demo().blockPull("vda"));
+  await until(world, ended("vda"));
+});
+
+it("M07 drops a job that never began, without a word", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  await world.run(domain.blockJobAbort("vda"));
+  await change(({ domains }) => {
+    domains[0]!.jobs.push({
+      name: "pull-vda-libvirt-1-format",
+      serial: 900,
+      kind: "pull",
+      state: "new",
+      disk: "vda",
+      flags: 0,
+      wasReady: false,
+      base: null,
+    });
+  });
+  world.events.length = 0;
+  await world.restart();
+  expect(await world.run(demo().listBlockJobs())).toEqual([]);
+  expect(world.events).toEqual([]);
+  expect(await paths()).toHaveLength(3);
+});
+
+it("takes up a job whose start was never confirmed", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  await change(({ domains }) => {
+    domains[0]!.jobs[0]!.state = "new";
+  });
+  await world.restart();
+  expect(await world.run(demo().listBlockJobs())).toMatchObject([{ state: "running" }]);
+  await world.run(demo().blockJobAbort("vda"));
+  expect(told(world, "vda")).toEqual([[1, 2]]);
+});
+
+it("goes on with an abort and with a pivot that were not accepted", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockCopy("vda", image("copy")));
+  await until(world, isReady("vda"));
+  await change(({ domains }) => {
+    domains[0]!.jobs[0]!.state = "pivoting";
+  });
+  await world.restart();
+  expect(await world.run(demo().listBlockJobs())).toMatchObject([{ state: "ready" }]);
+  await change(({ domains }) => {
+    domains[0]!.jobs[0]!.state = "aborting";
+  });
+  await world.restart();
+  await until(world, ended("vda"));
+  expect(told(world, "vda").at(-1)).toEqual([2, 2]);
+  expect(await paths()).toHaveLength(3);
+});
+
+it("M06 puts a job aside that it does not understand, and the disk is usable", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  const broken = { name: "pull-vda-libvirt-1-format", kind: "unheard-of" };
+  await change(({ domains }) => {
+    domains[0]!.jobs = [broken as never];
+  });
+  await world.restart();
+  expect(await world.run(demo().listBlockJobs())).toEqual([]);
+  expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
+  expect(world.driver.host.record.broken).toHaveLength(1);
+  await world.run(demo().blockPull("vda"));
+  await until(world, ended("vda"));
+});
+
+it("keeps a record aside that it does not understand at all", async () => {
+  await running(world);
+  await world.driver.close();
+  await world.store.save({ version: 7, nextLayer: 40, nextId: 9, nextSerial: 3 });
+  await world.restart();
+  expect(await world.run(world.connection.listAllDomains())).toEqual([]);
+  // Names that are in use are not given out again.
+  expect(world.driver.host.record).toMatchObject({ nextLayer: 40, broken: [{ version: 7 }] });
+});
+
+it("M08 fails what ran in an engine that is gone, and starts the disks as they were", async () => {
+  const store = new MemoryDomainStore();
+  const first = await makeWorld({ store });
+  const domain = await running(first);
+  await first.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  const before = await read(first, await guest(first, domain, "vda"));
+  await first.driver.close();
+  await first.run(first.engine.close());
+  const second = await makeWorld({ store, stores: first.stores });
+  const { connection, run } = second;
+  const info = await run(connection.lookupByName("demo"));
+  expect(info).toMatchObject({ state: 5, id: null });
+  await run(connection.domain("demo").create());
+  const device = await guest(second, connection.domain("demo"), "vda");
+  expect(await read(second, device)).toBe(before);
+  await second.end();
+});
+
+it("clears away what a start that was broken off has left", async () => {
+  await running(world);
+  await change(({ domains }) => {
+    domains[0]!.state = "starting";
+  });
+  await world.restart();
+  expect(await world.run(world.client.execute("query-named-block-nodes"))).toEqual([]);
+  expect((await world.run(demo().info())).state).toBe(5);
+  await world.run(demo().create());
+});
+
+it("goes on with a backup of mode pull, which another driver had begun", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await world.run(domain.backupBegin({ mode: "pull" }));
+  await world.restart();
+  expect(await world.run(demo().getJobStats())).toMatchObject({ type: 2 });
+  await world.run(demo().abortJob());
+  await until(world, ({ event }) => event === "job-completed");
+  await settle(world);
+  expect([...world.stores.keys()]).toEqual(["a"]);
+  await world.run(demo().backupBegin({}));
+  await until(world, (event) => event.event === "block-job-2" && event.status === 0);
+});
+
+it("aborts a pivot that has failed only by saying so", async () => {
+  const domain = await running(world);
+  const { PIVOT } = BLOCK_JOB_ABORT;
+  await world.run(domain.blockCopy("vda", image("copy")));
+  await until(world, isReady("vda"));
+  await world.run(domain.blockJobAbort("vda", PIVOT));
+  expect(await refusal(world, domain.blockJobAbort("vda", PIVOT))).toBe("INVALID_ARG");
+});
