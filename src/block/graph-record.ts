@@ -41,7 +41,7 @@ export function describeNode(
     options: {
       driver: driver.name,
       "node-name": node.name,
-      "read-only": isReadOnly(node),
+      "read-only": node.readOnly || isLent(node),
       "auto-read-only": settings.autoReadOnly,
       "force-share": settings.forceShare,
       "detect-zeroes": settings.detectZeroes,
@@ -58,10 +58,9 @@ export function describeNode(
   };
 }
 
-/** Without what a job has borrowed: the job takes that again when it comes back. */
-function isReadOnly(node: BlockNode): boolean {
-  if (node.readOnly || node.isLentForWriting) return true;
-  return node.followsParent && node.openedWith !== null && isReadOnly(node.openedWith);
+/** A job has made it writable, itself or with its parent: the job does so again when it comes back. */
+function isLent({ isLentForWriting, followsParent, openedWith }: BlockNode): boolean {
+  return isLentForWriting || (followsParent && openedWith !== null && isLent(openedWith));
 }
 
 /** The names of the nodes that it stands on. */

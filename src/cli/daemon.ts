@@ -15,7 +15,10 @@ import { type Clock, SystemClock, sleep } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
 import type { Given } from "../base/getopt.ts";
 import type { Engine } from "../engine/engine.ts";
+import { openJournal } from "../engine/journal/store.ts";
 import { createNodeEngine } from "../engine/node.ts";
+import { FileJournal } from "../engine/node-journal.ts";
+import type { RecoveryInfo } from "../qmp/commands/journal.ts";
 import { VERSION } from "../qmp/version.ts";
 import { nbdServerSchema, nestAddress, parseArguments } from "./arguments.ts";
 import { Chardevs } from "./chardev/index.ts";
@@ -59,6 +62,13 @@ export async function daemon(words: readonly string[]): Promise<number> {
   }
 }
 
+/** The file of the journal, which is opened before anything else. @throws BlockError EINVAL */
+function journalOf(given: readonly Given<OptionName>[]): string | null {
+  const files = given.filter(({ name }) => name === "journal");
+  if (files.length > 1) throw new BlockError("EINVAL", "There is one --journal at most");
+  return files[0]?.value ?? null;
+}
+
 function print(text: string): Promise<number> {
   return new Promise((resolve) => process.stdout.write(text, () => resolve(0)));
 }
@@ -89,6 +99,8 @@ class Daemon {
   readonly #isServing = new Promise<boolean>((resolve) => {
     this.#served = resolve;
   });
+  /** What the journal has brought back: "node disk". */
+  readonly #recovered = new Set<string>();
   #pidfilePath: string | null = null;
   #pidfile: Pidfile | null = null;
 
@@ -104,7 +116,9 @@ class Daemon {
   }
 
   async run(given: readonly Given<OptionName>[]): Promise<number> {
+    const journal = journalOf(given);
     this.#engine = await createNodeEngine({
+      ...(journal !== null && { journal: await openJournal(new FileJournal(journal)) }),
       clock: this.#clock,
       trace: this.#traceLog.trace,
       commands: hostCommands(this.#chardevs, () => void this.#endSoon()),
@@ -151,13 +165,15 @@ class Daemon {
   async #carryOut(name: OptionName, value: string): Promise<void> {
     switch (name) {
       case "blockdev":
-        return this.#execute("blockdev-add", value, "driver");
+        return this.#execute("blockdev-add", value, "driver", "node");
       case "object":
-        return this.#execute("object-add", value, "qom-type");
+        return this.#execute("object-add", value, "qom-type", "object");
       case "export":
-        return this.#execute("block-export-add", value, "type");
+        return this.#execute("block-export-add", value, "type", "export");
       case "nbd-server":
         return this.#startNbdServer(value);
+      case "journal":
+        return this.#recover();
       case "chardev":
         return this.#chardevs.add(value);
       case "monitor":
@@ -170,9 +186,22 @@ class Daemon {
     }
   }
 
-  async #execute(command: string, value: string, implied: string): Promise<void> {
+  /** What the journal has brought back already is left as it is. */
+  async #execute(command: string, value: string, implied: string, kind: string): Promise<void> {
     const schema = this.#engine.argumentSchema(command);
-    await this.#engine.execute(command, parseArguments(value, implied, schema));
+    const args = parseArguments(value, implied, schema);
+    const name = kind === "node" ? args["node-name"] : args["id"];
+    if (this.#recovered.has(`${kind} ${name}`)) return;
+    await this.#engine.execute(command, args);
+  }
+
+  async #recover(): Promise<void> {
+    await this.#engine.recover();
+    const told = await this.#engine.execute("x-query-recovery", {});
+    for (const { kind, name, outcome, text } of told as readonly RecoveryInfo[]) {
+      if (outcome === "continued") this.#recovered.add(`${kind} ${name}`);
+      else await note(`journal: ${kind} '${name}' (${outcome}): ${text}`);
+    }
   }
 
   async #startNbdServer(value: string): Promise<void> {

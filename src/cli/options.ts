@@ -28,6 +28,11 @@ export const OPTIONS = [
     help: "exports a node, as block-export-add does",
   },
   {
+    name: "journal",
+    value: "FILE",
+    help: "keeps there what a next daemon goes on with if\nthis one is lost, and brings back what is in it",
+  },
+  {
     name: "monitor",
     value: "[chardev=]ID[,mode=control][,pretty=on|off]",
     help: "serves QMP on a character device",

@@ -15,6 +15,7 @@ import { nbdCommands } from "../qmp/commands/nbd.ts";
 import type { Command } from "../qmp/schema.ts";
 import { Client } from "./client.ts";
 import { createEngine, type Engine } from "./engine.ts";
+import type { OpenedJournal } from "./journal/store.ts";
 import { localPorts } from "./local-port.ts";
 import { listen } from "./node-listen.ts";
 import { nodeZlib } from "./node-zlib.ts";
@@ -31,7 +32,8 @@ export interface NodeEngineOptions {
   readonly drivers?: Iterable<BlockDriver>;
   /** Besides those that every engine on Node has. */
   readonly commands?: Iterable<Command>;
-  /** See EngineOptions. */
+  /** See EngineOptions, here and below. */
+  readonly journal?: OpenedJournal;
   readonly onStopped?: (why: BlockError) => void;
 }
 
@@ -50,6 +52,7 @@ export async function createNodeEngine(options: NodeEngineOptions = {}): Promise
     readSecretFile,
     exportDrivers: [nbd],
     commands: [...nbdCommands(nbd, listen), ...(options.commands ?? [])],
+    ...(options.journal && { journal: options.journal }),
     ...(options.onStopped && { onStopped: options.onStopped }),
   });
   return engine;

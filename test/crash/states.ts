@@ -51,7 +51,7 @@ function cutsOf(log: readonly Entry[]): number[] {
 }
 
 /** Changes before the cut that no flush has made certain. */
-function openEntries(log: readonly Entry[], cut: number): number[] {
+export function openEntries(log: readonly Entry[], cut: number): number[] {
   const certain = certainEnds(log, cut);
   const open: number[] = [];
   for (let index = 0; index < cut; index++) {

@@ -1,6 +1,7 @@
 /**
- * Brings back what the record of a lost engine has: objects, nodes, jobs, exports, in this order, so
- * that no guest writes before the filters of the jobs are in place.
+ * Brings back what the record of a lost engine has: objects, nodes, exports, jobs, in this order, as a
+ * job's filter goes between a node and those who use it. A guest who writes before the job is there does
+ * no harm: no job that is started again relies on having seen every write.
  *
  *   job's record           what becomes of it
  *   created                gone; in the history: it never started
@@ -101,9 +102,9 @@ export class Recovery {
     for (const one of [...this.#objects.values()]) await this.#addObject(one);
     const tried = new Map(this.#nodes);
     await this.#openNodes();
+    for (const one of [...this.#exports.values()]) await this.#addExport(one);
     const ends: Job[] = [];
     for (const one of [...this.#jobs.values()]) ends.push(...(await this.#recoverJob(one)));
-    for (const one of [...this.#exports.values()]) await this.#addExport(one);
     await this.#closeUnused(tried);
     for (const job of ends) {
       await job.finished;
@@ -212,16 +213,33 @@ export class Recovery {
     }
   }
 
-  /** Those opened for a parent that could not be: they are opened again with it. */
+  /**
+   * Nodes that were there for their users only, and have none: what a job has left behind goes for good;
+   * what is for a node that has not come back stays on record, to be opened again with that one.
+   *
+   * @param tried what was on record before
+   */
   async #closeUnused(tried: ReadonlyMap<string, NodeRecord>): Promise<void> {
     const { graph } = this.#init.services;
-    for (const [name, record] of tried) {
+    for (const name of tried.keys()) {
       const node = this.#find(name);
-      if (!node || node.monitorOwned || node.parents.size > 0) continue;
-      this.#nodes.set(name, record);
-      const error = await failureOf(graph.closeUnused(node));
-      const text = error ? `: ${error.message}` : "";
-      this.#tell("node", name, "kept", `what it was opened for has not come back${text}`);
+      const error = node && (await failureOf(graph.closeUnused(node)));
+      if (error) this.#tell("node", name, "lost", error.message);
+    }
+    // A map that grows is walked to its end.
+    for (const record of this.#nodes.values()) {
+      const driver = graph.drivers.get(record.options.driver);
+      for (const child of driver ? childNames(record, driver) : []) {
+        const closed = tried.get(child);
+        if (!closed || this.#find(child) || this.#nodes.has(child)) continue;
+        this.#nodes.set(child, closed);
+        this.#tell("node", child, "kept", `Node '${nameOf(record)}', which needs it, is not there`);
+      }
+    }
+    for (const name of tried.keys()) {
+      const { outcome } = this.#told.get(keyOf("node", name)) ?? {};
+      const isGone = !this.#find(name) && !this.#nodes.has(name);
+      if (outcome === "continued" && isGone) this.#told.delete(keyOf("node", name));
     }
   }
 

@@ -1,42 +1,9 @@
 /** An engine that is lost comes back as its record has it. */
 
 import { describe, expect, it } from "vitest";
-import { KiB } from "../../../src/base/bytes.ts";
+import type { JobRecord } from "../../../src/engine/journal/record.ts";
 import { Recorder } from "../../crash/recorder.ts";
-import { MemoryJournal, startEngine } from "./rig.ts";
-
-/** base ← top in recorded files, opened as a user would, with an export. */
-async function disks(
-  client: Awaited<ReturnType<typeof startEngine>>["client"],
-  recorder: Recorder,
-) {
-  for (const name of ["base", "top", "target"]) {
-    recorder.add(name);
-    const file = { driver: "recorded", filename: name };
-    const options = { driver: "qcow2", size: 256 * KiB, file };
-    await client.execute("blockdev-create", { "job-id": `make-${name}`, options });
-    await client.execute("job-dismiss", { id: `make-${name}` });
-  }
-  const file = (filename: string) => ({ driver: "recorded", filename });
-  await client.execute("blockdev-add", {
-    driver: "qcow2",
-    "node-name": "top",
-    file: file("top"),
-    backing: { driver: "qcow2", "node-name": "base", file: file("base"), backing: null },
-  });
-  await client.execute("blockdev-add", {
-    driver: "qcow2",
-    "node-name": "target",
-    file: file("target"),
-  });
-  const reply = await client.execute("block-export-add", {
-    type: "message-port",
-    id: "vda",
-    "node-name": "top",
-    writable: true,
-  });
-  expect(reply).toHaveProperty("return");
-}
+import { disks, MemoryJournal, startEngine } from "./rig.ts";
 
 describe("an engine that is lost", () => {
   it("comes back with its nodes, links, settings, objects and exports", async () => {
@@ -70,4 +37,110 @@ describe("an engine that is lost", () => {
       Array.from({ length: 9 }, () => "continued"),
     );
   });
+
+  it("ends jobs whose record says that they never ran, and tells so", async () => {
+    const { recorder, journal } = await lost("s", (job) => ({ ...job, status: "created" }));
+    const { client } = await startEngine(recorder, journal, 2);
+    expect((await client.execute("query-jobs"))["return"]).toEqual([]);
+    expect((await client.execute("x-query-job-history"))["return"]).toMatchObject([
+      { id: "s", outcome: "failed", error: expect.stringContaining("never started") },
+    ]);
+  });
+
+  it("has a job that had taken effect completed, and one that was being aborted cancelled", async () => {
+    for (const [change, outcome] of [
+      [{ hasTakenEffect: true }, "completed"],
+      [{ status: "aborting" }, "cancelled"],
+    ] as const) {
+      const { recorder, journal } = await lost("s", (job) => ({ ...job, ...change }));
+      const { client } = await startEngine(recorder, journal, 2);
+      const history = (await client.execute("x-query-job-history"))["return"];
+      expect(history).toMatchObject([{ id: "s", outcome }]);
+    }
+  });
+
+  it("keeps a concluded job until it is dismissed, once in the history", async () => {
+    const error = { errno: "ENOSPC", desc: "No room" };
+    const concluded = { status: "concluded", autoDismiss: false, error };
+    const { recorder, journal } = await lost("s", (job) => ({ ...job, ...concluded }));
+    const { client } = await startEngine(recorder, journal, 2);
+    expect((await client.execute("query-jobs"))["return"]).toMatchObject([
+      { id: "s", status: "concluded", error: "No room" },
+    ]);
+    await client.execute("job-dismiss", { id: "s" });
+    const third = await startEngine(recorder, journal, 3);
+    expect((await third.client.execute("query-jobs"))["return"]).toEqual([]);
+  });
+
+  it("M06 lists a job of an unknown type as broken; the disk and other jobs are there", async () => {
+    const { recorder, journal } = await lost("s", (job) => ({ ...job, type: "melt" }));
+    const { client } = await startEngine(recorder, journal, 2);
+    const broken = { kind: "job", name: "s", outcome: "broken" };
+    expect((await client.execute("x-query-recovery"))["return"]).toContainEqual(
+      expect.objectContaining(broken),
+    );
+    expect((await client.execute("query-block-exports"))["return"]).toMatchObject([{ id: "vda" }]);
+    const third = await startEngine(recorder, journal, 3);
+    await third.client.execute("x-recovery-dismiss", { kind: "job", name: "s" });
+    expect(journal.record.broken).toEqual([]);
+  });
+
+  it.each([["no JSON value of ours"], [{ version: 99, epoch: 7 }], [[]], [null]])(
+    "keeps a record aside that it does not understand: %j",
+    async (stored) => {
+      const journal = new MemoryJournal();
+      journal.text = JSON.stringify(stored);
+      const { client } = await startEngine(new Recorder(), journal);
+      expect((await client.execute("x-query-recovery"))["return"]).toMatchObject([
+        { kind: "record", outcome: "broken" },
+      ]);
+      expect(journal.record.broken).toMatchObject([{ entry: stored }]);
+    },
+  );
+
+  it("keeps what cannot be opened now, and what needs it; the rest is there; a retry brings it", async () => {
+    const { recorder, journal } = await lost("s", (job) => ({ ...job, paused: true }));
+    const away = new Recorder();
+    for (const [name, bytes] of recorder.files()) if (name !== "base") away.add(name, bytes);
+    const second = await startEngine(away, journal, 2);
+    const told = async () => {
+      const all = (await second.client.execute("x-query-recovery"))["return"] as {
+        kind: string;
+        name: string;
+        outcome: string;
+      }[];
+      return Object.fromEntries(all.map(({ kind, name, outcome }) => [`${kind} ${name}`, outcome]));
+    };
+    expect(await told()).toMatchObject({
+      "node base": "kept",
+      "node top": "kept",
+      "node target": "continued",
+      "export vda": "kept",
+      "job s": "kept",
+    });
+    expect(journal.record.jobs).toMatchObject([{ id: "s" }]);
+    away.add("base", recorder.bytesOf("base"));
+    await second.client.execute("x-recovery-retry");
+    expect(new Set(Object.values(await told()))).toEqual(new Set(["continued"]));
+    expect((await second.client.execute("query-block-jobs"))["return"]).toMatchObject([
+      { device: "s", status: "paused", speed: 4096 },
+    ]);
+  });
 });
+
+/** What an engine has left that was lost while it streamed, with another record of the job. */
+async function lost(id: string, change: (job: JobRecord) => object) {
+  const recorder = new Recorder();
+  const journal = new MemoryJournal();
+  const { client } = await startEngine(recorder, journal);
+  await disks(client, recorder);
+  await client.execute("x-job-history-dismiss");
+  await client.execute("block-stream", { "job-id": id, device: "vda", speed: 4096 });
+  const { record } = journal;
+  expect(record.jobs).toHaveLength(1);
+  journal.text = JSON.stringify({ ...record, jobs: record.jobs.map(change) });
+  // The engine that is lost says no more.
+  const kept = new MemoryJournal();
+  kept.text = journal.text;
+  return { recorder, journal: kept };
+}

@@ -3,8 +3,12 @@
  * a journal that is kept as text. The test says what a lost engine leaves.
  */
 
+import { expect } from "vitest";
+import { KiB } from "../../../src/base/bytes.ts";
+import { BlockError } from "../../../src/base/errors.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
+import type { BlockDriver } from "../../../src/block/driver.ts";
 import { browserDrivers } from "../../../src/drivers/index.ts";
 import { createEngine, type Engine } from "../../../src/engine/engine.ts";
 import type { JournalRecord } from "../../../src/engine/journal/record.ts";
@@ -37,6 +41,18 @@ export class MemoryJournal implements JournalStore {
   }
 }
 
+function filesOf(recorder: Recorder, seed: number): BlockDriver {
+  const driver = recordedDriver(recorder, seededRandom(seed));
+  return {
+    ...driver,
+    async open(context) {
+      const { filename } = context.options as { filename: string };
+      if (recorder.has(filename)) return driver.open(context);
+      throw new BlockError("ENOENT", `There is no file '${filename}'`);
+    },
+  };
+}
+
 /** An engine, recovered; its clock and a client that has negotiated. */
 export async function startEngine(
   recorder: Recorder,
@@ -48,13 +64,51 @@ export async function startEngine(
     clock,
     random: seededRandom(seed),
     kernelBytes: kernelBytes(),
-    drivers: [...browserDrivers(new Map()), recordedDriver(recorder, seededRandom(seed))],
+    drivers: [...browserDrivers(new Map()), filesOf(recorder, seed)],
     ...(journal && { journal: await openJournal(journal) }),
-    onStopped: (why) => {
-      throw why;
-    },
   });
   await clock.runUntil(engine.recover());
   const client = await new Conversation({ engine, clock }).negotiated();
   return { engine, clock, client };
+}
+
+/** base ← top, and target, in recorded files, opened as a user would, with an export. */
+export async function disks(client: Conversation, recorder: Recorder): Promise<void> {
+  for (const name of ["base", "top", "target"]) {
+    recorder.add(name);
+    const file = { driver: "recorded", filename: name };
+    const options = { driver: "qcow2", size: 256 * KiB, file };
+    await client.execute("blockdev-create", { "job-id": `make-${name}`, options });
+    await client.execute("job-dismiss", { id: `make-${name}` });
+  }
+  const file = (filename: string) => ({ driver: "recorded", filename });
+  await fillBase(client, file("base"));
+  await client.execute("blockdev-add", {
+    driver: "qcow2",
+    "node-name": "top",
+    file: file("top"),
+    backing: { driver: "qcow2", "node-name": "base", file: file("base"), backing: null },
+  });
+  await client.execute("blockdev-add", {
+    driver: "qcow2",
+    "node-name": "target",
+    file: file("target"),
+  });
+  const reply = await client.execute("block-export-add", {
+    type: "message-port",
+    id: "vda",
+    "node-name": "top",
+    writable: true,
+  });
+  expect(reply).toHaveProperty("return");
+}
+
+async function fillBase(client: Conversation, file: object): Promise<void> {
+  await client.execute("blockdev-add", { driver: "qcow2", "node-name": "base", file });
+  const type = { type: "message-port", id: "fill", "node-name": "base", writable: true };
+  await client.execute("block-export-add", type);
+  const { backend } = client.engine.exports.get("fill");
+  await client.clock.runUntil(backend.write(new Uint8Array(256 * KiB).fill(7), 0));
+  await client.execute("block-export-del", { id: "fill" });
+  await client.execute("blockdev-del", { "node-name": "base" });
 }

@@ -1,0 +1,166 @@
+/** A daemon that is killed in the middle of a job, on real files; the next one goes on. */
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { ensureCli, ensureWasm } from "../../scripts/setup.mjs";
+import { seededRandom } from "../../src/base/random.ts";
+import { BLOCKTAB, Running } from "./running.ts";
+
+/** Kills of each job. */
+const KILLS = Number(process.env["JOURNAL_KILLS"] ?? 3);
+const MIB = 8;
+
+interface Case {
+  readonly command: string;
+  readonly args: object;
+  /** The image that has the disk in the end. */
+  readonly image: string;
+  readonly outcome: string;
+}
+
+const CASES: Record<string, Case> = {
+  stream: { command: "block-stream", args: {}, image: "top", outcome: "completed" },
+  commit: {
+    command: "block-commit",
+    args: { "top-node": "mid" },
+    image: "top",
+    outcome: "completed",
+  },
+  "active commit": { command: "block-commit", args: {}, image: "base", outcome: "completed" },
+  mirror: {
+    command: "blockdev-mirror",
+    args: { target: "target", sync: "full" },
+    image: "target",
+    outcome: "completed",
+  },
+  backup: {
+    command: "blockdev-backup",
+    args: { target: "target", sync: "full" },
+    image: "top",
+    outcome: "failed",
+  },
+};
+
+let folder: string;
+const running: Running[] = [];
+
+beforeAll(async () => {
+  await ensureWasm();
+  await ensureCli();
+});
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "blocktab-journal-"));
+});
+
+afterEach(async () => {
+  for (const daemon of running.splice(0)) await killed(daemon);
+  rmSync(folder, { recursive: true });
+});
+
+const run = (program: string, ...args: string[]) =>
+  execFileSync(program, args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
+
+/** base ← mid ← top with a pattern of its own in each. */
+function makeImages(): void {
+  const make = (...args: string[]) => run("qemu-img", "create", "-q", "-f", "qcow2", ...args);
+  const write = (image: string, ...patterns: string[]) =>
+    run("qemu-io", ...patterns.flatMap((pattern) => ["-c", `write ${pattern}`]), image);
+  make("base", `${MIB}M`);
+  make("-b", "base", "-F", "qcow2", "mid");
+  make("-b", "mid", "-F", "qcow2", "top");
+  make("target", `${MIB}M`);
+  write("base", `-P 1 0 ${MIB}M`);
+  write("mid", "-P 2 1M 2M", "-z 4M 1M");
+  write("top", "-P 3 2M 2M");
+}
+
+/** Named members, and a node for each file. */
+function start(): Running {
+  const image = (name: string, backing: string | null) => [
+    "--blockdev",
+    JSON.stringify({
+      driver: "qcow2",
+      "node-name": name,
+      file: { driver: "file", filename: name },
+      backing,
+    }),
+  ];
+  const daemon = new Running(
+    BLOCKTAB,
+    [
+      "--journal",
+      "journal.json",
+      ...image("base", null),
+      ...image("mid", "base"),
+      ...image("top", "mid"),
+      ...image("target", null),
+      "--chardev",
+      "stdio,id=c",
+      "--monitor",
+      "c",
+    ],
+    folder,
+  );
+  running.push(daemon);
+  return daemon;
+}
+
+async function killed(daemon: Running): Promise<void> {
+  daemon.kill("SIGKILL");
+  await daemon.ended;
+}
+
+interface Told {
+  readonly status: string;
+  readonly outcome: string;
+}
+
+async function ask(daemon: Running, name: string): Promise<readonly Told[]> {
+  return (await daemon.talk.execute(name))["return"] as readonly Told[];
+}
+
+/** Completes it when it is ready. */
+async function untilEnded(daemon: Running): Promise<void> {
+  for (;;) {
+    const [job] = await ask(daemon, "query-jobs");
+    if (!job) return;
+    if (job.status === "ready") await daemon.talk.execute("job-complete", { id: "j" });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+describe.each(Object.entries(CASES))("a daemon killed during %s", (_name, wanted) => {
+  it("is gone on from by the next one", async () => {
+    makeImages();
+    run("qemu-img", "convert", "-O", "raw", "top", "before");
+    const random = seededRandom(1);
+    let daemon = start();
+    await daemon.talk.negotiate();
+    const { command, args } = wanted;
+    const job = { "job-id": "j", device: "top", speed: 2 ** 21, ...args };
+    expect(await daemon.talk.execute(command, job)).toHaveProperty("return");
+    for (let kill = 0; kill < KILLS; kill++) {
+      await new Promise((resolve) => setTimeout(resolve, random.below(400)));
+      await killed(daemon);
+      daemon = start();
+      await daemon.talk.negotiate();
+    }
+    await daemon.talk.execute("block-job-set-speed", { device: "j", speed: 0 });
+    await untilEnded(daemon);
+    const history = await ask(daemon, "x-query-job-history");
+    expect(history).toEqual([expect.objectContaining({ id: "j", outcome: wanted.outcome })]);
+    await daemon.talk.execute("quit");
+    expect(await daemon.ended).toMatchObject({ status: 0 });
+    run("qemu-img", "convert", "-O", "raw", wanted.image, "after");
+    expect(readFileSync(join(folder, "after")).equals(readFileSync(join(folder, "before")))).toBe(
+      true,
+    );
+    for (const name of ["base", "mid", "top", "target"]) {
+      expect(run("qemu-img", "check", "-r", "leaks", name)).toContain("No errors were found");
+    }
+  });
+});

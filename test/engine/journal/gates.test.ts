@@ -1,0 +1,195 @@
+/** What must wait for the record waits; what becomes of it when the record cannot be kept. */
+
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { BlockError } from "../../../src/base/errors.ts";
+import { emptyRecord } from "../../../src/engine/journal/record.ts";
+import { openJournal } from "../../../src/engine/journal/store.ts";
+import { FileJournal } from "../../../src/engine/node-journal.ts";
+import { Recorder } from "../../crash/recorder.ts";
+import { disks, MemoryJournal, startEngine } from "./rig.ts";
+
+type Wire = Record<string, unknown>;
+
+/** An engine whose saves can be held; what it says while they are. */
+async function held() {
+  const recorder = new Recorder();
+  const journal = new MemoryJournal();
+  const { engine, clock, client } = await startEngine(recorder, journal);
+  await disks(client, recorder);
+  const heard: Wire[] = [];
+  const monitor = engine.openMonitor((message) => void heard.push(message as Wire));
+  monitor.receive({ execute: "qmp_capabilities" });
+  await clock.advance(0);
+  heard.length = 0;
+  let release = () => {};
+  const hold = () => {
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    journal.before = () => released;
+  };
+  const say = (execute: string, args: object = {}, id?: unknown) =>
+    monitor.receive({ execute, arguments: args, ...(id !== undefined && { id }) });
+  const disk = engine.exports.get("vda").backend;
+  return { engine, clock, journal, heard, say, hold, release: () => release(), disk };
+}
+
+describe("until it is on record", () => {
+  it("no reply and no event is seen; then they are, in their order", async () => {
+    const { clock, heard, say, hold, release } = await held();
+    hold();
+    say("block-stream", { "job-id": "s", device: "vda", speed: 1 });
+    say("query-block-jobs");
+    await clock.advance(1000);
+    expect(heard).toEqual([]);
+    release();
+    await clock.advance(0);
+    const seen = heard.map(({ event, data }) => event ?? (data as undefined) ?? "reply");
+    expect(seen.slice(0, 4)).toEqual(["JOB_STATUS_CHANGE", "JOB_STATUS_CHANGE", "reply", "reply"]);
+  });
+
+  it("no job runs, but it can be cancelled", async () => {
+    const { engine, clock, say, hold, release, heard } = await held();
+    hold();
+    say("block-stream", { "job-id": "s", device: "vda" });
+    await clock.advance(1000);
+    const job = engine.jobs.get("s");
+    expect(job).toMatchObject({ status: "running", busy: false });
+    expect(job.progress.total).toBe(0);
+    say("job-cancel", { id: "s" });
+    await clock.advance(1000);
+    expect(engine.jobs.find("s")).toBeUndefined();
+    release();
+    await clock.advance(0);
+    expect(heard.filter((message) => "return" in message)).toHaveLength(2);
+  });
+
+  it("no guest writes through a link that has changed", async () => {
+    const { clock, say, hold, release, disk, engine } = await held();
+    hold();
+    say("blockdev-snapshot", { node: "top", overlay: "target" });
+    await clock.advance(0);
+    expect(engine.graph.get("target").children.get("backing")?.node.name).toBe("top");
+    let isWritten = false;
+    disk.write(new Uint8Array(512).fill(1), 0).then(() => {
+      isWritten = true;
+    });
+    await clock.advance(1000);
+    expect(isWritten).toBe(false);
+    release();
+    await clock.advance(0);
+    expect(isWritten).toBe(true);
+  });
+
+  it("a guest goes on where nothing has changed", async () => {
+    const { clock, say, hold, disk } = await held();
+    hold();
+    say("blockdev-del", { "node-name": "target" });
+    await clock.runUntil(disk.write(new Uint8Array(512).fill(1), 0));
+  });
+});
+
+describe("a record that cannot be kept", () => {
+  it("is tried again, and nobody notices", async () => {
+    const { clock, heard, say, journal, engine } = await held();
+    let failures = 2;
+    journal.before = async () => {
+      if (failures-- > 0) throw new BlockError("EIO", "The store is busy with itself");
+    };
+    say("blockdev-del", { "node-name": "target" });
+    await clock.advance(2000);
+    expect(heard).toEqual([{ return: {} }]);
+    expect(engine.stopped).toBeNull();
+  });
+
+  it("stops the engine in the end: what was not on record has not been done", async () => {
+    const { clock, heard, say, journal, engine, disk } = await held();
+    journal.before = async () => {
+      throw new BlockError("ENOSPC", "The store is full");
+    };
+    say("blockdev-snapshot", { node: "top", overlay: "target" });
+    let isWritten = false;
+    disk.write(new Uint8Array(512), 0).then(() => {
+      isWritten = true;
+    });
+    await clock.advance(20_000);
+    expect(engine.stopped?.message).toContain("journal cannot be kept: The store is full");
+    expect(heard).toMatchObject([{ error: { desc: expect.stringContaining("journal") } }]);
+    expect(isWritten).toBe(false);
+  });
+
+  it("stops an engine at once whose journal another one has taken over", async () => {
+    const { clock, heard, say, journal, engine } = await held();
+    await openJournal(journal);
+    say("blockdev-del", { "node-name": "target" });
+    await clock.advance(0);
+    expect(engine.stopped?.message).toContain("taken over");
+    expect(heard).toMatchObject([{ error: {} }]);
+  });
+});
+
+describe("a request with an id of its own that comes again", () => {
+  const id = { client: "tab-7", n: 12 };
+
+  it("gets the answer that the first one got, also from the next engine", async () => {
+    const { clock, heard, say, journal } = await held();
+    say("blockdev-del", { "node-name": "target" }, id);
+    await clock.advance(0);
+    say("blockdev-del", { "node-name": "target" }, id);
+    await clock.advance(0);
+    expect(heard).toEqual([
+      { return: {}, id },
+      { return: {}, id },
+    ]);
+    const { client } = await startEngine(new Recorder(), journal, 2);
+    const again = { execute: "blockdev-del", arguments: { "node-name": "target" }, id };
+    expect(await client.say(JSON.stringify(again))).toEqual({ return: {}, id });
+  });
+
+  it("is refused if nobody knows what became of it", async () => {
+    const { clock, say, journal, heard } = await held();
+    const options = { driver: "qcow2", size: 65536, file: "target" };
+    const create = { "job-id": "c", options };
+    let begun = "";
+    // The engine is lost when the request is on record, and before it is run.
+    journal.after = (text) => {
+      begun ||= text;
+    };
+    say("blockdev-create", create, id);
+    await clock.advance(0);
+    expect(heard).toContainEqual({ return: {}, id });
+    expect(JSON.parse(begun).jobs).toEqual([]);
+    const left = new MemoryJournal();
+    left.text = begun;
+    const { client } = await startEngine(new Recorder(), left, 2);
+    const again = { execute: "blockdev-create", arguments: create, id };
+    expect(await client.say(JSON.stringify(again))).toMatchObject({
+      error: { desc: expect.stringContaining("was lost") },
+    });
+  });
+});
+
+describe("the journal's file", () => {
+  it("is replaced as a whole, refuses an older engine, and keeps what it cannot read", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "blocktab-journal-"));
+    try {
+      const path = join(folder, "journal.json");
+      const first = new FileJournal(path);
+      expect(await first.load()).toBeUndefined();
+      await first.save(emptyRecord(1));
+      await first.save({ ...emptyRecord(1), seq: 5 });
+      expect(await first.load()).toMatchObject({ epoch: 1, seq: 5 });
+      await openJournal(new FileJournal(path));
+      await expect(first.save(emptyRecord(1))).rejects.toMatchObject({ errno: "ESTALE" });
+      expect(readdirSync(folder)).toEqual(["journal.json"]);
+      writeFileSync(path, "{ half a rec");
+      const { record } = await openJournal(new FileJournal(path));
+      expect(record.broken).toMatchObject([{ kind: "record", entry: "{ half a rec" }]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});

@@ -1,0 +1,286 @@
+/**
+ * An engine that is lost at any moment of a job's life, with whatever its files and its journal hold then,
+ * while a guest writes. The next one goes on: the guest finds all that it had flushed, the job comes to
+ * its end, and the disk is the guest's to the last byte. Everything comes from a seed.
+ */
+
+import { describe, expect, it } from "vitest";
+import { KiB } from "../../../src/base/bytes.ts";
+import { type Random, seededRandom } from "../../../src/base/random.ts";
+import { Guest, USUAL } from "../../crash/guest.ts";
+import { Look } from "../../crash/look.ts";
+import { type Files, Recorder } from "../../crash/recorder.ts";
+import { openEntries, StateMaker } from "../../crash/states.ts";
+import { testWorld } from "../../world.ts";
+import { MemoryJournal, startEngine } from "./rig.ts";
+
+/** More of them find more. */
+const TRIALS = Number(process.env["JOURNAL_TRIALS"] ?? 2);
+const FIRST_SEED = Number(process.env["JOURNAL_SEED"] ?? 1);
+/** Losses that are tried of one run. */
+const CUTS = 4;
+
+const SIZE = 192 * KiB;
+const HABITS = { ...USUAL, mostBytes: 16 * KiB };
+const IMAGES = ["base", "mid", "top", "target"];
+
+interface Case {
+  readonly command: string;
+  readonly args: object;
+  /** What its record in the history may be. */
+  readonly outcome: readonly string[];
+  readonly end: readonly string[];
+}
+
+const common = { "job-id": "j0", device: "vda", speed: 256 * KiB };
+const CASES: Record<string, Case> = {
+  stream: {
+    command: "block-stream",
+    args: common,
+    outcome: ["completed"],
+    end: ["top"],
+  },
+  "stream down to a base": {
+    command: "block-stream",
+    args: { ...common, "base-node": "base" },
+    outcome: ["completed"],
+    end: ["top"],
+  },
+  commit: {
+    command: "block-commit",
+    args: { ...common, device: "top", "top-node": "mid" },
+    outcome: ["completed"],
+    end: ["top"],
+  },
+  "active commit": {
+    command: "block-commit",
+    args: { ...common, device: "top" },
+    outcome: ["completed"],
+    end: ["base"],
+  },
+  mirror: {
+    command: "blockdev-mirror",
+    args: { ...common, target: "target", sync: "full" },
+    outcome: ["completed"],
+    end: ["target"],
+  },
+  "mirror, write-blocking": {
+    command: "blockdev-mirror",
+    args: { ...common, target: "target", sync: "full", "copy-mode": "write-blocking" },
+    outcome: ["completed"],
+    end: ["target"],
+  },
+  backup: {
+    command: "blockdev-backup",
+    args: { ...common, target: "target", sync: "full" },
+    outcome: ["completed", "failed"],
+    end: ["top"],
+  },
+};
+
+type World = Awaited<ReturnType<typeof startEngine>>;
+
+describe.each(Object.entries(CASES))("an engine lost during %s", (_name, wanted) => {
+  it("is gone on from", async () => {
+    for (let seed = FIRST_SEED; seed < FIRST_SEED + TRIALS; seed++) {
+      try {
+        await trial(wanted, seededRandom(seed));
+      } catch (error) {
+        throw new Error(`JOURNAL_SEED=${seed} JOURNAL_TRIALS=1`, { cause: error });
+      }
+    }
+  });
+});
+
+async function trial(wanted: Case, random: Random): Promise<void> {
+  const recorder = new Recorder();
+  const files = await made(recorder, random);
+  const life = await begin(files, null, random);
+  await openAll(life.world);
+  const guest = await enter(life);
+  life.recorder.record();
+  life.saves.splice(0, life.saves.length - 1);
+  const { command, args } = wanted;
+  expect(await life.world.client.execute(command, args)).toHaveProperty("return");
+  const answeredAt = life.recorder.log.length;
+  await live(life, guest, random);
+  await expectEnd(life, guest, wanted);
+  for (let cut = 0; cut < CUTS; cut++) await lose(life, guest, wanted, random, answeredAt);
+}
+
+/** The engine is lost at some moment; the next one goes on to the end. */
+async function lose(
+  life: Life,
+  guest: Guest,
+  wanted: Case,
+  random: Random,
+  answeredAt: number | null,
+): Promise<void> {
+  const { log } = life.recorder;
+  const cut = chosenCut(life, random);
+  const share = random.below(4);
+  const kept = openEntries(log, cut).filter(() => random.below(3) < share);
+  const state = new StateMaker(life.recorder.starts, log);
+  const files = state.make({ cut, kept, torn: new Map(), lengthFirst: false });
+  const text = journalAt(life, cut, random);
+  const where = `cut ${cut} of ${log.length}, journal ${JSON.parse(text).seq}`;
+  try {
+    const next = await begin(files, text, random);
+    const told = (await next.world.client.execute("x-query-recovery"))["return"];
+    expect(told).not.toContainEqual(expect.objectContaining({ outcome: "kept" }));
+    expect(told).not.toContainEqual(expect.objectContaining({ outcome: "broken" }));
+    const disk = next.world.engine.exports.get("vda").backend;
+    const found = new Guest(next.recorder, random, disk);
+    await next.world.clock.runUntil(found.adopt());
+    const problem = guest.after({ done: cut, begun: cut }).wrong(found.ids(), disk.length);
+    expect(problem).toBe("");
+    await next.world.clock.runUntil(disk.flush());
+    next.recorder.record();
+    await live(next, found, random);
+    if (text.includes('"j0"')) {
+      await expectEnd(next, found, wanted);
+      // And once more, while that one went on.
+      if (answeredAt !== null) await lose(next, found, wanted, random, null);
+    } else {
+      // Lost before the job was on record: then nobody has been told of it.
+      expect(cut).toBeLessThan(answeredAt ?? 0);
+    }
+  } catch (error) {
+    throw new Error(where, { cause: error });
+  }
+}
+
+// One engine's life
+
+interface Save {
+  readonly text: string;
+  /** Of the log: entries before it began, and before it counted. */
+  readonly begun: number;
+  readonly done: number;
+}
+
+interface Life {
+  readonly recorder: Recorder;
+  readonly saves: Save[];
+  readonly world: World;
+}
+
+async function begin(files: Files, text: string | null, random: Random): Promise<Life> {
+  const recorder = new Recorder();
+  for (const [name, bytes] of files) recorder.add(name, bytes.slice());
+  recorder.record();
+  const journal = new MemoryJournal();
+  journal.text = text;
+  const saves: Save[] = text === null ? [] : [{ text, begun: 0, done: 0 }];
+  let begun = 0;
+  journal.before = async () => {
+    begun = recorder.log.length;
+    for (let turns = random.below(30); turns > 0; turns--) await null;
+  };
+  journal.after = (saved) => void saves.push({ text: saved, begun, done: recorder.log.length });
+  const world = await startEngine(recorder, journal, 1 + random.below(1000));
+  return { recorder, saves, world };
+}
+
+/** A guest on the disk, which is as certain as it is now. */
+async function enter({ recorder, world }: Life): Promise<Guest> {
+  const disk = world.engine.exports.get("vda").backend;
+  const guest = new Guest(recorder, seededRandom(recorder.log.length), disk);
+  await world.clock.runUntil(disk.flush());
+  await world.clock.runUntil(guest.adopt());
+  return guest;
+}
+
+/** The guest writes while the job works, whatever its user does, until it has ended. */
+async function live({ world }: Life, guest: Guest, random: Random): Promise<void> {
+  const { client, clock } = world;
+  for (let round = 0; round < 300; round++) {
+    const [job] = (await client.execute("query-jobs"))["return"] as { status: string }[];
+    if (!job) break;
+    if (job.status === "concluded") await client.execute("job-dismiss", { id: "j0" });
+    if (job.status === "ready") await client.execute("job-complete", { id: "j0" });
+    if (round > 40 || random.below(3) === 0) await client.execute("job-resume", { id: "j0" });
+    else if (random.below(6) === 0) await client.execute("job-pause", { id: "j0" });
+    if (round < 40) await clock.runUntil(guest.acts(1 + random.below(2), HABITS));
+    await clock.advance(20 + random.below(100));
+  }
+  await clock.runUntil(guest.acts(4, HABITS));
+  await clock.runUntil(guest.flush());
+}
+
+async function expectEnd(life: Life, guest: Guest, { outcome, end }: Case): Promise<void> {
+  const { client, clock, engine } = life.world;
+  await clock.runUntil(guest.read(0, SIZE));
+  const ended = (await client.execute("x-query-job-history"))["return"] as object[];
+  expect(ended).toEqual([expect.objectContaining({ id: "j0" })]);
+  expect(outcome).toContain((ended[0] as { outcome: string }).outcome);
+  expect(end).toContain(engine.exports.get("vda").backend.node.name);
+  const look = new Look(await testWorld(), life.recorder.files());
+  for (const name of IMAGES) {
+    const { corruptions, "check-errors": errors } = await look.check(name, "none");
+    expect({ name, corruptions, errors }).toEqual({ name, corruptions: 0, errors: 0 });
+  }
+}
+
+// What is lost
+
+/** Most moments are dull: half of them are around a save of the journal. */
+function chosenCut({ recorder, saves }: Life, random: Random): number {
+  const most = recorder.log.length;
+  if (random.below(2) === 0 || saves.length === 0) return random.below(most + 1);
+  const { begun, done } = saves[random.below(saves.length)]!;
+  const near = random.below(2) === 0 ? begun : done;
+  return Math.min(most, Math.max(0, near + random.below(7) - 3));
+}
+
+/** The last record that counts for sure, or one that was on its way. */
+function journalAt({ saves }: Life, cut: number, random: Random): string {
+  const certain = saves.findLastIndex(({ done }) => done <= cut);
+  const possible = saves.filter(({ begun }, i) => i >= Math.max(0, certain) && begun <= cut);
+  return (possible[random.below(possible.length)] ?? saves[0]!).text;
+}
+
+// The disks
+
+/** base ← mid ← top with data in each, and an empty image `target`. */
+async function made(recorder: Recorder, random: Random): Promise<Files> {
+  const world = await startEngine(recorder, null);
+  const { client, clock, engine } = world;
+  let below: string | null = null;
+  for (const name of IMAGES) {
+    recorder.add(name);
+    const file = { driver: "recorded", filename: name };
+    const isOverlay = below !== null && name !== "target";
+    const backing = isOverlay ? { "backing-file": below, "backing-fmt": "qcow2" } : {};
+    const clusterSize = [4, 16][random.below(2)]! * KiB;
+    const options = { driver: "qcow2", size: SIZE, "cluster-size": clusterSize, file, ...backing };
+    await client.execute("blockdev-create", { "job-id": "make", options });
+    await client.execute("job-dismiss", { id: "make" });
+    const open = { driver: "qcow2", "node-name": name, file, backing: isOverlay ? below : null };
+    await client.execute("blockdev-add", open);
+    if (name === "target") break;
+    const type = { type: "message-port", id: name, "node-name": name, writable: true };
+    await client.execute("block-export-add", { ...type, id: `on-${name}` });
+    const guest = new Guest(recorder, random, engine.exports.get(`on-${name}`).backend);
+    await clock.runUntil(guest.adopt());
+    await clock.runUntil(guest.acts(8, { ...HABITS, flush: 0 }));
+    await client.execute("block-export-del", { id: `on-${name}` });
+    below = name;
+  }
+  await clock.runUntil(engine.close());
+  return recorder.files();
+}
+
+async function openAll({ client }: World): Promise<void> {
+  const image = (name: string, backing: object | null) => ({
+    driver: "qcow2",
+    "node-name": name,
+    "cache-size": 16 * KiB,
+    file: { driver: "recorded", filename: name },
+    backing,
+  });
+  await client.execute("blockdev-add", image("top", image("mid", image("base", null))));
+  await client.execute("blockdev-add", image("target", null));
+  const type = { type: "message-port", id: "vda", "node-name": "top", writable: true };
+  expect(await client.execute("block-export-add", type)).toHaveProperty("return");
+}
