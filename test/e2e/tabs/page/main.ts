@@ -55,6 +55,13 @@ const tab = {
     await tell({ what: "read", sector, id: [...ids][0]!, began });
   },
 
+  /** A read, whoever answers it. */
+  async look(): Promise<void> {
+    const disk = await client.openDevice("d");
+    await disk.read(0, SECTOR_BYTES);
+    await disk.close();
+  },
+
   /** Closes the disk for all tabs, and sends it: as this engine reads it, and the file. */
   async send(): Promise<void> {
     const disk = await client.openDevice("d");
