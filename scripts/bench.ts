@@ -8,6 +8,7 @@ import { Lab } from "../test/bench/lab.ts";
 import { type Aim, type Line, measure, type Result, type Spread } from "../test/bench/line.ts";
 import { BUNDLE_LINES } from "../test/bench/lines/bundle.ts";
 import { DAEMON_LINES } from "../test/bench/lines/daemon.ts";
+import { HAND_OVER_LINES } from "../test/bench/lines/hand-over.ts";
 import { JOB_LINES } from "../test/bench/lines/jobs.ts";
 import { KERNEL_LINES } from "../test/bench/lines/kernels.ts";
 import { MEMORY_LINES } from "../test/bench/lines/memory.ts";
@@ -23,6 +24,7 @@ const LINES: readonly Line[] = [
   ...JOB_LINES,
   ...KERNEL_LINES,
   ...PAGE_LINES,
+  ...HAND_OVER_LINES,
   ...BUNDLE_LINES,
   ...MEMORY_LINES,
   ...DAEMON_LINES,

@@ -8,7 +8,6 @@
  */
 
 import { Bell } from "../../base/bell.ts";
-import { sleep } from "../../base/clock.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
@@ -33,6 +32,7 @@ import { WriteOrder } from "./write-order.ts";
 
 /** How long a client that is there may keep silent before it has to do without its unflushed writes. */
 const GATHER_MS = 2000;
+const LOOK_MS = 20;
 /** A hidden tab that nobody looks at for so long gives the disks to one that somebody looks at. */
 const HIDDEN_MS = 60_000;
 
@@ -202,10 +202,10 @@ export class Owner {
           (name) => !this.#gathered!.has(name.slice(CLIENT_LOCK.length)),
         );
         if (silent.length === 0) return;
-        // Somebody says hello, or somebody is gone, of which nobody tells.
-        await Promise.race([this.#bell.rung(enough.signal), sleep(clock, 20, enough.signal)]).catch(
-          ignoreCanceled,
-        );
+        // Somebody says hello, or is gone, of which nobody tells.
+        const look = clock.setTimer(LOOK_MS, () => this.#bell.ring());
+        await this.#bell.rung(enough.signal).catch(ignoreCanceled);
+        look.cancel();
       }
     } finally {
       timer.cancel();

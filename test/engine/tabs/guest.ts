@@ -60,7 +60,7 @@ export class Guest {
       new Uint32Array(data.buffer).fill(write.id);
       await this.#disk!.write(offset, data);
     }
-    if (!this.isDead) this.#history.end(write);
+    if (!this.isDead) this.#history.end(write, this.tab.client.state.epoch);
   }
 
   async #read(): Promise<void> {

@@ -4,11 +4,14 @@
  * its guest is dead, or has been told, and nobody has flushed since.
  */
 
-import type { Guest } from "./guest.ts";
+/** Whose writes they are. */
+export interface Writer {
+  readonly isDead: boolean;
+}
 
 export interface Write {
   readonly id: number;
-  readonly guest: Guest;
+  readonly guest: Writer;
   readonly sector: number;
   readonly began: number;
   /** Infinity: nobody knows of it. */
@@ -24,11 +27,15 @@ export class History {
   #id = 0;
   readonly #writes: Write[] = [];
 
+  get writeCount(): number {
+    return this.#writes.length;
+  }
+
   now(): number {
     return ++this.#moment;
   }
 
-  begin(guest: Guest, sector: number, isZero: boolean): Write {
+  begin(guest: Writer, sector: number, isZero: boolean): Write {
     const write: Write = {
       id: isZero ? 0 : ++this.#id,
       guest,
@@ -43,16 +50,17 @@ export class History {
     return write;
   }
 
-  end(write: Write): void {
+  /** @param epoch of the owner that has done it */
+  end(write: Write, epoch: number): void {
     write.ended = this.now();
-    write.epoch = write.guest.tab.client.state.epoch;
+    write.epoch = epoch;
   }
 
   /**
    * @param began when the flush did
    * @param epoch of the owner that did it; null: there was more than one meanwhile
    */
-  flushed(began: number, guest: Guest, epoch: number | null): void {
+  flushed(began: number, guest: Writer, epoch: number | null): void {
     for (const write of this.#writes) {
       // What an earlier owner did for somebody who is gone may be gone, too.
       const isMeant = write.guest === guest || write.epoch === epoch;
@@ -61,7 +69,7 @@ export class History {
   }
 
   /** Those that it has not flushed may be lost from now on. */
-  lost(guest: Guest): void {
+  lost(guest: Writer): void {
     for (const write of this.#writes) {
       if (write.guest === guest && !write.isFlushed) write.isLost = true;
     }
@@ -78,10 +86,9 @@ export class History {
       writes.some((write) => write.id === id && !isSuperseded(write)) ||
       (id === 0 && binding.length === 0);
     if (isAllowed) return;
-    const text = writes.map((write) => {
-      const { guest, ...rest } = write;
-      return JSON.stringify({ ...rest, isDead: guest.isDead });
-    });
+    const text = writes.map(({ guest, ...write }) =>
+      JSON.stringify({ ...write, isDead: guest.isDead }),
+    );
     throw new Error(`Sector ${sector} reads as ${id}, at ${began}:\n${text.join("\n")}`);
   }
 }

@@ -148,6 +148,48 @@ describe("M02: the owner's tab", () => {
   });
 });
 
+describe("two owners, one after the other,", () => {
+  it("that are lost take nothing that was written again by the first of them", async () => {
+    const { open, run } = await origin();
+    const first = await open();
+    const second = await open();
+    const third = await open(null);
+    await open();
+    const disk = await run(third.client.openDevice("d"));
+    await run(disk.write(12288, bytes(6)));
+    first.crash();
+    expect(await run(disk.read(12288, 512))).toEqual(bytes(6));
+    expect(second.isOwner).toBe(true);
+    second.crash();
+    expect(await run(disk.read(12288, 512))).toEqual(bytes(6));
+  });
+
+  it("write nothing again for a client that has slept through the first", async () => {
+    const { open, run, clock } = await origin();
+    const first = await open();
+    const second = await open();
+    const sleeper = await open(null);
+    const other = await open();
+    const [old, disk] = [
+      await run(sleeper.client.openDevice("d")),
+      await run(other.client.openDevice("d")),
+    ];
+    await run(old.write(0, bytes(1)));
+    sleeper.freeze();
+    first.crash();
+    await run(disk.write(0, bytes(2)));
+    await run(disk.flush());
+    expect(second.isOwner).toBe(true);
+    second.crash();
+    sleeper.thaw();
+    await clock.advance(3000);
+    expect(await run(disk.read(0, 512))).toEqual(bytes(2));
+    expect(await run(old.flush().catch((reason: unknown) => reason))).toMatchObject({
+      errno: "EIO",
+    });
+  });
+});
+
 describe("M09: a lock that is granted, and a disk that cannot be opened", () => {
   it("another tab gets its chance, and the words say why", async () => {
     const { shared, open, run, clock } = await origin();
