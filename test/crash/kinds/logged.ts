@@ -10,7 +10,7 @@ import { oddSizes } from "./odd-sizes.ts";
 import { sizes } from "./sizes.ts";
 import { snapshots } from "./snapshots.ts";
 
-const SHARE = 0.3;
+const SHARE = 0.25;
 const TWO_FILES = ["another backing file in the header", "an external data file"];
 
 export const logged: readonly Kind[] = [
