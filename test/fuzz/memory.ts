@@ -13,6 +13,8 @@ const WARM_UP = 3;
 
 export function heapInUse(): number {
   collect();
+  // Buffers are given back in the background, which the next collection waits for.
+  collect();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
   return heapUsed + arrayBuffers;
 }
