@@ -115,6 +115,7 @@ it("M07 drops a job that never began, without a word", async () => {
       state: "new",
       disk: "vda",
       flags: 0,
+      began: 0,
       wasReady: false,
       base: null,
     });
@@ -124,6 +125,44 @@ it("M07 drops a job that never began, without a word", async () => {
   expect(await world.run(demo().listBlockJobs())).toEqual([]);
   expect(world.events).toEqual([]);
   expect(await paths()).toHaveLength(3);
+});
+
+it.each(["pull", "commit"] as const)(
+  "believes the graph of a %s that the engine does not know any more",
+  async (kind) => {
+    const domain = await running(world);
+    const start = () =>
+      kind === "pull"
+        ? domain.blockPull("vda", 64 * 1024, BLOCK_PULL.BANDWIDTH_BYTES)
+        : domain.blockCommit("vda", null, "/memory/mid", 1, BLOCK_COMMIT.BANDWIDTH_BYTES);
+    await world.run(start());
+    const [job] = await world.run(domain.listBlockJobs());
+    await world.driver.close();
+    const ended = world.client.waitForJob(job!.name, "concluded");
+    await world.run(world.client.execute("block-job-set-speed", { device: job!.name, speed: 0 }));
+    await world.run(ended);
+    await world.run(world.client.execute("job-dismiss", { id: job!.name }));
+    await world.restart();
+    expect(told(world, "vda")).toEqual([[kind === "pull" ? 1 : 3, 0]]);
+    expect(await paths()).toEqual(
+      kind === "pull" ? ["/memory/top"] : ["/memory/top", "/memory/base"],
+    );
+  },
+);
+
+it("fails a pull that was lost half way, and lets no older driver write any more", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  const [job] = await world.run(domain.listBlockJobs());
+  const old = world.driver;
+  await change(() => {});
+  await world.run(world.client.execute("job-cancel", { id: job!.name }));
+  await world.run(world.client.waitForJob(job!.name, "concluded"));
+  await world.run(world.client.execute("job-dismiss", { id: job!.name }));
+  await world.restart();
+  expect(told(world, "vda")).toEqual([[1, 1]]);
+  expect(await paths()).toHaveLength(3);
+  await expect(old.host.save()).rejects.toMatchObject({ code: "OPERATION_FAILED" });
 });
 
 it("takes up a job whose start was never confirmed", async () => {
@@ -174,7 +213,7 @@ it("M06 puts a job aside that it does not understand, and the disk is usable", a
 it("keeps a record aside that it does not understand at all", async () => {
   await running(world);
   await world.driver.close();
-  await world.store.save({ version: 7, nextLayer: 40, nextId: 9, nextSerial: 3 });
+  await world.store.save({ version: 7, epoch: 5, nextLayer: 40, nextId: 9, nextSerial: 3 });
   await world.restart();
   expect(await world.run(world.connection.listAllDomains())).toEqual([]);
   // Names that are in use are not given out again.
