@@ -20,17 +20,19 @@
 
 import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
+import { settle } from "./backup-end.ts";
 import { findBitmap, queryBitmaps } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
-import { conclude, dismiss, tell } from "./finish.ts";
+import { conclude, dismiss, tell, unlink } from "./finish.ts";
 import { closeNodes } from "./images.ts";
 import { cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { formatNode, type JobRecord } from "./record.ts";
+import type { Source } from "./source.ts";
 
 /** Jobs that the engine has done with, the newest first. */
 type History = readonly {
@@ -74,22 +76,28 @@ async function isOpen({ record, execute }: Operation): Promise<boolean> {
 
 async function crashed(op: Operation): Promise<void> {
   const { record, entry } = op;
+  const { backup } = record;
+  const why = "The engine it ran in is gone";
+  const useless: Source[] = [];
   for (const job of record.jobs) {
     if (!END_STATES.includes(job.state)) {
       job.state = job.state === "aborting" ? "cancelled" : "failed";
-      job.error ??= "The engine it ran in is gone";
+      job.error ??= why;
     }
+    if (job.kind === "copy" && !job.wasReady) useless.push(...(job.unlink ?? []));
     tell(op, job);
     entry.tellEnded(job);
   }
-  Object.assign(record, {
-    state: "shutoff",
-    id: null,
-    disks: [],
-    jobs: [],
-    backup: null,
-    leftovers: [],
-  });
+  if (backup) {
+    for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";
+    backup.error ??= why;
+    useless.push(...settle(op, backup));
+    op.host.emit({ event: "job-completed", domain: entry.name, stats: record.completed! });
+  }
+  // Before the record forgets them: doing it twice does no harm.
+  await unlink(op, useless);
+  const nothing = { disks: [], jobs: [], backup: null, leftovers: [] };
+  Object.assign(record, { state: "shutoff", id: null, ...nothing });
   await op.save();
   entry.object.setRunning(false);
   op.host.emit({ event: "lifecycle", domain: entry.name, type: LIFECYCLE.CRASHED });

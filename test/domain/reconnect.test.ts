@@ -17,6 +17,7 @@ import {
   told,
   until,
   type World,
+  write,
 } from "./world.ts";
 
 let world: World;
@@ -220,21 +221,45 @@ it("keeps a record aside that it does not understand at all", async () => {
   expect(world.driver.host.record).toMatchObject({ nextLayer: 40, broken: [{ version: 7 }] });
 });
 
-it("M08 fails what ran in an engine that is gone, and starts the disks as they were", async () => {
+it("M08 fails a backup whose engine is gone, removes its target, and keeps its bitmap right", async () => {
   const store = new MemoryDomainStore();
-  const first = await makeWorld({ store });
-  const domain = await running(first);
-  await first.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
-  const before = await read(first, await guest(first, domain, "vda"));
+  const saved: DriverRecord[] = [];
+  const recording = {
+    load: () => store.load(),
+    save(record: object) {
+      saved.push(structuredClone(record) as DriverRecord);
+      return store.save(record);
+    },
+  };
+  const first = await makeWorld({ store: recording });
+  const domain = await running(first, { vda: ["a"] });
+  const device = await guest(first, domain, "vda");
+  await first.run(domain.backupBegin({}, { name: "one" }));
+  await until(first, ({ event }) => event === "job-completed");
+  await write(first, device, { 2: 50 });
+  const before = await read(first, device);
+  await first.run(domain.backupBegin({ incremental: "one" }, { name: "two" }));
+  // The driver is gone in the middle of it, and then the engine is: in good order, so bitmaps are kept.
+  const record = saved.findLast(({ domains }) => domains[0]?.jobs[0]?.state === "running");
   await first.driver.close();
   await first.run(first.engine.close());
-  const second = await makeWorld({ store, stores: first.stores });
+  const kept = new MemoryDomainStore();
+  await kept.save(record as object);
+  const second = await makeWorld({ store: kept, stores: first.stores });
   const { connection, run } = second;
-  const info = await run(connection.lookupByName("demo"));
-  expect(info).toMatchObject({ state: 5, id: null });
-  await run(connection.domain("demo").create());
-  const device = await guest(second, connection.domain("demo"), "vda");
-  expect(await read(second, device)).toBe(before);
+  expect(await run(connection.lookupByName("demo"))).toMatchObject({ state: 5, id: null });
+  expect(second.events.find(({ event }) => event === "job-completed")).toMatchObject({
+    stats: { type: 4, success: false },
+  });
+  expect(second.stores.has("a.two")).toBe(false);
+  const again = connection.domain("demo");
+  await run(again.create());
+  const disks = [{ name: "vda", target: { driver: "memory", name: "inc" } }];
+  second.events.length = 0;
+  await run(again.backupBegin({ incremental: "one", disks }));
+  await until(second, ({ event }) => event === "job-completed");
+  expect(await run(again.getJobStats(1))).toMatchObject({ type: 3, disk_total: 64 * 1024 });
+  expect(await read(second, await guest(second, again, "vda"))).toBe(before);
   await second.end();
 });
 
