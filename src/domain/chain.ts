@@ -24,8 +24,11 @@ export function findLayer(disk: DiskRecord, name: string): number {
 }
 
 /** Where the image of a number is. -1: it is not there any more. */
-export function indexOfLayer(disk: DiskRecord, n: number | null | undefined): number {
-  return disk.layers.findIndex((layer) => layer.n === n);
+export function indexOfLayer(
+  disk: Pick<DiskRecord, "layers"> | undefined,
+  n: number | null | undefined,
+): number {
+  return disk?.layers.findIndex((layer) => layer.n === n) ?? -1;
 }
 
 /** Their nodes, in the order in which they can be closed. */

@@ -56,7 +56,10 @@ export class DomainDriver {
   /** Takes up what the store has. @throws BlockError of the store, QmpError */
   static async start(options: DomainDriverOptions): Promise<DomainDriver> {
     const record = readRecord(await options.store.load());
+    record.epoch++;
     const driver = new DomainDriver(options, record);
+    // From here on nobody else writes.
+    await driver.host.save();
     await driver.#reconnect();
     return driver;
   }

@@ -197,7 +197,10 @@ export async function dismiss(op: Operation, id: string): Promise<void> {
 }
 
 /** @returns what could not be removed, and why: the job is as good as it is */
-async function unlink(op: Operation, sources: readonly Source[]): Promise<string | undefined> {
+export async function unlink(
+  op: Operation,
+  sources: readonly Source[],
+): Promise<string | undefined> {
   const { files } = op.host;
   for (const source of sources) {
     if (!files?.canRemove(source)) continue;

@@ -20,19 +20,26 @@
 
 import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
+import { settle } from "./backup-end.ts";
 import { findBitmap, queryBitmaps } from "./bitmaps.ts";
+import { indexOfLayer } from "./chain.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
-import { conclude, dismiss, tell } from "./finish.ts";
+import { conclude, dismiss, tell, unlink } from "./finish.ts";
 import { closeNodes } from "./images.ts";
 import { cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { formatNode, type JobRecord } from "./record.ts";
+import type { Source } from "./source.ts";
 
-/** Jobs that the engine has done with, by id: how they ended. */
-type History = ReadonlyMap<string, { readonly error?: string | undefined }>;
+/** Jobs that the engine has done with, the newest first. */
+type History = readonly {
+  readonly id: string;
+  readonly error?: string;
+  readonly began: { readonly seconds: number; readonly microseconds: number };
+}[];
 
 export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
   const { object, record } = entry;
@@ -69,22 +76,28 @@ async function isOpen({ record, execute }: Operation): Promise<boolean> {
 
 async function crashed(op: Operation): Promise<void> {
   const { record, entry } = op;
+  const { backup } = record;
+  const why = "The engine it ran in is gone";
+  const useless: Source[] = [];
   for (const job of record.jobs) {
     if (!END_STATES.includes(job.state)) {
       job.state = job.state === "aborting" ? "cancelled" : "failed";
-      job.error ??= "The engine it ran in is gone";
+      job.error ??= why;
     }
+    if (job.kind === "copy" && !job.wasReady) useless.push(...(job.unlink ?? []));
     tell(op, job);
     entry.tellEnded(job);
   }
-  Object.assign(record, {
-    state: "shutoff",
-    id: null,
-    disks: [],
-    jobs: [],
-    backup: null,
-    leftovers: [],
-  });
+  if (backup) {
+    for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";
+    backup.error ??= why;
+    useless.push(...settle(op, backup));
+    op.host.emit({ event: "job-completed", domain: entry.name, stats: record.completed! });
+  }
+  // Before the record forgets them: doing it twice does no harm.
+  await unlink(op, useless);
+  const nothing = { disks: [], jobs: [], backup: null, leftovers: [] };
+  Object.assign(record, { state: "shutoff", id: null, ...nothing });
   await op.save();
   entry.object.setRunning(false);
   op.host.emit({ event: "lifecycle", domain: entry.name, type: LIFECYCLE.CRASHED });
@@ -101,23 +114,41 @@ async function dismissCreations(op: Operation): Promise<void> {
 /** @returns empty where the engine keeps none */
 async function queryHistory(qmp: Qmp): Promise<History> {
   try {
-    const entries = (await qmp.execute("x-query-job-history" as never, {} as never)) as readonly {
-      readonly id: string;
-      readonly error?: string;
-    }[];
-    return new Map(entries.map(({ id, error }) => [id, { error }]));
+    return (await qmp.execute("x-query-job-history" as never, {} as never)) as History;
   } catch (error) {
-    if (error instanceof QmpError && error.class === "CommandNotFound") return new Map();
+    if (error instanceof QmpError && error.class === "CommandNotFound") return [];
     throw error;
   }
+}
+
+/** How a job has ended that the engine does not list any more: names come again, so the run must be the same. */
+function endOf(job: JobRecord, history: History): { readonly error?: string } | undefined {
+  return history.find(
+    ({ id, began }) =>
+      id === job.name && began.seconds * 1000 + began.microseconds / 1000 >= job.began,
+  );
+}
+
+/** Of a pull or commit: are the images that were to go out of the chain? The graph tells. */
+async function isRelinked(op: Operation, job: JobRecord): Promise<boolean> {
+  const disk = op.record.disks.find(({ target }) => target === job.disk);
+  const top = job.kind === "commit" ? indexOfLayer(disk, job.top) - 1 : 0;
+  const above = disk?.layers[top];
+  const base = disk?.layers[indexOfLayer(disk, job.base)];
+  // Where nothing was to go nothing can be told.
+  if (!above || base === disk?.layers[top + 1]) return false;
+  const nodes = await op.execute("query-named-block-nodes", { flat: true });
+  const node = nodes.find((one) => one["node-name"] === formatNode(above));
+  const backing = node?.children.find(({ child }) => child === "backing");
+  return node !== undefined && backing?.["node-name"] === (base && formatNode(base));
 }
 
 /** Jobs of which the engine has never heard. */
 async function dropUnbegun(op: Operation, history: History): Promise<void> {
   const { record } = op;
   const known = new Set((await op.execute("query-jobs")).map(({ id }) => id));
-  const isUnbegun = ({ state, name }: JobRecord) =>
-    state === "new" && !known.has(name) && !history.has(name);
+  const isUnbegun = (job: JobRecord) =>
+    job.state === "new" && !known.has(job.name) && !endOf(job, history);
   const dropped = record.jobs.filter(isUnbegun);
   if (dropped.length === 0) return;
   record.jobs = record.jobs.filter((job) => !isUnbegun(job));
@@ -148,7 +179,9 @@ async function takeUp(op: Operation, job: JobRecord, history: History): Promise<
   const found = (await op.execute("query-jobs")).find(({ id }) => id === job.name);
   if (!found) {
     const lost = { error: "The engine does not know it any more" };
-    return conclude(op, job, history.get(job.name) ?? lost);
+    const isChain = job.kind === "pull" || job.kind === "commit";
+    const isDone = isChain && (await isRelinked(op, job));
+    return conclude(op, job, isDone ? {} : (endOf(job, history) ?? lost));
   }
   if (found.status === "concluded") return conclude(op, job, { error: found.error });
   if (job.state === "new") job.state = "running";

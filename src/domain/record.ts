@@ -47,6 +47,8 @@ const jobSchema = v.strictObject({
   disk: v.string(),
   /** Of the call that started it. */
   flags: count,
+  /** When that was, in ms of wall time: an end in the engine's history that is older is another run's. */
+  began: v.number(),
   /** It has been ready: a copy's destination was whole. */
   wasReady: v.boolean(),
   error: v.optional(v.string()),
@@ -150,6 +152,8 @@ export interface DomainRecord
 
 const driverEntries = {
   version: v.literal(1),
+  /** Goes up with each driver: what one before has still to save is refused. */
+  epoch: count,
   /** The numbers that come next. */
   nextId: count,
   nextLayer: count,
@@ -173,7 +177,7 @@ export interface DriverRecord
 }
 
 export function emptyRecord(): DriverRecord {
-  return { version: 1, nextId: 1, nextLayer: 1, nextSerial: 1, broken: [], domains: [] };
+  return { version: 1, epoch: 0, nextId: 1, nextLayer: 1, nextSerial: 1, broken: [], domains: [] };
 }
 
 /** @param stored what load() of a store gave; undefined: nothing is there yet */
@@ -192,13 +196,20 @@ export function readRecord(stored: unknown): DriverRecord {
 }
 
 /** Even of what is not understood: names must not be given out twice. */
-function numbersOf(stored: unknown): Pick<DriverRecord, "nextId" | "nextLayer" | "nextSerial"> {
-  const numbers = v.fallback(
-    v.object({ nextId: count, nextLayer: count, nextSerial: count }),
-    // A number that nobody has come to by counting.
-    { nextId: 1e6, nextLayer: 1e6, nextSerial: 1e6 },
-  );
-  return v.parse(numbers, stored);
+function numbersOf(
+  stored: unknown,
+): Pick<DriverRecord, "epoch" | "nextId" | "nextLayer" | "nextSerial"> {
+  // A number that nobody has come to by counting.
+  const next = v.fallback(count, 1e6);
+  const numbers = v.object({
+    epoch: v.fallback(count, 0),
+    nextId: next,
+    nextLayer: next,
+    nextSerial: next,
+  });
+  const known = typeof stored === "object" ? stored : {};
+  const all = { epoch: 0, nextId: -1, nextLayer: -1, nextSerial: -1, ...known };
+  return v.parse(numbers, all);
 }
 
 /** What can be told of a job that cannot be understood: its name, so that it can be ended. */
@@ -215,5 +226,15 @@ function readJob(item: unknown, at: number): JobRecord {
     ? known.output
     : { name: `broken-${at}`, serial: 0, disk: "" };
   const error = "Its record cannot be understood";
-  return { name, serial, kind: "broken", state: "running", disk, flags: 0, wasReady: false, error };
+  return {
+    name,
+    serial,
+    kind: "broken",
+    state: "running",
+    disk,
+    flags: 0,
+    began: 0,
+    wasReady: false,
+    error,
+  };
 }

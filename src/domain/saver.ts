@@ -12,12 +12,12 @@ import type { DomainStore } from "./store.ts";
 
 export class Saver {
   readonly #store: DomainStore;
-  readonly #describe: () => unknown;
+  readonly #describe: () => object;
   #running: Promise<void> | null = null;
   #next: Promise<void> | null = null;
 
   /** @param describe the value as it is now */
-  constructor(store: DomainStore, describe: () => unknown) {
+  constructor(store: DomainStore, describe: () => object) {
     this.#store = store;
     this.#describe = describe;
   }

@@ -44,6 +44,12 @@ export function jobName(kind: JobKind, disk: DiskRecord, layer: Layer): string {
   return `${word}-${disk.target}-${formatNode(layer)}`;
 }
 
+/** ms of wall time, as the engine tells it in its history. */
+function now({ host }: Operation): number {
+  const { seconds, microseconds } = host.clock.timestamp();
+  return seconds * 1000 + microseconds / 1000;
+}
+
 export function newJob(
   op: Operation,
   kind: JobKind,
@@ -58,6 +64,7 @@ export function newJob(
     state: "new",
     disk: disk.target,
     flags,
+    began: now(op),
     wasReady: false,
   };
 }

@@ -1,6 +1,10 @@
 /**
- * Where the record of domains is kept: as the engine's journal, one JSON value that is put whole.
+ * Where the record of domains is kept: one JSON value that is put whole. The contract is that of the engine's
+ * journal, so its fillings serve here as well, under a name of their own: FileJournal of
+ * src/engine/node-journal.ts, IndexeddbJournal of src/engine/idb-journal.ts.
  */
+
+import { checkEpoch } from "../engine/journal/store.ts";
 
 export interface DomainStore {
   /** What was saved last; undefined: nothing yet. */
@@ -8,9 +12,9 @@ export interface DomainStore {
   /**
    * Resolves when it would survive the end of this program.
    *
-   * @throws BlockError ESTALE if somebody else has taken over, EIO and the like
+   * @throws BlockError ESTALE if the one that is there is of a later `epoch`; EIO and the like
    */
-  save(record: unknown): Promise<void>;
+  save(record: object): Promise<void>;
 }
 
 /** Lives as long as the object: for tests, and where nothing else is to be had. */
@@ -21,7 +25,8 @@ export class MemoryDomainStore implements DomainStore {
     return this.#text === undefined ? undefined : JSON.parse(this.#text);
   }
 
-  async save(record: unknown): Promise<void> {
+  async save(record: object): Promise<void> {
+    checkEpoch(await this.load(), record as never);
     this.#text = JSON.stringify(record);
   }
 }

@@ -199,6 +199,32 @@ it.each(["active", "middle"] as const)(
   },
 );
 
+it.each(["active", "middle"] as const)(
+  "K04 gives the base of a commit the bitmaps that it had not (%s)",
+  async (which) => {
+    const domain = await running(world, { vda: ["a"] });
+    const device = await guest(world, domain, "vda");
+    const overlay = (name: string) => ({ disks: [{ name: "vda", source: memory(name) }] });
+    await world.run(domain.snapshotCreate(overlay("b"), SNAPSHOT_CREATE.DISK_ONLY));
+    await push(domain, {}, { name: "one" });
+    await write(world, device, { 5: 51 });
+    if (which === "middle") {
+      await world.run(domain.snapshotCreate(overlay("c"), SNAPSHOT_CREATE.DISK_ONLY));
+      await write(world, device, { 6: 52 });
+      await world.run(domain.blockCommit("vda", null, "/memory/b"));
+      await until(world, ended("vda"));
+    } else {
+      await world.run(domain.blockCommit("vda", null, null, 0, BLOCK_COMMIT.ACTIVE));
+      await until(world, isReady("vda"));
+      await world.run(domain.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT));
+    }
+    await write(world, device, { 8: 54 });
+    await settle(world);
+    await push(domain, { incremental: "one", disks: [{ name: "vda", target: memory("inc") }] });
+    expect(await contentOf("inc", "b.one")).toBe(await read(world, device));
+  },
+);
+
 it("carries the bitmaps over to a copy", async () => {
   const domain = await running(world, { vda: ["a"] });
   const device = await guest(world, domain, "vda");

@@ -17,6 +17,7 @@ import {
   told,
   until,
   type World,
+  write,
 } from "./world.ts";
 
 let world: World;
@@ -115,6 +116,7 @@ it("M07 drops a job that never began, without a word", async () => {
       state: "new",
       disk: "vda",
       flags: 0,
+      began: 0,
       wasReady: false,
       base: null,
     });
@@ -124,6 +126,44 @@ it("M07 drops a job that never began, without a word", async () => {
   expect(await world.run(demo().listBlockJobs())).toEqual([]);
   expect(world.events).toEqual([]);
   expect(await paths()).toHaveLength(3);
+});
+
+it.each(["pull", "commit"] as const)(
+  "believes the graph of a %s that the engine does not know any more",
+  async (kind) => {
+    const domain = await running(world);
+    const start = () =>
+      kind === "pull"
+        ? domain.blockPull("vda", 64 * 1024, BLOCK_PULL.BANDWIDTH_BYTES)
+        : domain.blockCommit("vda", null, "/memory/mid", 1, BLOCK_COMMIT.BANDWIDTH_BYTES);
+    await world.run(start());
+    const [job] = await world.run(domain.listBlockJobs());
+    await world.driver.close();
+    const ended = world.client.waitForJob(job!.name, "concluded");
+    await world.run(world.client.execute("block-job-set-speed", { device: job!.name, speed: 0 }));
+    await world.run(ended);
+    await world.run(world.client.execute("job-dismiss", { id: job!.name }));
+    await world.restart();
+    expect(told(world, "vda")).toEqual([[kind === "pull" ? 1 : 3, 0]]);
+    expect(await paths()).toEqual(
+      kind === "pull" ? ["/memory/top"] : ["/memory/top", "/memory/base"],
+    );
+  },
+);
+
+it("fails a pull that was lost half way, and lets no older driver write any more", async () => {
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  const [job] = await world.run(domain.listBlockJobs());
+  const old = world.driver;
+  await change(() => {});
+  await world.run(world.client.execute("job-cancel", { id: job!.name }));
+  await world.run(world.client.waitForJob(job!.name, "concluded"));
+  await world.run(world.client.execute("job-dismiss", { id: job!.name }));
+  await world.restart();
+  expect(told(world, "vda")).toEqual([[1, 1]]);
+  expect(await paths()).toHaveLength(3);
+  await expect(old.host.save()).rejects.toMatchObject({ code: "OPERATION_FAILED" });
 });
 
 it("takes up a job whose start was never confirmed", async () => {
@@ -174,28 +214,52 @@ it("M06 puts a job aside that it does not understand, and the disk is usable", a
 it("keeps a record aside that it does not understand at all", async () => {
   await running(world);
   await world.driver.close();
-  await world.store.save({ version: 7, nextLayer: 40, nextId: 9, nextSerial: 3 });
+  await world.store.save({ version: 7, epoch: 5, nextLayer: 40, nextId: 9, nextSerial: 3 });
   await world.restart();
   expect(await world.run(world.connection.listAllDomains())).toEqual([]);
   // Names that are in use are not given out again.
   expect(world.driver.host.record).toMatchObject({ nextLayer: 40, broken: [{ version: 7 }] });
 });
 
-it("M08 fails what ran in an engine that is gone, and starts the disks as they were", async () => {
+it("M08 fails a backup whose engine is gone, removes its target, and keeps its bitmap right", async () => {
   const store = new MemoryDomainStore();
-  const first = await makeWorld({ store });
-  const domain = await running(first);
-  await first.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
-  const before = await read(first, await guest(first, domain, "vda"));
+  const saved: DriverRecord[] = [];
+  const recording = {
+    load: () => store.load(),
+    save(record: object) {
+      saved.push(structuredClone(record) as DriverRecord);
+      return store.save(record);
+    },
+  };
+  const first = await makeWorld({ store: recording });
+  const domain = await running(first, { vda: ["a"] });
+  const device = await guest(first, domain, "vda");
+  await first.run(domain.backupBegin({}, { name: "one" }));
+  await until(first, ({ event }) => event === "job-completed");
+  await write(first, device, { 2: 50 });
+  const before = await read(first, device);
+  await first.run(domain.backupBegin({ incremental: "one" }, { name: "two" }));
+  // The driver is gone in the middle of it, and then the engine is: in good order, so bitmaps are kept.
+  const record = saved.findLast(({ domains }) => domains[0]?.jobs[0]?.state === "running");
   await first.driver.close();
   await first.run(first.engine.close());
-  const second = await makeWorld({ store, stores: first.stores });
+  const kept = new MemoryDomainStore();
+  await kept.save(record as object);
+  const second = await makeWorld({ store: kept, stores: first.stores });
   const { connection, run } = second;
-  const info = await run(connection.lookupByName("demo"));
-  expect(info).toMatchObject({ state: 5, id: null });
-  await run(connection.domain("demo").create());
-  const device = await guest(second, connection.domain("demo"), "vda");
-  expect(await read(second, device)).toBe(before);
+  expect(await run(connection.lookupByName("demo"))).toMatchObject({ state: 5, id: null });
+  expect(second.events.find(({ event }) => event === "job-completed")).toMatchObject({
+    stats: { type: 4, success: false },
+  });
+  expect(second.stores.has("a.two")).toBe(false);
+  const again = connection.domain("demo");
+  await run(again.create());
+  const disks = [{ name: "vda", target: { driver: "memory", name: "inc" } }];
+  second.events.length = 0;
+  await run(again.backupBegin({ incremental: "one", disks }));
+  await until(second, ({ event }) => event === "job-completed");
+  expect(await run(again.getJobStats(1))).toMatchObject({ type: 3, disk_total: 64 * 1024 });
+  expect(await read(second, await guest(second, again, "vda"))).toBe(before);
   await second.end();
 });
 
