@@ -25,7 +25,12 @@ export interface Realm {
   readonly disks: Disks;
   /** A command with an id {client, n} is not done twice, also by the next owner. */
   readonly remembers: boolean;
-  /** Brings jobs to rest, flushes, closes all files. @throws BlockError */
+  /**
+   * Brings jobs to rest, flushes, closes all files. If it remembers, nothing of this end is on record: the
+   * next owner goes on.
+   *
+   * @throws BlockError
+   */
   close(): Promise<void>;
 }
 
