@@ -146,6 +146,24 @@ describe("M02: the owner's tab", () => {
     expect(await run(one.read(0, 512))).toEqual(bytes(2));
   });
 
+  it("crashes after a snapshot was loaded: nothing older is written on top of it", async () => {
+    const { open, run } = await origin();
+    const owner = await open();
+    const a = await open();
+    const b = await open();
+    const disk = await run(a.client.openDevice("d"));
+    const snapshot = { tag: "s", vmstate: "disk", devices: ["disk"] };
+    await run(disk.write(0, bytes(1)));
+    await run(b.client.execute("snapshot-save", { "job-id": "save", ...snapshot }));
+    await run(b.client.waitForJob("save", "concluded"));
+    await run(disk.write(0, bytes(2)));
+    await run(b.client.execute("snapshot-load", { "job-id": "load", ...snapshot }));
+    expect(await run(b.client.waitForJob("load", "concluded"))).toEqual({ status: "concluded" });
+    expect(await run(disk.read(0, 512))).toEqual(bytes(1));
+    owner.crash();
+    expect(await run(disk.read(0, 512))).toEqual(bytes(1));
+  });
+
   it("is lost while a client sleeps: what that one had not flushed is lost, and its flush says so", async () => {
     const { open, run, clock } = await origin();
     const owner = await open();
