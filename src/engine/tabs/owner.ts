@@ -11,6 +11,7 @@ import { Bell } from "../../base/bell.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
+import { BarrierPort } from "./barrier-port.ts";
 import type { Channel, Reign, TabHost } from "./host.ts";
 import type { KeptWrite } from "./kept-writes.ts";
 import {
@@ -288,8 +289,11 @@ export class Owner {
       onDurable: (exports, upTo, id) => this.#tellDurable(exports, upTo, { client, id }),
       errorData,
     });
-    this.#guests.get(client)?.ports.add(ordered);
-    this.#realm.services.get("engine")!(qmp, ordered);
+    const commands = new BarrierPort(qmp, async () => {
+      for (const id of this.#realm!.disks.all()) await this.#flush(id);
+    });
+    for (const port of [ordered, commands]) this.#guests.get(client)?.ports.add(port);
+    this.#realm.services.get("engine")!(commands, ordered);
   }
 
   async #flushOthers(exportId: string): Promise<readonly string[]> {

@@ -15,6 +15,8 @@ export type Service = (...ports: Port[]) => void;
 export interface Disks {
   /** @throws BlockError ENOENT if there is no such export, or it cannot be written */
   writable(exportId: string): Pick<BlockBackend, "write" | "writeZeroes" | "flush">;
+  /** The writable exports. */
+  all(): readonly string[];
   /** The writable exports that lead to some node that this one leads to, too; it is one of them. */
   sharing(exportId: string): readonly string[];
 }
@@ -25,7 +27,12 @@ export interface Realm {
   readonly disks: Disks;
   /** A command with an id {client, n} is not done twice, also by the next owner. */
   readonly remembers: boolean;
-  /** Brings jobs to rest, flushes, closes all files. @throws BlockError */
+  /**
+   * Brings jobs to rest, flushes, closes all files. If it remembers, nothing of this end is on record: the
+   * next owner goes on.
+   *
+   * @throws BlockError
+   */
   close(): Promise<void>;
 }
 
@@ -62,6 +69,7 @@ export function engineRealm(engine: Engine, { onExportDeleted }: Opening): Realm
         if (writable) return backend;
         throw new BlockError("EACCES", `Export '${exportId}' is read only`);
       },
+      all: () => writableOf(engine).map(({ id }) => id),
       sharing: (exportId) => sharing(engine, exportId),
     },
     remembers: false,
@@ -69,8 +77,12 @@ export function engineRealm(engine: Engine, { onExportDeleted }: Opening): Realm
   };
 }
 
+function writableOf(engine: Engine) {
+  return engine.exports.all.filter((one) => one.writable && !one.shuttingDown);
+}
+
 function sharing(engine: Engine, exportId: string): readonly string[] {
-  const writable = engine.exports.all.filter((one) => one.writable && !one.shuttingDown);
+  const writable = writableOf(engine);
   const own = writable.find(({ id }) => id === exportId);
   if (!own) return [exportId];
   const nodes = nodesUnder(own.backend.node);

@@ -15,6 +15,7 @@ import type { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import type { BlockDriver } from "../../../src/block/driver.ts";
 import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.ts";
 import { retryWhileBusy } from "../../../src/drivers/protocol/retry-busy.ts";
+import { checkEpoch, type JournalStore } from "../../../src/engine/journal/store.ts";
 import type { Channel, Epochs, Reign, TabHost } from "../../../src/engine/tabs/host.ts";
 
 interface LockRequest {
@@ -31,6 +32,8 @@ export class Origin {
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
   reign: Reign = { epoch: 0, served: 0 };
+  /** The journal's record, as text. */
+  journal: string | null = null;
   #lifeCount = 0;
 
   constructor(clock: VirtualClock, seed: number) {
@@ -149,6 +152,22 @@ export class Life {
         await this.alive();
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
         origin.reign = { epoch, served: epoch };
+      },
+    };
+  }
+
+  get journal(): JournalStore {
+    const { origin } = this;
+    const load = async () => {
+      await this.alive();
+      return origin.journal === null ? undefined : JSON.parse(origin.journal);
+    };
+    return {
+      load,
+      save: async (record) => {
+        checkEpoch(await load(), record);
+        origin.journal = JSON.stringify(record);
+        await this.alive();
       },
     };
   }

@@ -4,6 +4,7 @@ import { BlockError } from "../../../src/base/errors.ts";
 import { qcow2Driver } from "../../../src/drivers/format/qcow2/index.ts";
 import { memoryDriver } from "../../../src/drivers/protocol/memory.ts";
 import { createEngine, type Engine } from "../../../src/engine/engine.ts";
+import { type OpenedJournal, openJournal } from "../../../src/engine/journal/store.ts";
 import { localPorts } from "../../../src/engine/local-port.ts";
 import type { Port } from "../../../src/engine/protocol.ts";
 import { Candidate } from "../../../src/engine/tabs/candidate.ts";
@@ -16,8 +17,13 @@ import type { Life, Origin } from "./origin.ts";
 
 export const DISK_BYTES = 1024 * 1024;
 
-async function newEngine(life: Life, blobs?: ReadonlyMap<string, Blob>): Promise<Engine> {
+async function newEngine(
+  life: Life,
+  blobs?: ReadonlyMap<string, Blob>,
+  journal?: OpenedJournal,
+): Promise<Engine> {
   return createEngine({
+    ...(journal && { journal }),
     clock: life.clock,
     random: life.random,
     kernelBytes: await compiledKernel(),
@@ -40,16 +46,30 @@ export async function makeDisk(origin: Origin): Promise<void> {
 export function openDisk(life: Life): OpenRealm {
   return async (opening) => {
     const engine = await newEngine(life, opening.blobs);
-    const file = { driver: "shelf", filename: "disk" };
-    await engine.execute("blockdev-add", { driver: "qcow2", "node-name": "disk", file });
-    await engine.execute("block-export-add", {
-      type: "message-port",
-      id: "d",
-      "node-name": "disk",
-      writable: true,
-    });
+    await addDisk(engine);
     return engineRealm(engine, opening);
   };
+}
+
+/** The same with a journal, which remembers what the last owner had and was asked for. */
+export function recoverDisk(life: Life): OpenRealm {
+  return async (opening) => {
+    const engine = await newEngine(life, opening.blobs, await openJournal(life.journal));
+    await engine.recover();
+    if (engine.exports.all.length === 0) await addDisk(engine);
+    return { ...engineRealm(engine, opening), remembers: true };
+  };
+}
+
+async function addDisk(engine: Engine): Promise<void> {
+  const file = { driver: "shelf", filename: "disk" };
+  await engine.execute("blockdev-add", { driver: "qcow2", "node-name": "disk", file });
+  await engine.execute("block-export-add", {
+    type: "message-port",
+    id: "d",
+    "node-name": "disk",
+    writable: true,
+  });
 }
 
 class SimWorker implements TabWorker {

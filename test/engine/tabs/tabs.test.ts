@@ -5,7 +5,7 @@ import { BlockError } from "../../../src/base/errors.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import { QmpError } from "../../../src/engine/qmp-error.ts";
 import { Origin } from "./origin.ts";
-import { cannotOpen, makeDisk, openDisk, Tab } from "./tab.ts";
+import { cannotOpen, makeDisk, openDisk, recoverDisk, Tab } from "./tab.ts";
 
 async function origin(seed = 1) {
   const clock = new VirtualClock();
@@ -114,6 +114,24 @@ describe("M02: the owner's tab", () => {
     expect(nodes.some((node) => node["node-name"] === "m")).toBe(false);
   });
 
+  it.each([0, 1, 2, 4, 8, 16])(
+    "crashes %i ms after a command, with a journal: it is done once, and answered",
+    async (ms) => {
+      const { open, run, clock } = await origin(ms + 1);
+      const a = await open(recoverDisk);
+      const b = await open(recoverDisk);
+      await run(b.client.execute("query-jobs"));
+      const file = { driver: "shelf", "node-name": "m", filename: "other" };
+      const added = b.client.execute("blockdev-add", file as never);
+      await clock.advance(ms);
+      a.crash();
+      expect(await run(added)).toEqual({});
+      const nodes = await run(b.client.execute("query-named-block-nodes"));
+      expect(nodes.filter((node) => node["node-name"] === "m")).toHaveLength(1);
+      expect(b.isOwner).toBe(true);
+    },
+  );
+
   it("crashes after a flush: an older write of another tab does not come back over a newer one", async () => {
     const { open, run } = await origin();
     const owner = await open();
@@ -126,6 +144,24 @@ describe("M02: the owner's tab", () => {
     await run(b.client.close());
     owner.crash();
     expect(await run(one.read(0, 512))).toEqual(bytes(2));
+  });
+
+  it("crashes after a snapshot was loaded: nothing older is written on top of it", async () => {
+    const { open, run } = await origin();
+    const owner = await open();
+    const a = await open();
+    const b = await open();
+    const disk = await run(a.client.openDevice("d"));
+    const snapshot = { tag: "s", vmstate: "disk", devices: ["disk"] };
+    await run(disk.write(0, bytes(1)));
+    await run(b.client.execute("snapshot-save", { "job-id": "save", ...snapshot }));
+    await run(b.client.waitForJob("save", "concluded"));
+    await run(disk.write(0, bytes(2)));
+    await run(b.client.execute("snapshot-load", { "job-id": "load", ...snapshot }));
+    expect(await run(b.client.waitForJob("load", "concluded"))).toEqual({ status: "concluded" });
+    expect(await run(disk.read(0, 512))).toEqual(bytes(1));
+    owner.crash();
+    expect(await run(disk.read(0, 512))).toEqual(bytes(1));
   });
 
   it("is lost while a client sleeps: what that one had not flushed is lost, and its flush says so", async () => {
