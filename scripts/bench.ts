@@ -10,6 +10,7 @@ import { BUNDLE_LINES } from "../test/bench/lines/bundle.ts";
 import { DAEMON_LINES } from "../test/bench/lines/daemon.ts";
 import { HAND_OVER_LINES } from "../test/bench/lines/hand-over.ts";
 import { JOB_LINES } from "../test/bench/lines/jobs.ts";
+import { JOURNAL_LINES } from "../test/bench/lines/journal.ts";
 import { KERNEL_LINES } from "../test/bench/lines/kernels.ts";
 import { MEMORY_LINES } from "../test/bench/lines/memory.ts";
 import { PAGE_LINES } from "../test/bench/lines/page.ts";
@@ -28,6 +29,7 @@ const LINES: readonly Line[] = [
   ...BUNDLE_LINES,
   ...MEMORY_LINES,
   ...DAEMON_LINES,
+  ...JOURNAL_LINES,
   ...QCOW2_LINES,
   ...RANDOM_IO_LINES,
 ];

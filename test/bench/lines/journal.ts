@@ -1,0 +1,88 @@
+/** What keeping a journal costs: the same job in the same process, on files, with and without one. */
+
+import { spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MiB } from "../../../src/base/bytes.ts";
+import { openJournal } from "../../../src/engine/journal/store.ts";
+import { connectLocally, createNodeEngine } from "../../../src/engine/node.ts";
+import { FileJournal } from "../../../src/engine/node-journal.ts";
+import type { Lab } from "../lab.ts";
+import type { Line } from "../line.ts";
+
+const RECIPE = { virtualSize: 256 * MiB, dataBytes: 256 * MiB };
+
+export const JOURNAL_LINES: readonly Line[] = [
+  line("stream", "block-stream", {}),
+  line("mirror", "blockdev-mirror", { target: "target", sync: "full" }),
+];
+
+function line(name: string, command: string, args: object): Line {
+  return {
+    name: `journal-${name}`,
+    unit: "MiB/s",
+    reference:
+      `the same ${command} without a journal: 256 MiB of random data from one qcow2 file to another, ` +
+      "in one process on Node; with it, the record is a file, made durable each time",
+    aim: { atLeast: 0.97 },
+    runs: 7,
+    async prepare(lab: Lab) {
+      const base = await lab.image("journal-base.qcow2", RECIPE);
+      return {
+        warmUp: true,
+        ours: () => measured(base, command, args, true),
+        theirs: () => measured(base, command, args, false),
+      };
+    },
+  };
+}
+
+/** @returns MiB/s from the command to the job's end */
+async function measured(
+  base: string,
+  command: string,
+  args: object,
+  isKept: boolean,
+): Promise<number> {
+  const folder = mkdtempSync(join(tmpdir(), "blocktab-bench-"));
+  const path = (name: string) => join(folder, name);
+  try {
+    copyFileSync(base, path("base"));
+    for (const name of ["top", "target"]) {
+      spawnSync("qemu-img", ["create", "-q", "-f", "qcow2", path(name), `${RECIPE.virtualSize}`]);
+    }
+    const journal = isKept && { journal: await openJournal(new FileJournal(path("journal"))) };
+    const engine = await createNodeEngine({ ...journal });
+    await engine.recover();
+    const client = await connectLocally(engine);
+    const image = (name: string) => ({
+      driver: "qcow2" as const,
+      "node-name": name,
+      file: { driver: "file" as const, filename: path(name) },
+    });
+    // A stream goes into an overlay, a mirror comes from the image itself.
+    const source = command === "block-stream" ? "top" : "base";
+    await client.execute("blockdev-add", { ...image("base"), "read-only": source === "top" });
+    await client.execute("blockdev-add", { ...image("top"), backing: "base" });
+    await client.execute("blockdev-add", image("target"));
+    const start = performance.now();
+    await engine.execute(command, {
+      "job-id": "j",
+      device: source,
+      "auto-dismiss": false,
+      ...args,
+    });
+    if (source === "base") {
+      await client.waitForJob("j", "ready");
+      await client.execute("job-cancel", { id: "j" });
+    }
+    const { error } = await client.waitForJob("j", "concluded");
+    const seconds = (performance.now() - start) / 1000;
+    if (error && source === "top") throw new Error(error);
+    await engine.close();
+    return RECIPE.virtualSize / MiB / seconds;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
