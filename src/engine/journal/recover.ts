@@ -77,8 +77,9 @@ export class Recovery {
   withExports = (live: readonly ExportRecord[]) => merged(live, this.#exports, ({ id }) => id);
   withJobs = (live: readonly JobRecord[]) => merged(live, this.#jobs, ({ id }) => id);
 
-  /** The record of a job that only ends. */
+  /** The record of a job that only ends, or is just being started again: until then it is the old one. */
   recordOf(job: Job): JobRecord | undefined {
+    if (job.status === "created" && job.id !== null) return this.#jobs.get(job.id);
     return job.status === "concluded" ? undefined : this.#standIns.get(job);
   }
 

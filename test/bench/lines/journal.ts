@@ -64,8 +64,9 @@ async function measured(
     // A stream goes into an overlay, a mirror comes from the image itself.
     const source = command === "block-stream" ? "top" : "base";
     await client.execute("blockdev-add", { ...image("base"), "read-only": source === "top" });
-    await client.execute("blockdev-add", { ...image("top"), backing: "base" });
-    await client.execute("blockdev-add", image("target"));
+    if (source === "top") {
+      await client.execute("blockdev-add", { ...image("top"), backing: "base" });
+    } else await client.execute("blockdev-add", image("target"));
     const start = performance.now();
     await engine.execute(command, {
       "job-id": "j",

@@ -7,6 +7,7 @@
 import { describe, expect, it } from "vitest";
 import { KiB } from "../../../src/base/bytes.ts";
 import { type Random, seededRandom } from "../../../src/base/random.ts";
+import type { JournalRecord } from "../../../src/engine/journal/record.ts";
 import { Guest, USUAL } from "../../crash/guest.ts";
 import type { Files } from "../../crash/log.ts";
 import { Look } from "../../crash/look.ts";
@@ -19,7 +20,7 @@ import { MemoryJournal, startEngine } from "./rig.ts";
 const TRIALS = Number(process.env["JOURNAL_TRIALS"] ?? 2);
 const FIRST_SEED = Number(process.env["JOURNAL_SEED"] ?? 1);
 /** Losses that are tried of one run. */
-const CUTS = 4;
+const CUTS = 3;
 
 const SIZE = 192 * KiB;
 const HABITS = { ...USUAL, mostBytes: 16 * KiB };
@@ -106,7 +107,21 @@ async function trial(wanted: Case, random: Random): Promise<void> {
   const answeredAt = life.recorder.log.length;
   await live(life, guest, random);
   await expectEnd(life, guest, wanted);
-  for (let cut = 0; cut < CUTS; cut++) await lose(life, guest, wanted, random, answeredAt);
+  for (let i = 0; i < CUTS; i++) {
+    const cut = chosenCut(life, random);
+    await lose(
+      life,
+      guest,
+      wanted,
+      random,
+      { cut, text: journalAt(life, cut, random) },
+      answeredAt,
+    );
+  }
+  // The last ones have what the job was for.
+  for (const { done: cut, text } of life.saves.slice(-4)) {
+    await lose(life, guest, wanted, random, { cut, text }, answeredAt);
+  }
 }
 
 /** The engine is lost at some moment; the next one goes on to the end. */
@@ -115,15 +130,14 @@ async function lose(
   guest: Guest,
   wanted: Case,
   random: Random,
+  { cut, text }: { readonly cut: number; readonly text: string },
   answeredAt: number | null,
 ): Promise<void> {
   const { log } = life.recorder;
-  const cut = chosenCut(life, random);
   const share = random.below(4);
   const kept = openEntries(log, cut).filter(() => random.below(3) < share);
   const state = new StateMaker(life.recorder.starts, log);
   const files = state.make({ cut, kept, torn: new Map(), lengthFirst: false });
-  const text = journalAt(life, cut, random);
   const where = `cut ${cut} of ${log.length}, journal ${JSON.parse(text).seq}`;
   try {
     const next = await begin(files, text, random);
@@ -138,17 +152,30 @@ async function lose(
     await next.world.clock.runUntil(disk.flush());
     next.recorder.record();
     await live(next, found, random);
-    if (text.includes('"j0"')) {
+    if (isJustMade(text)) {
+      // On record, and nobody had been told of it either.
+      const history = (await next.world.client.execute("x-query-job-history"))["return"];
+      expect(history).toMatchObject([{ error: expect.stringContaining("never started") }]);
+      expect(cut).toBeLessThanOrEqual(answeredAt ?? -1);
+    } else if (text.includes('"j0"')) {
       await expectEnd(next, found, wanted);
       // And once more, while that one went on.
-      if (answeredAt !== null) await lose(next, found, wanted, random, null);
+      if (answeredAt === null) return;
+      const later = chosenCut(next, random);
+      const second = { cut: later, text: journalAt(next, later, random) };
+      await lose(next, found, wanted, random, second, null);
     } else {
       // Lost before the job was on record: then nobody has been told of it.
-      expect(cut).toBeLessThan(answeredAt ?? 0);
+      expect(cut).toBeLessThanOrEqual(answeredAt ?? -1);
     }
   } catch (error) {
     throw new Error(where, { cause: error });
   }
+}
+
+function isJustMade(text: string): boolean {
+  const { jobs } = JSON.parse(text) as JournalRecord;
+  return jobs.some(({ status }) => status === "created");
 }
 
 // One engine's life
@@ -180,6 +207,14 @@ async function begin(files: Files, text: string | null, random: Random): Promise
   };
   journal.after = (saved) => void saves.push({ text: saved, begun, done: recorder.log.length });
   const world = await startEngine(recorder, journal, 1 + random.below(1000));
+  // Whoever asks anything has a record made: also amid changes, at each step of the files.
+  const curious = world.engine.openMonitor(() => {});
+  curious.receive({ execute: "qmp_capabilities" });
+  const { apply } = recorder;
+  recorder.apply = (entry) => {
+    apply.call(recorder, entry);
+    curious.receive({ execute: "query-version" });
+  };
   return { recorder, saves, world };
 }
 
@@ -225,18 +260,20 @@ async function expectEnd(life: Life, guest: Guest, { outcome, end }: Case): Prom
 
 // What is lost
 
-/** Most moments are dull: half of them are around a save of the journal. */
+/** Most moments are dull: three of four are around a save of the journal, late ones above all. */
 function chosenCut({ recorder, saves }: Life, random: Random): number {
   const most = recorder.log.length;
-  if (random.below(2) === 0 || saves.length === 0) return random.below(most + 1);
-  const { begun, done } = saves[random.below(saves.length)]!;
+  if (random.below(4) === 0 || saves.length === 0) return random.below(most + 1);
+  const late = Math.max(0, saves.length - 6);
+  const from = random.below(3) === 0 ? 0 : late;
+  const { begun, done } = saves[from + random.below(saves.length - from)]!;
   const near = random.below(2) === 0 ? begun : done;
   return Math.min(most, Math.max(0, near + random.below(7) - 3));
 }
 
-/** The last record that counts for sure, or one that was on its way. */
+/** The last record that counts for sure, or one that came at this moment or was on its way. */
 function journalAt({ saves }: Life, cut: number, random: Random): string {
-  const certain = saves.findLastIndex(({ done }) => done <= cut);
+  const certain = saves.findLastIndex(({ done }) => done < cut);
   const possible = saves.filter(({ begun }, i) => i >= Math.max(0, certain) && begun <= cut);
   return (possible[random.below(possible.length)] ?? saves[0]!).text;
 }
