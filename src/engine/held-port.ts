@@ -5,6 +5,9 @@
  * other end is gone, so that an end which nobody else holds can be noticed to be missing. Therefore the
  * engine reaches its ports through one of these only: what a port's handlers hold lives as long as it
  * does, and what the engine holds does not hold the port.
+ *
+ * That is for MessagePorts only. Ports of other kinds tell of their end, and are held: a client in this
+ * thread that waits for its answer may be reachable through its port alone (local-port.ts).
  */
 
 import type { Port } from "./protocol.ts";
@@ -12,7 +15,7 @@ import type { Port } from "./protocol.ts";
 const registry = new FinalizationRegistry<() => void>((gone) => gone());
 
 export class HeldPort {
-  readonly #port: WeakRef<Port>;
+  readonly #port: { deref(): Port | undefined };
   #isGone = false;
   readonly #onGone: () => void;
 
@@ -21,7 +24,7 @@ export class HeldPort {
    * @param onGone told once when the other end is gone; not after close(). Must not hold the port
    */
   constructor(port: Port, receive: (data: unknown) => void, onGone: () => void) {
-    this.#port = new WeakRef(port);
+    this.#port = port instanceof MessagePort ? new WeakRef(port) : { deref: () => port };
     this.#onGone = onGone;
     registry.register(port, () => this.#gone(), this);
     port.addEventListener("close", () => this.#gone());

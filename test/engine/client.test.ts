@@ -4,7 +4,26 @@ import { describe, expect, it } from "vitest";
 import type { Client } from "../../src/engine/client.ts";
 import { UNREAD_EVENTS_MAX } from "../../src/engine/event-queue.ts";
 import { connectLocally } from "../../src/engine/node.ts";
+import { collectGarbage } from "../garbage.ts";
 import { chain, connected, device } from "./world.ts";
+
+describe("a client", () => {
+  it("that only waits is not collected as garbage", async () => {
+    // Nobody else holds it: the wait is reached from the engine, or from nowhere.
+    async function waits(): Promise<number> {
+      const { client, moody } = await connected();
+      const disk = await device(client, { driver: "moody" });
+      moody.mood = "stuck";
+      const read = disk.read(0, 512);
+      setImmediate(() => {
+        collectGarbage();
+        moody.bell.ring();
+      });
+      return (await read).length;
+    }
+    for (let i = 0; i < 20; i++) expect(await waits()).toBe(512);
+  });
+});
 
 describe("execute", () => {
   it("answers as the command does, or throws a QmpError", async () => {

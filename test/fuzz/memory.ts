@@ -1,10 +1,6 @@
 /** How much memory is in use once all garbage is gone, and whether it climbs. */
 
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
-
-setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as () => void;
+import { collectGarbage } from "../garbage.ts";
 
 /** What comes and goes: caches, code that gets compiled, the collector's own slack. */
 const SLACK_BYTES = 4 * 2 ** 20;
@@ -12,9 +8,9 @@ const SLACK_BYTES = 4 * 2 ** 20;
 const WARM_UP = 3;
 
 export function heapInUse(): number {
-  collect();
+  collectGarbage();
   // Buffers are given back in the background, which the next collection waits for.
-  collect();
+  collectGarbage();
   const { heapUsed, arrayBuffers } = process.memoryUsage();
   return heapUsed + arrayBuffers;
 }

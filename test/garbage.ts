@@ -1,0 +1,8 @@
+/** Collects garbage now, for those who look at what stays. */
+
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
+setFlagsFromString("--expose-gc");
+
+export const collectGarbage = runInNewContext("gc") as () => void;
