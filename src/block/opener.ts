@@ -114,6 +114,7 @@ export class Opener {
           ...(signal && { signal }),
         });
       node.setState(await openAsFarAsAllowed(node, open));
+      world.intents?.opened(node);
       if (!forCheck) {
         checkBackingIsDecided(node, roles);
         await loadBitmaps(node);
