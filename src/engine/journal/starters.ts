@@ -2,8 +2,8 @@
  * How a job is started again, by the `kind` that its driver wrote into the record (JobDriver.journal).
  *
  *   stream                  goes on: what the overlay has by now is passed over
- *   commit, active-commit   from the beginning: what is copied twice is the same
- *   mirror                  from the beginning: nobody knows any more what the target lacks
+ *   commit                  from the beginning: what is copied twice is the same
+ *   active-commit, mirror   with what their intent has on record; from the beginning if that is nothing
  */
 
 import * as v from "valibot";
@@ -73,7 +73,7 @@ const STARTERS: Readonly<Record<string, Starter>> = {
     (services, again, manners) => startCommit(services, { ...again, ...manners }),
   ),
   "active-commit": starter(
-    { top: v.string(), base: v.string(), onError: policy, filterNodeName: name },
+    { top: v.string(), base: v.string(), onError: policy, filterNodeName: name, intent: name },
     async (services, { top, base, ...others }, manners) =>
       startActiveCommit(services, {
         ...others,
@@ -97,6 +97,7 @@ const STARTERS: Readonly<Record<string, Starter>> = {
       onSourceError: policy,
       onTargetError: policy,
       filterNodeName: name,
+      intent: name,
     },
     (services, again, manners) => startMirror(services, { ...again, ...manners }),
   ),
