@@ -72,7 +72,12 @@ export async function live(left: Left, random: Random, epoch: number) {
     return result;
   };
   const save = intentStore.save.bind(intentStore);
-  intentStore.save = (record) => pass(() => save(record));
+  intentStore.save = (record) =>
+    pass(async () => {
+      // Slow, for much to happen meanwhile that should not.
+      await new Promise<void>((done) => void clock.setTimer(random.below(300), done));
+      return save(record);
+    });
 
   const intents = await WriteIntents.load(intentStore, epoch);
   const world = { ...(await testWorld({ clock, seed: random.below(1e9) })), intents };
