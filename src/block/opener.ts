@@ -6,6 +6,7 @@
 import type { Bell } from "../base/bell.ts";
 import { assert, BlockError, type Errno } from "../base/errors.ts";
 import { settleAll } from "../base/settle.ts";
+import { leaveBitmapIntent } from "./bitmap-intent.ts";
 import type { BlockChild } from "./child.ts";
 import type { BlockDriver, BlockState, ChildRole, Children, World } from "./driver.ts";
 import type { Links } from "./links.ts";
@@ -278,6 +279,7 @@ async function closeState(node: BlockNode, keepsBitmaps: boolean): Promise<void>
   try {
     if (keepsBitmaps && !node.readOnly) await storeBitmaps(node);
   } finally {
+    leaveBitmapIntent(node);
     await node.state.close?.();
   }
 }

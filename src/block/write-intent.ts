@@ -16,7 +16,7 @@ import { assert } from "../base/errors.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import { Regions } from "./intent-regions.ts";
 import type { BlockNode } from "./node.ts";
-import type { WriteIntents } from "./write-intents.ts";
+import { imagesOf, type WriteIntents } from "./write-intents.ts";
 
 export interface WriteIntentInit {
   /** Unique in its WriteIntents. */
@@ -31,6 +31,8 @@ export interface WriteIntentInit {
 export class WriteIntent {
   readonly id: string;
   readonly nodes: readonly BlockNode[];
+  /** Their names, as they were at the beginning: nodes may be closed. */
+  readonly images: readonly string[];
   readonly regionBytes: number;
   readonly describe: () => object;
   /** On record, or about to be. */
@@ -50,6 +52,7 @@ export class WriteIntent {
     this.#intents = intents;
     this.id = init.id;
     this.nodes = init.nodes;
+    this.images = init.nodes.flatMap(imagesOf);
     this.regionBytes = init.regionBytes;
     this.describe = init.describe ?? (() => ({}));
     this.regions = new Regions(init.nodes[0]!.world.kernel, init.regionBytes);
@@ -67,6 +70,7 @@ export class WriteIntent {
   publish(): void {
     assert(this.#state === "unpublished", "an intent is published once");
     this.#state = "unsaved";
+    this.#intents.touch();
     for (const region of this.#inFlight.keys()) this.regions.add(region);
   }
 
@@ -77,6 +81,13 @@ export class WriteIntent {
     this.#intents.ended(this);
   }
 
+  /** Nobody sees to it any more, but the record stays, for as long as nobody writes. */
+  leaveRecord(): void {
+    if (this.#state === "ended") return;
+    this.#intents.left(this);
+    this.#state = "ended";
+  }
+
   /** A range must be on record before it is written: see isOnRecord(). Without end in writes: mark(). */
   mark(offset: number, bytes: number): void {
     if (!this.isPublished || bytes <= 0) return;
@@ -85,6 +96,7 @@ export class WriteIntent {
       if (this.regions.has(region)) continue;
       this.regions.add(region);
       this.#unsaved.add(region);
+      this.#intents.touch();
     }
   }
 

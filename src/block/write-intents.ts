@@ -62,7 +62,7 @@ export class WriteIntents {
   /** Why there is nothing to trust, if what the store had cannot be understood. */
   readonly problem: string | null;
   readonly #store: IntentStore;
-  readonly #epoch: number;
+  readonly epoch: number;
   readonly #saves = new Coalesced(() => this.#save());
   readonly #live = new Map<string, WriteIntent>();
   /** From before the engine was started, and taken up by nobody yet. */
@@ -70,6 +70,7 @@ export class WriteIntents {
   readonly #generations: Map<string, number>;
   /** The largest generation, and the last id, that there has been. */
   #seq: number;
+  #isTouched = false;
 
   /** @param epoch of the engine: what a later one has saved is not replaced */
   static async load(store: IntentStore, epoch: number): Promise<WriteIntents> {
@@ -78,7 +79,7 @@ export class WriteIntents {
 
   private constructor(store: IntentStore, epoch: number, found: unknown) {
     this.#store = store;
-    this.#epoch = epoch;
+    this.epoch = epoch;
     const parsed = found === undefined ? null : v.safeParse(intentsRecord, found);
     this.problem = parsed?.success === false ? parsed.issues[0].message : null;
     const { seq = 0, generations = {}, records = {} } = parsed?.success ? parsed.output : {};
@@ -123,7 +124,7 @@ export class WriteIntents {
     assert(!this.#live.has(init.id), "an intent's id is in use once");
     const intent = new WriteIntent(this, init);
     this.#live.set(intent.id, intent);
-    for (const key of init.nodes.flatMap(imagesOf)) {
+    for (const key of intent.images) {
       if (!this.#generations.has(key)) this.#generations.set(key, ++this.#seq);
     }
     gateOf(init.nodes[0]!).add(intent);
@@ -132,7 +133,22 @@ export class WriteIntents {
 
   /** A record that will not be taken up any more. */
   forget(id: string): void {
-    this.#left.delete(id);
+    if (this.#left.delete(id)) this.touch();
+  }
+
+  /** What is on record is behind what is, in a way that somebody may be told of: see settled(). */
+  touch(): void {
+    this.#isTouched = true;
+  }
+
+  /** Before anybody is told what has changed. @throws BlockError */
+  async settled(): Promise<void> {
+    if (this.#isTouched) await this.saved();
+  }
+
+  /** Drops what nobody will take up. @param ids of intents that somebody may */
+  keepOnly(isWanted: (id: string) => boolean): void {
+    for (const id of this.#left.keys()) if (!isWanted(id)) this.forget(id);
   }
 
   /** All that is to be on record now is, when this resolves. @throws BlockError; ECANCELED */
@@ -146,6 +162,13 @@ export class WriteIntents {
     this.#live.delete(intent.id);
     this.#left.delete(intent.id);
     for (const node of intent.nodes) node.gate?.remove(intent);
+    this.touch();
+  }
+
+  left(intent: WriteIntent): void {
+    const record = intent.isPublished ? this.#recordOf(intent) : null;
+    this.ended(intent);
+    if (record) this.#left.set(intent.id, record);
   }
 
   /** The first write to a node. @returns whether it must be on record before it goes through */
@@ -163,13 +186,9 @@ export class WriteIntents {
     const published = [...this.#live.values()].filter((intent) => intent.isPublished);
     const records: Record<string, IntentRecord> = {};
     for (const [id, record] of this.#left) records[id] = record;
+    this.#isTouched = false;
     for (const intent of published) {
-      const images = intent.nodes.flatMap(imagesOf);
-      records[intent.id] = {
-        ...intent.describe(),
-        images: Object.fromEntries(images.map((key) => [key, this.#generations.get(key)!])),
-        regions: intent.regions.describe(),
-      };
+      records[intent.id] = this.#recordOf(intent);
       this.#left.delete(intent.id);
       intent.saveBegins();
     }
@@ -178,23 +197,31 @@ export class WriteIntents {
     try {
       await this.#store.save({
         version: 1,
-        epoch: this.#epoch,
+        epoch: this.epoch,
         seq: this.#seq,
         generations: Object.fromEntries(this.#generations),
         records,
       });
       isSaved = true;
     } finally {
+      this.#isTouched ||= !isSaved;
       for (const intent of published) intent.saveEnded(isSaved);
     }
+  }
+
+  #recordOf(intent: WriteIntent): IntentRecord {
+    const numbers = intent.images.map((key) => [key, this.#generations.get(key)!] as const);
+    return {
+      ...intent.describe(),
+      images: Object.fromEntries(numbers),
+      regions: intent.regions.describe(),
+    };
   }
 
   /** Of images that no record speaks of, nor will. */
   #dropGenerations(records: Readonly<Record<string, IntentRecord>>): void {
     const wanted = new Set(Object.values(records).flatMap(({ images }) => Object.keys(images)));
-    for (const { nodes } of this.#live.values()) {
-      for (const key of nodes.flatMap(imagesOf)) wanted.add(key);
-    }
+    for (const { images } of this.#live.values()) for (const key of images) wanted.add(key);
     for (const key of this.#generations.keys()) if (!wanted.has(key)) this.#generations.delete(key);
   }
 }
@@ -205,10 +232,12 @@ function gateOf(node: BlockNode): WriteGate {
 }
 
 /** What holds a node's bytes, without its backing file: driver and name of each store. */
-function imagesOf(node: BlockNode): string[] {
+export function imagesOf(node: BlockNode): string[] {
   if (node.driver.kind === "protocol") {
+    const { driver, world } = node;
     const name = node.state.info?.().filename ?? JSON.stringify(node.options);
-    return [`${node.driver.name}:${name}`];
+    // What is gone with its engine is not what another one has under the same name.
+    return [`${driver.name}:${name}${driver.isVolatile ? `@${world.intents?.epoch}` : ""}`];
   }
   return [...node.children.values()].flatMap(({ role, node: child }) =>
     role === "file" || role === "data-file" ? imagesOf(child) : [],

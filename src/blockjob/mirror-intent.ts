@@ -12,6 +12,7 @@
 
 import { BlockError } from "../base/errors.ts";
 import { settleAll } from "../base/settle.ts";
+import { markAll } from "../block/bitmap-intent.ts";
 import type { DirtyBitmap } from "../block/dirty-bitmap.ts";
 import { regionBytesFor } from "../block/intent-regions.ts";
 import { getLength } from "../block/io.ts";
@@ -69,13 +70,7 @@ export class MirrorIntent {
   publish(): void {
     if (this.#intent.isPublished) return;
     this.#intent.publish();
-    const { size } = this.#bitmap;
-    for (let at = 0; ; ) {
-      const area = this.#bitmap.nextDirtyArea(at, size, Number.MAX_SAFE_INTEGER);
-      if (!area) return;
-      this.#intent.mark(area.offset, area.bytes);
-      at = area.offset + area.bytes;
-    }
+    markAll(this.#intent, this.#bitmap);
   }
 
   /** Begins a sweep if it is time for one. @param fail told of a disk that cannot be flushed */

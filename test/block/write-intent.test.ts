@@ -55,6 +55,7 @@ async function life(
 function told(driver: BlockDriver, onWrite: (offset: number) => void): BlockDriver {
   return {
     ...driver,
+    isVolatile: false,
     async open(context) {
       const state = await driver.open(context);
       const pwrite = state.pwrite!.bind(state);
