@@ -93,6 +93,11 @@ export class WriteIntents {
     return `i${++this.#seq}`;
   }
 
+  /** newId() gave it: it means something only to whoever has it on record. */
+  static isOwnId(id: string): boolean {
+    return /^i\d+$/.test(id);
+  }
+
   /** A node has been opened. */
   opened(node: BlockNode): void {
     if (node.driver.kind !== "filter") node.gate = new WriteGate(node, this);

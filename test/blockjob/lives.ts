@@ -22,7 +22,8 @@ import type { BlockJobServices } from "../../src/blockjob/block-job.ts";
 import { browserDrivers } from "../../src/drivers/index.ts";
 import { JobList } from "../../src/job/list.ts";
 import { MemoryIntentStore } from "../block/intent-store.ts";
-import { crashState, LogStore, logStoreDriver } from "../drivers/format/log-store.ts";
+import { crashState } from "../crash/states.ts";
+import { LogStore, logStoreDriver } from "../drivers/format/log-store.ts";
 import { testWorld } from "../world.ts";
 
 export const LIVES_SIZE = 5 * MiB + 100 * KiB;
