@@ -3,18 +3,21 @@
  *
  *   stream                  goes on: what the overlay has by now is passed over
  *   commit                  from the beginning: what is copied twice is the same
+ *   backup                  goes on if its intent has kept its moment; else that is lost, and told
  *   active-commit, mirror   with what their intent has on record; from the beginning if that is nothing
  */
 
 import * as v from "valibot";
 import { check } from "../../base/check.ts";
 import { startActiveCommit } from "../../blockjob/active-commit.ts";
+import { BACKUP_SYNCS, BITMAP_MODES, startBackup } from "../../blockjob/backup.ts";
 import type { BlockJobServices } from "../../blockjob/block-job.ts";
 import { startCommit } from "../../blockjob/commit.ts";
 import { startMirror } from "../../blockjob/mirror.ts";
 import { COPY_MODES, MIRROR_SYNCS } from "../../blockjob/mirror-options.ts";
 import { ON_ERROR_POLICIES } from "../../blockjob/on-error.ts";
 import { startStream } from "../../blockjob/stream.ts";
+import { ON_CBW_ERROR } from "../../drivers/filter/copy-before-write.ts";
 import type { Job } from "../../job/job.ts";
 import type { JobRecord } from "./record.ts";
 
@@ -100,6 +103,30 @@ const STARTERS: Readonly<Record<string, Starter>> = {
       intent: name,
     },
     (services, again, manners) => startMirror(services, { ...again, ...manners }),
+  ),
+  backup: starter(
+    {
+      device: v.string(),
+      target: v.string(),
+      sync: v.picklist(BACKUP_SYNCS),
+      bitmap: name,
+      bitmapMode: v.optional(v.picklist(BITMAP_MODES)),
+      compress: flag,
+      discardSource: flag,
+      onSourceError: policy,
+      onTargetError: policy,
+      onCbwError: v.optional(v.picklist(ON_CBW_ERROR)),
+      filterNodeName: name,
+      maxWorkers: count,
+      maxChunk: count,
+      minClusterSize: count,
+      intent: name,
+    },
+    async (services, again, manners) => {
+      // Whatever the id, it is of no record that can be found.
+      const { intent = "" } = again;
+      return startBackup(services, { ...again, ...manners, intent });
+    },
   ),
 };
 
