@@ -13,7 +13,7 @@ import { startBackup } from "../../src/blockjob/backup.ts";
 import type { BlockJob } from "../../src/blockjob/block-job.ts";
 import { BusyGuest, bytesOf, type Left, LIVES_SIZE, type Life, live, newImages } from "./lives.ts";
 
-const SEEDS = Number(process.env["INTENT_SEEDS"] ?? 3);
+const SEEDS = Number(process.env["INTENT_SEEDS"] ?? 10);
 const FIRST = Number(process.env["INTENT_FIRST"] ?? 1);
 const GRANULE = 64 * KiB;
 
@@ -72,7 +72,14 @@ it.each(["full", "incremental"] as const)(
         const isLast = epoch === 5;
         await open(life);
         const disk = life.device("top");
-        moment ??= await life.content("top");
+        if (!moment) {
+          // Not flushed: it is part of the moment all the same.
+          for (let i = 0; i < 3; i++) {
+            const data = bytesOf(random, 1 + random.below(100_000));
+            await life.clock.runUntil(disk.write(data, random.below(LIVES_SIZE - MiB)));
+          }
+          moment = await life.content("top");
+        }
         if (!isLast)
           life.dieAfter(5 + random.below(random.below(2) ? 100 : 1000), random.below(2) > 0);
         let job: BlockJob | null = null;
