@@ -236,11 +236,16 @@ function gateOf(node: BlockNode): WriteGate {
   return node.gate;
 }
 
-/** What holds a node's bytes, without its backing file: driver and name of each store. */
+/**
+ * What holds a node's bytes, without its backing file: driver and name of each store; of a file on Node
+ * what it is, since one file has many names.
+ */
 export function imagesOf(node: BlockNode): string[] {
   if (node.driver.kind === "protocol") {
-    const { driver, world } = node;
-    const name = node.state.info?.().filename ?? JSON.stringify(node.options);
+    const { driver, world, state } = node;
+    const { identity } = state;
+    const isTold = typeof identity === "string";
+    const name = isTold ? identity : (state.info?.().filename ?? JSON.stringify(node.options));
     // What is gone with its engine is not what another one has under the same name.
     return [`${driver.name}:${name}${driver.isVolatile ? `@${world.intents?.epoch}` : ""}`];
   }
