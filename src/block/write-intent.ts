@@ -43,8 +43,8 @@ export class WriteIntent {
   #saving: Set<number> = new Set();
   /** Writes under way, by region. */
   readonly #inFlight = new Map<number, number>();
-  /** What has been written since a sweep began; null while there is none. */
-  #touched: Set<number> | null = null;
+  /** What has been written since the last sweep began. */
+  #touched: Set<number> = new Set();
   #state: "unpublished" | "unsaved" | "saved" | "ended" = "unpublished";
 
   /** Made by WriteIntents.begin(). */
@@ -118,7 +118,7 @@ export class WriteIntent {
     const { first, end } = this.regions.span(offset, bytes);
     for (let region = first; region < end; region++) {
       this.#inFlight.set(region, (this.#inFlight.get(region) ?? 0) + 1);
-      this.#touched?.add(region);
+      this.#touched.add(region);
     }
   }
 
@@ -132,7 +132,8 @@ export class WriteIntent {
   }
 
   /**
-   * Takes out the regions in which nothing is dirty, once that is there to stay.
+   * Takes out the regions in which nothing is dirty, once that is there to stay. Not those that have been
+   * written since the sweep before: they will be again.
    *
    * @param dirty what the regions stand for; told of a write not later than when it ends
    * @param isBusy somebody is at a part of the range who will make it dirty if he fails
@@ -145,18 +146,14 @@ export class WriteIntent {
     isBusy: (offset: number, bytes: number) => boolean,
     flush: () => Promise<void>,
   ): Promise<boolean> {
-    const clean = this.#cleanRegions(dirty, isBusy);
+    const hot = this.#touched;
+    this.#touched = new Set();
+    const clean = this.#cleanRegions(dirty, isBusy).filter((region) => !hot.has(region));
     if (clean.length === 0) return false;
-    const touched = new Set<number>();
-    this.#touched = touched;
-    try {
-      await flush();
-    } finally {
-      this.#touched = null;
-    }
+    await flush();
     if (!this.isPublished) return false;
     for (const region of clean) {
-      if (touched.has(region)) continue;
+      if (this.#touched.has(region)) continue;
       this.regions.remove(region);
       this.#unsaved.delete(region);
       this.#saving.delete(region);

@@ -3,7 +3,7 @@
  * it the next engine copies no more than those; without it, all again.
  *
  *   what is to be copied is known ──▶ on record ──▶ copies ──▶ sweep: flush both disks, take out what is
- *                                        ▲                            clean; every second or so
+ *                                        ▲                            clean; every two seconds
  *                                        └── a guest's write to a clean region, before it goes through
  *
  * Both disks are flushed: the target has to hold what was copied, and the source what it was copied from,
@@ -20,7 +20,7 @@ import type { BlockNode } from "../block/node.ts";
 import type { WriteIntent } from "../block/write-intent.ts";
 import type { MirrorDisks, MirrorFailure } from "./mirror-copies.ts";
 
-const SWEEP_MS = 1000;
+const SWEEP_MS = 2000;
 
 export class MirrorIntent {
   /** Found on record, and trusted: the bitmap has what is to be copied already. */

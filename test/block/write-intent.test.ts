@@ -206,6 +206,7 @@ describe("a sweep", () => {
     const intent = t.begin();
     const dirty = t.node.bitmaps.add({ name: null, granularity: 64 * KiB });
     for (const region of [1, 2, 3]) await t.write(region);
+    await intent.sweep(dirty, never, async () => {});
     return { ...t, intent, dirty };
   }
 
@@ -218,6 +219,16 @@ describe("a sweep", () => {
     await t.intents.saved();
     expect(flushes).toBe(1);
     expect(onRecord(t.store, t.intent.id)).toEqual([2]);
+  });
+
+  it("leaves what has been written since the last one: it will be again", async () => {
+    const t = await scene();
+    await t.write(1);
+    t.dirty.clear();
+    await t.intent.sweep(t.dirty, never, async () => {});
+    expect([...t.intent.regions.ranges()]).toEqual([{ offset: REGION, bytes: REGION }]);
+    await t.intent.sweep(t.dirty, never, async () => {});
+    expect(t.intent.regions.isEmpty).toBe(true);
   });
 
   it("takes nothing out before the flush, nor if that fails", async () => {

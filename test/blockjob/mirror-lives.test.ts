@@ -167,7 +167,7 @@ it("copies what is not done on record, and nothing else", async () => {
   const disk = first.device("top");
   const job = await first.clock.runUntil(kind.start(first, undefined, random));
   for (let i = 0; i < 300 && !job.ready; i++) await first.clock.advance(100);
-  await first.clock.advance(3000);
+  await first.clock.advance(9000);
   await first.clock.runUntil(disk.write(new Uint8Array(512).fill(3), 3 * MiB));
   const all = bytesWritten(first, "target");
   expect(all).toBeGreaterThan(3 * MiB);
@@ -193,7 +193,7 @@ it("begins anew if its record is gone, or somebody has written without it", asyn
   first.device("top");
   const job = await first.clock.runUntil(kind.start(first, undefined, random));
   for (let i = 0; i < 300 && !job.ready; i++) await first.clock.advance(100);
-  await first.clock.advance(3000);
+  await first.clock.advance(9000);
   const { intent } = journalOf(job)!;
   for (const spoil of ["record", "source", "target"]) {
     let left: Left = first.look();
