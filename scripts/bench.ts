@@ -17,6 +17,7 @@ import { PAGE_LINES } from "../test/bench/lines/page.ts";
 import { QCOW2_LINES } from "../test/bench/lines/qcow2.ts";
 import { RANDOM_IO_LINES } from "../test/bench/lines/random-io.ts";
 import { STREAM_LINES } from "../test/bench/lines/stream.ts";
+import { WRITE_INTENT_LINES } from "../test/bench/lines/write-intent.ts";
 import { formatSeconds } from "../web/format.ts";
 import { UserError } from "./setup.mjs";
 
@@ -30,6 +31,7 @@ const LINES: readonly Line[] = [
   ...MEMORY_LINES,
   ...DAEMON_LINES,
   ...JOURNAL_LINES,
+  ...WRITE_INTENT_LINES,
   ...QCOW2_LINES,
   ...RANDOM_IO_LINES,
 ];

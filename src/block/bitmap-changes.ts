@@ -9,6 +9,7 @@
  */
 
 import { BlockError } from "../base/errors.ts";
+import { bitmapsChanged, markForeign } from "./bitmap-intent.ts";
 import type { NewBitmap } from "./bitmap-list.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import type { Graph } from "./graph.ts";
@@ -63,13 +64,17 @@ export function addBitmap(graph: Graph, options: AddBitmapOptions): BitmapChange
   const { name, granularity, persistent = false, disabled = false } = options;
   const wanted: NewBitmap = { name, granularity, persistent, enabled: !disabled };
   const bitmap = node.bitmaps.add(wanted);
-  const forget = () => node.bitmaps.remove(bitmap);
+  const forget = () => {
+    node.bitmaps.remove(bitmap);
+    bitmapsChanged(node);
+  };
   try {
     if (persistent) checkCanPersist(node, bitmap);
   } catch (error) {
     forget();
     throw error;
   }
+  bitmapsChanged(node);
   return { commit: nothing, abort: forget };
 }
 
@@ -94,7 +99,10 @@ export function removeBitmap(graph: Graph, name: BitmapName): BitmapChange {
   bitmap.checkUsable("remove");
   bitmap.setBusy(true);
   return {
-    commit: () => node.bitmaps.remove(bitmap),
+    commit() {
+      node.bitmaps.remove(bitmap);
+      bitmapsChanged(node);
+    },
     abort: () => bitmap.setBusy(false),
   };
 }
@@ -119,10 +127,14 @@ export function disableBitmap(graph: Graph, name: BitmapName): BitmapChange {
 }
 
 function setEnabled(graph: Graph, name: BitmapName, enabled: boolean): BitmapChange {
-  const { bitmap } = findBitmap(graph, name);
+  const { node, bitmap } = findBitmap(graph, name);
   bitmap.checkUsable("enable");
   const before = bitmap.enabled;
-  const set = (value: boolean) => (value ? bitmap.enable() : bitmap.disable());
+  const set = (value: boolean) => {
+    if (value) bitmap.enable();
+    else bitmap.disable();
+    bitmapsChanged(node);
+  };
   set(enabled);
   return { commit: nothing, abort: () => set(before) };
 }
@@ -135,7 +147,7 @@ function setEnabled(graph: Graph, name: BitmapName, enabled: boolean): BitmapCha
  */
 export function mergeBitmaps(graph: Graph, options: MergeBitmapsOptions): BitmapChange {
   const { node, target: name } = options;
-  const { bitmap: target } = findBitmap(graph, { node, name });
+  const { node: marked, bitmap: target } = findBitmap(graph, { node, name });
   target.checkUsable("merge-target");
   const sources = options.bitmaps.map((source) => {
     const full = typeof source === "string" ? { node, name: source } : source;
@@ -145,7 +157,10 @@ export function mergeBitmaps(graph: Graph, options: MergeBitmapsOptions): Bitmap
     return bitmap;
   });
   const before = target.snapshot();
-  for (const source of sources) target.merge(source);
+  for (const source of sources) {
+    target.merge(source);
+    markForeign(marked, source);
+  }
   return { commit: nothing, abort: () => target.restore(before) };
 }
 

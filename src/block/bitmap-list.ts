@@ -3,8 +3,10 @@
 import { GiB, KiB } from "../base/bytes.ts";
 import { assert, BlockError } from "../base/errors.ts";
 import { DirtyBitmap } from "./dirty-bitmap.ts";
+import type { Regions } from "./intent-regions.ts";
 import type { BlockNode } from "./node.ts";
 import { fileOf, getLength } from "./request.ts";
+import type { WriteIntent } from "./write-intent.ts";
 
 /** In UTF-8. */
 export const NAME_BYTES_MAX = 1023;
@@ -26,6 +28,12 @@ export interface NewBitmap {
 export class BitmapList {
   readonly #node: BlockNode;
   readonly #bitmaps: DirtyBitmap[] = [];
+  /** Those of which the image has a copy. Kept by persistent-bitmaps.ts. */
+  readonly stored = new WeakSet<DirtyBitmap>();
+  /** What of the persistent ones outlives the engine. Kept by bitmap-intent.ts. */
+  intent: WriteIntent | null = null;
+  /** What of it an engine before this one has left, and bitmaps have taken over. */
+  left: Regions | null = null;
 
   constructor(node: BlockNode) {
     this.#node = node;

@@ -181,6 +181,12 @@ export class BlockCopy {
     this.onTaskEnd?.(0);
   }
 
+  /** Nothing of the range is to be copied any more, nor under way. */
+  isDone(offset: number, bytes: number): boolean {
+    const end = Math.min(offset + bytes, this.length);
+    return !this.#isUnderWay(offset, end) && this.dirty.nextDirty(offset, end) === null;
+  }
+
   /** See CopyMover. */
   allocation(offset: number): Promise<{ bytes: number; allocated: boolean }> {
     return this.#mover.allocation(offset, this.length);

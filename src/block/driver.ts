@@ -46,6 +46,7 @@ import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import type { ChildPermissions } from "./permissions.ts";
 import type { Secrets } from "./secrets.ts";
 import type { ThrottleGroups } from "./throttle-group.ts";
+import type { WriteIntents } from "./write-intents.ts";
 
 /** What is otherwise reached for, as a parameter: time, chance, the wasm kernels, what the host can. */
 export interface World {
@@ -56,6 +57,8 @@ export interface World {
   readonly trace: Trace;
   /** Where the host has it: a browser has none that packs as QEMU wants it. */
   readonly zlib?: HostZlib;
+  /** Of an engine that is to know after a crash where its images were written. */
+  readonly intents?: WriteIntents;
 }
 
 /** What a node may hold on to below itself. `file` is also the child of a filter. */

@@ -239,7 +239,17 @@ export async function truncate(
   if (!state.truncate) {
     throw new BlockError("ENOTSUP", `Driver '${node.driver.name}' cannot change an image's size`);
   }
-  const change = state.truncate.bind(state);
+  const { gate } = node;
+  const toLength = state.truncate.bind(state);
+  const change = async (bytes: number, manners: TruncateOptions) => {
+    const passage = gate?.enter(0, 0);
+    try {
+      if (passage) await gate?.open(passage, manners.signal);
+      await toLength(bytes, manners);
+    } finally {
+      if (passage) gate?.leave(passage);
+    }
+  };
   return tracked(
     node,
     0,

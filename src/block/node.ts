@@ -16,6 +16,7 @@ import type { BlockDriver, BlockState, ChildRole, World } from "./driver.ts";
 import { IoStats } from "./io-stats.ts";
 import type { NodeSettings } from "./options.ts";
 import { RangeLock } from "./range-lock.ts";
+import type { WriteGate } from "./write-gate.ts";
 
 /** What may be blocked on a node while a job works on it (QEMU: BlockOpType). */
 export type BlockOperation =
@@ -94,6 +95,8 @@ export class BlockNode {
   readonly stats: IoStats;
   /** Who is told what guests write here (src/block/io.ts tells). */
   readonly bitmaps: BitmapList = new BitmapList(this);
+  /** What writes pass before they are done; null: nothing. Set by write-intents.ts only. */
+  gate: WriteGate | null = null;
   readonly #quietBell: Bell;
   #state: BlockState | null = null;
   #inFlight = 0;

@@ -6,6 +6,7 @@
 import type { Bell } from "../base/bell.ts";
 import { assert, BlockError, type Errno } from "../base/errors.ts";
 import { settleAll } from "../base/settle.ts";
+import { leaveBitmapIntent } from "./bitmap-intent.ts";
 import type { BlockChild } from "./child.ts";
 import type { BlockDriver, BlockState, ChildRole, Children, World } from "./driver.ts";
 import type { Links } from "./links.ts";
@@ -114,6 +115,7 @@ export class Opener {
           ...(signal && { signal }),
         });
       node.setState(await openAsFarAsAllowed(node, open));
+      world.intents?.opened(node);
       if (!forCheck) {
         checkBackingIsDecided(node, roles);
         await loadBitmaps(node);
@@ -277,6 +279,7 @@ async function closeState(node: BlockNode, keepsBitmaps: boolean): Promise<void>
   try {
     if (keepsBitmaps && !node.readOnly) await storeBitmaps(node);
   } finally {
+    leaveBitmapIntent(node);
     await node.state.close?.();
   }
 }

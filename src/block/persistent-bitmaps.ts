@@ -9,23 +9,73 @@
  */
 
 import { BlockError } from "../base/errors.ts";
+import {
+  addRegions,
+  type BitmapRecord,
+  bitmapsChanged,
+  endBitmapIntent,
+  type RecordedBitmaps,
+  recordedBitmaps,
+} from "./bitmap-intent.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
+import type { StoredBitmap } from "./driver.ts";
 import type { BlockNode } from "./node.ts";
 
 /**
  * Gives a node the bitmaps that its image keeps; those that were not put back the last time are
- * there, but good for nothing. To be called when the image has been opened, before it is used.
+ * there, but good for nothing, unless there is a record of what was written since: bitmap-intent.ts. To be called when the image has been opened, before it is used.
  *
  * @throws BlockError what the driver throws: which bitmaps there are is then not known
  */
 export async function loadBitmaps(node: BlockNode): Promise<void> {
-  const stored = (await node.state.bitmapStore?.list()) ?? [];
+  const stored = await node.state.bitmapStore?.list();
+  if (!stored) return;
+  const record = recordedBitmaps(node);
   for (const image of stored) {
-    const { name, granularity, inconsistent } = image;
-    const enabled = image.enabled && !inconsistent;
-    const bitmap = node.bitmaps.add({ name, granularity, enabled, persistent: true, inconsistent });
-    if (!inconsistent) await image.load(bitmap);
+    const known = record?.bitmaps.find(({ name }) => name === image.name);
+    if (record && known && image.inconsistent) await loadRecorded(node, image, known, record);
+    else await loadStored(node, image);
   }
+  for (const known of record?.bitmaps ?? []) {
+    if (node.bitmaps.find(known.name)) continue;
+    addRegions(node, addRecorded(node, known), record!.regions);
+  }
+  bitmapsChanged(node);
+}
+
+async function loadStored(node: BlockNode, image: StoredBitmap): Promise<void> {
+  const { name, granularity, inconsistent } = image;
+  const enabled = image.enabled && !inconsistent;
+  const bitmap = node.bitmaps.add({ name, granularity, enabled, persistent: true, inconsistent });
+  if (inconsistent) return;
+  await image.load(bitmap);
+  node.bitmaps.stored.add(bitmap);
+}
+
+/** One that was in memory when its engine was lost: what the image has of it, and what was written since. */
+async function loadRecorded(
+  node: BlockNode,
+  image: StoredBitmap,
+  known: BitmapRecord,
+  record: RecordedBitmaps,
+): Promise<void> {
+  const bitmap = addRecorded(node, known);
+  if (known.isStored) {
+    try {
+      await image.load(bitmap);
+    } catch (error) {
+      // The copy is no good: that is what an image's mark says of it anyway.
+      if (!(error instanceof BlockError) || error.errno !== "EINVAL") throw error;
+      node.bitmaps.remove(bitmap);
+      return loadStored(node, image);
+    }
+    node.bitmaps.stored.add(bitmap);
+  }
+  addRegions(node, bitmap, record.regions);
+}
+
+function addRecorded(node: BlockNode, { name, granularity, enabled }: BitmapRecord): DirtyBitmap {
+  return node.bitmaps.add({ name, granularity, enabled, persistent: true });
 }
 
 /**
@@ -54,6 +104,8 @@ export async function storeBitmaps(node: BlockNode): Promise<void> {
   for (const bitmap of kept) bitmap.setBusy(true);
   try {
     await bitmapStore.store(kept);
+    for (const bitmap of kept) node.bitmaps.stored.add(bitmap);
+    endBitmapIntent(node);
   } finally {
     for (const bitmap of kept) bitmap.setBusy(false);
   }

@@ -50,6 +50,11 @@ export class RangeLock {
     return range;
   }
 
+  /** Whether somebody has a part of it, or waits for one. */
+  isTaken(offset: number, bytes: number): boolean {
+    return this.#ranges.some((other) => other.offset < offset + bytes && offset < other.end);
+  }
+
   release(range: HeldRange): void {
     this.#ranges.splice(this.#ranges.indexOf(range), 1);
     for (const waiter of this.#ranges) {

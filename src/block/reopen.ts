@@ -12,6 +12,7 @@
  */
 
 import { BlockError } from "../base/errors.ts";
+import { bitmapsChanged } from "./bitmap-intent.ts";
 import * as io from "./io.ts";
 import type { BlockNode } from "./node.ts";
 import { Perm, permissionNames } from "./permissions.ts";
@@ -77,6 +78,7 @@ async function gainRights(host: ReopenHost, node: BlockNode): Promise<void> {
     });
   }
   node.readOnly = false;
+  bitmapsChanged(node);
 }
 
 async function toReadOnly(host: ReopenHost, node: BlockNode): Promise<void> {

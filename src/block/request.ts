@@ -9,6 +9,7 @@ import type { BlockChild } from "./child.ts";
 import type { Mapping, RequestOptions } from "./driver.ts";
 import type { IoKind } from "./io-stats.ts";
 import type { BlockNode } from "./node.ts";
+import type { Passage } from "./write-gate.ts";
 
 /** Most bytes that one request copies from layer to layer in one piece. */
 export const COPY_BYTES = 1 * MiB;
@@ -88,9 +89,19 @@ export function writing<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   node.noteWrite(offset + bytes);
-  return changing(node, offset, bytes, options, kind, work, () =>
-    record(node, offset, bytes, options, kind),
-  );
+  const { gate } = node;
+  const told = () => record(node, offset, bytes, options, kind);
+  if (!gate || options.unchanged) return changing(node, offset, bytes, options, kind, work, told);
+  let passage: Passage | null = null;
+  const gated = async () => {
+    passage = gate.enter(offset, bytes);
+    await gate.open(passage, options.signal);
+    return work();
+  };
+  return changing(node, offset, bytes, options, kind, gated, () => {
+    told();
+    if (passage) gate.leave(passage); // Not before: in between nobody would know of the write.
+  });
 }
 
 /** What writing() is to a filter that leaves the work to its child. */

@@ -19,13 +19,14 @@ import { claim } from "./mirror-nodes.ts";
 import type { OnErrorPolicy } from "./on-error.ts";
 import { protect, withWritable } from "./writable.ts";
 
-/** What starts it again, from the beginning; `top` and `base` are names. */
+/** What starts it again, as a mirror; `top` and `base` are names. */
 export interface ActiveCommitAgain {
   readonly kind: "active-commit";
   readonly top: string;
   readonly base: string;
   readonly onError?: OnErrorPolicy | undefined;
   readonly filterNodeName?: string | undefined;
+  readonly intent?: string;
 }
 
 export interface ActiveCommitOptions {
@@ -40,6 +41,8 @@ export interface ActiveCommitOptions {
   readonly filterNodeName?: string | undefined;
   readonly autoFinalize?: boolean | undefined;
   readonly autoDismiss?: boolean | undefined;
+  /** See MirrorSetup. */
+  readonly intent?: string | undefined;
 }
 
 /**

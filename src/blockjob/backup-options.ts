@@ -60,6 +60,8 @@ export interface BackupOptions {
   readonly minClusterSize?: number | undefined;
   readonly autoFinalize?: boolean | undefined;
   readonly autoDismiss?: boolean | undefined;
+  /** Of a backup that goes on: see backup-intent.ts. No command has it. */
+  readonly intent?: string | undefined;
 }
 
 /** All that fits together, and whom it is about. */

@@ -14,6 +14,7 @@ import type { BlockCopy, CopyTask } from "../block/block-copy.ts";
 import type { CopySide } from "../block/copy-mover.ts";
 import * as io from "../block/io.ts";
 import type { CopyBeforeWrite } from "../drivers/filter/copy-before-write.ts";
+import type { BackupIntent } from "./backup-intent.ts";
 import type { BackupPlan } from "./backup-options.ts";
 import type { BlockJob } from "./block-job.ts";
 import { CopyWindow } from "./copy-window.ts";
@@ -23,13 +24,20 @@ export class BackupRun {
   readonly #plan: BackupPlan;
   readonly #filter: CopyBeforeWrite;
   readonly #copy: BlockCopy;
+  readonly #intent: BackupIntent | null;
   readonly #window: CopyWindow<CopyTask>;
   readonly #taskBytes: number;
   readonly #failed: { readonly error: BlockError; readonly side: CopySide }[] = [];
   /** Where to look next for what is to be copied; from the end it goes on at the beginning. */
   #cursor = 0;
 
-  constructor(job: BlockJob, plan: BackupPlan, filter: CopyBeforeWrite) {
+  constructor(
+    job: BlockJob,
+    plan: BackupPlan,
+    filter: CopyBeforeWrite,
+    intent: BackupIntent | null,
+  ) {
+    this.#intent = intent;
     this.#job = job;
     this.#plan = plan;
     this.#filter = filter;
@@ -80,6 +88,7 @@ export class BackupRun {
         await this.#askPolicy();
         continue;
       }
+      await this.#sweep();
       // A guest's copy has failed and left it to us: that is not paid for yet.
       if (isAllTaken && this.#copy.dirty.count > 0) continue;
       const task = this.#take();
@@ -158,6 +167,15 @@ export class BackupRun {
       // Then it has to be read, and the policy will hear of it.
       const bytes = Math.min(this.#copy.clusterSize, this.#copy.length - offset);
       return { bytes, allocated: true };
+    }
+  }
+
+  async #sweep(): Promise<void> {
+    try {
+      await this.#intent?.sweep(this.#job.clock.now());
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      await this.#decide(error, "target");
     }
   }
 

@@ -12,6 +12,7 @@
  */
 
 import { assert } from "../base/errors.ts";
+import { markForeign } from "../block/bitmap-intent.ts";
 import type { BlockNode, OperationBlocker } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
 import { chainOf, skipFilters } from "../block/status.ts";
@@ -21,6 +22,7 @@ import {
 } from "../drivers/filter/copy-before-write.ts";
 import type { JobDriver } from "../job/driver.ts";
 import type { JobTxn } from "../job/txn.ts";
+import { BackupIntent } from "./backup-intent.ts";
 import { type BackupOptions, type BackupPlan, planBackup } from "./backup-options.ts";
 import { BackupRun } from "./backup-run.ts";
 import { BlockJob, type BlockJobServices } from "./block-job.ts";
@@ -86,9 +88,11 @@ export async function createBackup(
     await checkSources(chainOf(plan.source));
     const { node, filter } = await insertFilter(services, plan, options);
     try {
-      const backup = { plan, services, node, filter, isInserted: true };
+      const intent = await BackupIntent.begin(plan, filter, options);
+      const backup = { plan, services, node, filter, intent, again: options, isInserted: true };
       return await makeJob(services, backup, options, txn);
     } catch (error) {
+      filter.guard?.end();
       await graph.removeFilter(node);
       throw error;
     }
@@ -100,14 +104,8 @@ export async function createBackup(
   }
 }
 
-/** What a record has of it: its moment is lost with the engine, so it cannot be started again. */
-export interface BackupAgain {
-  readonly kind: "backup";
-  readonly device: string;
-  readonly target: string;
-  readonly bitmap?: string | null;
-  readonly bitmapMode?: string;
-}
+/** What starts it again, where its intent has kept its moment. */
+export type BackupAgain = { readonly kind: "backup" } & BackupOptions;
 
 interface Backup {
   readonly services: BlockJobServices;
@@ -115,6 +113,9 @@ interface Backup {
   /** The filter in the graph, and its inside. */
   readonly node: BlockNode;
   readonly filter: CopyBeforeWrite;
+  /** null: its moment is lost with the engine. */
+  readonly intent: BackupIntent | null;
+  readonly again: BackupOptions;
   isInserted: boolean;
 }
 
@@ -210,7 +211,7 @@ function backupDriver(backup: Backup): JobDriver {
     type: "backup",
 
     async run(job) {
-      run = new BackupRun(job as BlockJob, plan, filter);
+      run = new BackupRun(job as BlockJob, plan, filter, backup.intent);
       try {
         await run.run();
       } catch (error) {
@@ -229,12 +230,7 @@ function backupDriver(backup: Backup): JobDriver {
       return true;
     },
 
-    journal: (): BackupAgain => ({
-      kind: "backup",
-      device: plan.source.name,
-      target: plan.target.name,
-      ...(plan.bitmap && { bitmap: plan.bitmap.name, bitmapMode: plan.bitmapMode }),
-    }),
+    journal: () => again(backup),
 
     commit: () => endBitmap(backup, true),
     abort: () => endBitmap(backup, false),
@@ -247,6 +243,17 @@ function backupDriver(backup: Backup): JobDriver {
   };
 }
 
+function again({ plan, intent, again: options }: Backup): BackupAgain {
+  const { jobId: _id, speed: _speed, autoFinalize: _f, autoDismiss: _d, ...others } = options;
+  return {
+    ...others,
+    kind: "backup",
+    device: plan.source.name,
+    target: plan.target.name,
+    ...(intent && { intent: intent.id }),
+  };
+}
+
 /** The bitmap's part of the end: see BITMAP_MODES. */
 function endBitmap({ plan, filter }: Backup, isSuccess: boolean): void {
   const { bitmap, bitmapMode } = plan;
@@ -254,11 +261,14 @@ function endBitmap({ plan, filter }: Backup, isSuccess: boolean): void {
   const isUsed = bitmapMode === "always" || (bitmapMode === "on-success" && isSuccess);
   if (isUsed) bitmap.abdicate();
   else bitmap.reclaim();
-  if (!isSuccess && bitmapMode === "always") filter.copy.addUncopied(bitmap);
+  if (isSuccess || bitmapMode !== "always") return;
+  filter.copy.addUncopied(bitmap);
+  markForeign(skipFilters(plan.source), bitmap);
 }
 
 async function dropFilter(backup: Backup): Promise<void> {
   if (!backup.isInserted) return;
   backup.isInserted = false;
+  backup.intent?.end();
   await backup.services.graph.removeFilter(backup.node);
 }

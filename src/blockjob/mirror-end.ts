@@ -18,6 +18,7 @@ import type { BlockNode } from "../block/node.ts";
 import { backingOf } from "../block/status.ts";
 import type { BlockJob } from "./block-job.ts";
 import type { MirrorTap } from "./mirror-filter.ts";
+import type { MirrorIntent } from "./mirror-intent.ts";
 import { type BackingMode, checkReplaceable, type MirrorSync } from "./mirror-options.ts";
 import type { MirrorRun } from "./mirror-run.ts";
 
@@ -34,6 +35,8 @@ export interface Mirror {
   /** The node that holds the data, below the source's filters; its bitmap. */
   readonly data: BlockNode;
   readonly bitmap: DirtyBitmap;
+  /** null: nothing of it outlives the engine. */
+  readonly intent: MirrorIntent | null;
   readonly sync: MirrorSync;
   readonly backingMode: BackingMode;
   /** What the job holds of nodes that whoever takes them over may not share. */
@@ -56,6 +59,7 @@ export async function endMirror(mirror: Mirror, job: BlockJob, isPivot: boolean)
   let closeOld = async () => {};
   try {
     mirror.tap.writes = null;
+    mirror.intent?.end();
     mirror.data.bitmaps.remove(mirror.bitmap);
     job.thaw();
     for (const hold of mirror.holds.splice(0)) await job.removeNode(hold);

@@ -72,6 +72,12 @@ export function filtersAndData(source: BlockNode): BlockNode[] {
   return [...nodesBetween(source, data), data];
 }
 
+/** Both disks' images: first the one that the bitmap is of, and in a commit all down to the target. */
+export function imagesOf(setup: MirrorSetup): BlockNode[] {
+  const all = [setup.source, ...nodesOf(setup), setup.target].map(skipFilters);
+  return [...new Set(all)];
+}
+
 /** Cluster size of a target whose backing file is named, but not open; else 0. */
 export function wholeClusters(target: BlockNode): number {
   const { state, children } = skipFilters(target);

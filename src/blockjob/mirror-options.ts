@@ -65,6 +65,8 @@ export interface MirrorOptions extends MirrorManners {
   /** Zero writes to the target may free what they cover; default true. */
   readonly unmap?: boolean | undefined;
   readonly backingMode?: BackingMode | undefined;
+  /** See MirrorSetup; no command has it. */
+  readonly intent?: string | undefined;
 }
 
 export interface MirrorPlan {

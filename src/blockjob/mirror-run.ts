@@ -20,6 +20,7 @@ import { chainStatus } from "../block/status.ts";
 import type { BlockJob } from "./block-job.ts";
 import type { MirrorCopies, MirrorDisks } from "./mirror-copies.ts";
 import type { GuestWrites } from "./mirror-filter.ts";
+import type { MirrorIntent } from "./mirror-intent.ts";
 
 /** With a speed limit, most bytes of one copy: what goes out in one burst. */
 const LIMITED_CHUNK_BYTES = 1 * MiB;
@@ -38,6 +39,7 @@ export interface MirrorRunInit {
   readonly disks: MirrorDisks;
   readonly copies: MirrorCopies;
   readonly writes: GuestWrites;
+  readonly intent: MirrorIntent | null;
   /** Most bytes of one copy; a multiple of the granularity. */
   readonly chunkBytes: number;
   /** What is dirty at the start: of the whole disk, of what is allocated above `base`, or nothing. */
@@ -59,9 +61,10 @@ export class MirrorRun {
     this.#init = init;
   }
 
-  /** For the job's pause: they are brought to rest. */
-  get copies(): MirrorCopies {
-    return this.#init.copies;
+  /** Nothing of the job's own is under way any more. */
+  async rest(): Promise<void> {
+    await this.#init.copies.drain();
+    await this.#init.intent?.rest();
   }
 
   /** Both disks have the same bytes, and writes go to both before they are told to be done. */
@@ -72,14 +75,15 @@ export class MirrorRun {
   }
 
   async run(): Promise<void> {
-    const { copies, writes } = this.#init;
+    const { job, writes, intent } = this.#init;
     await this.#init.matchLength();
     try {
-      await this.#findDirty();
+      if (!intent?.isFound) await this.#findDirty();
+      if (!job.cancelled) intent?.publish();
       writes.isHeldOff = false;
       while (!(await this.#step())) {}
     } finally {
-      await copies.drain();
+      await this.rest();
     }
   }
 
@@ -90,9 +94,13 @@ export class MirrorRun {
 
   /** @returns true at the end of the work */
   async #step(): Promise<boolean> {
-    const { job, disks, copies } = this.#init;
+    const { job, disks, copies, intent } = this.#init;
     await job.turn();
     if (job.cancelled) return true;
+    intent?.sweep(disks, job.clock.now(), (failure) => {
+      copies.fail(failure);
+      job.endSleep();
+    });
     if (copies.hasFailed) {
       await this.#askPolicy();
       return false;
@@ -152,7 +160,7 @@ export class MirrorRun {
   /** @returns whether both disks are the same, and stay so: the section is kept then */
   async #tryToEnd(): Promise<boolean> {
     const { job, disks, copies } = this.#init;
-    await copies.drain();
+    await this.rest();
     // Whoever asked for a pause meanwhile gets it first.
     if (copies.hasFailed || job.cancelled || job.pauseCount > 0) return job.cancelled;
     const section = await job.drain(disks.nodes);

@@ -26,7 +26,15 @@ import { MirrorCopies, type MirrorDisks } from "./mirror-copies.ts";
 import { MirrorDirty } from "./mirror-dirty.ts";
 import { endMirror, type Mirror } from "./mirror-end.ts";
 import { GuestWrites, type MirrorTap, mirrorTop } from "./mirror-filter.ts";
-import { claim, filtersAndData, nodesOf, takeNodes, wholeClusters } from "./mirror-nodes.ts";
+import { MirrorIntent } from "./mirror-intent.ts";
+import {
+  claim,
+  filtersAndData,
+  imagesOf,
+  nodesOf,
+  takeNodes,
+  wholeClusters,
+} from "./mirror-nodes.ts";
 import {
   type BackingMode,
   type MirrorManners,
@@ -73,7 +81,7 @@ export async function startMirror(
   });
 }
 
-/** What starts it again, from the beginning: which writes the target lacks, nobody knows any more. */
+/** What starts it again: with what its intent has on record, or from the beginning. */
 export type MirrorAgain = { readonly kind: "mirror" } & MirrorOptions;
 
 function again(plan: ReturnType<typeof planMirror>, options: MirrorOptions): MirrorAgain {
@@ -106,6 +114,8 @@ export interface MirrorSetup extends MirrorManners {
   readonly targetIsZero: boolean;
   readonly unmap: boolean;
   readonly backingMode: BackingMode;
+  /** Of a mirror that goes on: its write intent (mirror-intent.ts). */
+  readonly intent?: string | undefined;
   /** See JobDriver.journal. */
   readonly again: MirrorAgain | ActiveCommitAgain;
   /** Called at the job's end when the target has not taken the source's place. */
@@ -155,6 +165,7 @@ async function createJob(services: BlockJobServices, setup: MirrorSetup): Promis
     tap,
     data,
     bitmap,
+    intent: MirrorIntent.begin(imagesOf(setup), bitmap, setup.intent),
     nodes: [...filtersAndData(source), target],
     holds: [],
     run: null,
@@ -171,6 +182,7 @@ async function createJob(services: BlockJobServices, setup: MirrorSetup): Promis
     // At once, so that nobody can ask anything of a job that will never run.
     job?.earlyFail();
     await job?.releaseNodes();
+    mirror.intent?.end();
     data.bitmaps.remove(bitmap);
     await graph.removeFilter(filter);
     throw error;
@@ -199,7 +211,7 @@ function setUpRun(
   target: BlockBackend,
 ): MirrorRun {
   const { source } = setup;
-  const { bitmap, tap, nodes } = mirror;
+  const { bitmap, tap, nodes, intent } = mirror;
   const { bufferBytes, chunkBytes } = mirrorSizes(setup.target, setup);
   const whole = wholeClusters(setup.target);
   const dirty = new MirrorDirty(bitmap, getLength(source), whole, source.world.kernel);
@@ -221,6 +233,7 @@ function setUpRun(
     disks,
     copies,
     writes,
+    intent,
     chunkBytes,
     sync,
     base,
@@ -274,7 +287,7 @@ function mirrorDriver(setup: MirrorSetup, mirror: Mirror): JobDriver {
   return {
     type: setup.type,
     run: () => runOf().run(),
-    pause: () => runOf().copies.drain(),
+    pause: () => runOf().rest(),
     userResume: () => runOf().forgive(),
 
     complete(job) {
@@ -297,7 +310,11 @@ function mirrorDriver(setup: MirrorSetup, mirror: Mirror): JobDriver {
 
     journal() {
       const isWriteBlocking = mirror.tap.writes?.isOn;
-      return { ...setup.again, ...(isWriteBlocking && { copyMode: "write-blocking" }) };
+      return {
+        ...setup.again,
+        ...(isWriteBlocking && { copyMode: "write-blocking" }),
+        ...(mirror.intent && { intent: mirror.intent.id }),
+      };
     },
 
     prepare: (job) => end(job as BlockJob, runOf().completeRequested),

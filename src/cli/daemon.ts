@@ -15,9 +15,8 @@ import { type Clock, SystemClock, sleep } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
 import type { Given } from "../base/getopt.ts";
 import type { Engine } from "../engine/engine.ts";
-import { openJournal } from "../engine/journal/store.ts";
 import { createNodeEngine } from "../engine/node.ts";
-import { FileJournal } from "../engine/node-journal.ts";
+import { openFileJournal } from "../engine/node-journal.ts";
 import type { RecoveryInfo } from "../qmp/commands/journal.ts";
 import { VERSION } from "../qmp/version.ts";
 import { nbdServerSchema, nestAddress, parseArguments } from "./arguments.ts";
@@ -118,7 +117,7 @@ class Daemon {
   async run(given: readonly Given<OptionName>[]): Promise<number> {
     const journal = journalOf(given);
     this.#engine = await createNodeEngine({
-      ...(journal !== null && { journal: await openJournal(new FileJournal(journal)) }),
+      ...(journal !== null && { journal: await openFileJournal(journal) }),
       clock: this.#clock,
       trace: this.#traceLog.trace,
       commands: hostCommands(this.#chardevs, () => void this.#endSoon()),

@@ -69,7 +69,9 @@ export interface EngineOptions {
 export async function createEngine(options: EngineOptions): Promise<Engine> {
   const { clock, random, trace = {}, zlib } = options;
   const kernel = await loadKernel(options.kernelBytes);
-  const world = { clock, random, kernel, trace, ...(zlib && { zlib }) };
+  const intents = options.journal?.intents;
+  const more = { ...(zlib && { zlib }), ...(intents && { intents }) };
+  const world = { clock, random, kernel, trace, ...more };
   return new Engine(new Graph(world, options.drivers), options);
 }
 

@@ -7,6 +7,7 @@
  */
 
 import { createStore, get, type UseStore, update } from "idb-keyval";
+import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
 import { checkEpoch, type JournalStore } from "./journal/store.ts";
@@ -14,7 +15,7 @@ import { checkEpoch, type JournalStore } from "./journal/store.ts";
 const STORE = "record";
 const KEY = "record";
 
-export class IndexeddbJournal implements JournalStore {
+export class IndexeddbJournal implements JournalStore, IntentStore {
   readonly #useStore: UseStore;
 
   /** @param name of the database; another one for tests */
@@ -30,7 +31,7 @@ export class IndexeddbJournal implements JournalStore {
     }
   }
 
-  async save(record: JournalRecord): Promise<void> {
+  async save(record: JournalRecord | IntentsRecord): Promise<void> {
     try {
       await update(
         KEY,

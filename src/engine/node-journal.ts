@@ -5,11 +5,12 @@
 
 import { open, readFile, rename, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
-import { checkEpoch, type JournalStore } from "./journal/store.ts";
+import { checkEpoch, type JournalStore, type OpenedJournal, openJournal } from "./journal/store.ts";
 
-export class FileJournal implements JournalStore {
+export class FileJournal implements JournalStore, IntentStore {
   readonly #path: string;
   /** What tells the file that was written last here from any other. */
   #last: string | null = null;
@@ -29,7 +30,7 @@ export class FileJournal implements JournalStore {
     }
   }
 
-  async save(record: JournalRecord): Promise<void> {
+  async save(record: JournalRecord | IntentsRecord): Promise<void> {
     const now = await this.#identity();
     if (now !== null && now !== this.#last) checkEpoch(await this.load(), record);
     const fresh = `${this.#path}.new`;
@@ -67,4 +68,9 @@ export class FileJournal implements JournalStore {
       throw told;
     }
   }
+}
+
+/** Both records: the engine's in this file, and beside it where images are written. @throws BlockError */
+export function openFileJournal(path: string): Promise<OpenedJournal> {
+  return openJournal(new FileJournal(path), new FileJournal(`${path}.intents`));
 }

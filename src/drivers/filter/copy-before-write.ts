@@ -71,6 +71,16 @@ export interface FilterOwner {
   readonly discardSource: boolean;
 }
 
+/** Who answers for the copies after a crash. */
+export interface CopyGuard {
+  /** The range that is to be copied before a write to this one: whole clusters, perhaps past the end. */
+  widen(offset: number, bytes: number): { readonly offset: number; readonly bytes: number };
+  /** The range has been copied, and is about to be written. @throws BlockError */
+  secure(offset: number, bytes: number, signal?: AbortSignal): Promise<void>;
+  /** The snapshot is given up. */
+  end(): void;
+}
+
 export function copyBeforeWriteDriver(
   owner?: FilterOwner,
 ): TypedDriver<Types, CopyBeforeWriteOptions> {
@@ -104,6 +114,7 @@ export class CopyBeforeWrite implements BlockState {
   readonly copy: BlockCopy;
   /** Called when the snapshot is lost to an error. */
   onBroken: (() => void) | null = null;
+  guard: CopyGuard | null = null;
   readonly snapshotAccess: SnapshotAccess;
   readonly #file: BlockChild;
   readonly #clock: Clock;
@@ -158,6 +169,12 @@ export class CopyBeforeWrite implements BlockState {
     return this.#file.length;
   }
 
+  /** An engine before this one has copied what was wanted of the range: whole clusters, or to the end. */
+  wasCopied(offset: number, bytes: number): void {
+    this.copy.dirty.reset(offset, bytes);
+    this.#replaced.set(offset, bytes);
+  }
+
   /** Why the snapshot was given up; null while it is good. */
   get broken(): BlockError | null {
     return this.#broken;
@@ -194,11 +211,14 @@ export class CopyBeforeWrite implements BlockState {
   /** Until the old content of a range is safe, so that it may be changed. */
   async #save(offset: number, bytes: number, options: RequestOptions): Promise<void> {
     if (options.unchanged || this.#broken) return;
+    const { guard } = this;
     const { clusterSize, length } = this.copy;
-    const start = alignDown(offset, clusterSize);
-    const span = Math.min(alignUp(offset + bytes, clusterSize), length) - start;
+    const wide = guard?.widen(offset, bytes) ?? { offset, bytes };
+    const start = alignDown(wide.offset, clusterSize);
+    const span = Math.min(alignUp(wide.offset + wide.bytes, clusterSize), length) - start;
     try {
       await this.#copyInTime(start, span, options.signal);
+      await guard?.secure(start, span, options.signal);
       this.#replaced.set(start, span);
     } catch (error) {
       if (!(error instanceof BlockError) || options.signal?.aborted) throw error;
@@ -216,6 +236,7 @@ export class CopyBeforeWrite implements BlockState {
    */
   giveUp(): void {
     this.#broken ??= new BlockError("ECANCELED", "The snapshot has been given up");
+    this.guard?.end();
     this.copy.callOff();
   }
 
@@ -224,6 +245,7 @@ export class CopyBeforeWrite implements BlockState {
     const told = error.prepend("The old content could not be copied before a write");
     if (this.#policy === "break-guest-write") throw told;
     this.#broken = told;
+    this.guard?.end();
     this.onBroken?.();
   }
 

@@ -10,6 +10,7 @@
  */
 
 import type { BlockError } from "../../base/errors.ts";
+import { WriteIntents } from "../../block/write-intents.ts";
 import type { BlockJobServices } from "../../blockjob/block-job.ts";
 import type { ExportList } from "../../export/list.ts";
 import type { Job } from "../../job/job.ts";
@@ -58,9 +59,15 @@ export class EngineJournal implements JournalView {
   constructor(init: EngineJournalInit) {
     this.#init = init;
     const { opened, services, execute, signal, onFailed } = init;
-    const { store, record } = opened;
+    const { store, record, intents } = opened;
     this.#recorder = new Recorder(
-      { store, clock: services.clock, describe: () => this.#describe(), onFailed },
+      {
+        store,
+        clock: services.clock,
+        describe: () => this.#describe(),
+        onFailed,
+        saveOthers: intents && (() => intents.settled()),
+      },
       record.seq,
     );
     this.#history = new History(record.history);
@@ -84,7 +91,15 @@ export class EngineJournal implements JournalView {
   /** Brings back what the lost engine had, as far as it can be; to be called once, before anybody connects. */
   async recover(): Promise<void> {
     await this.#recovery.run();
+    this.#dropIntents();
     await this.settled();
+  }
+
+  /** Of jobs that will not go on. Bitmaps are found when their image is opened, whenever that is. */
+  #dropIntents(): void {
+    const left = this.#recovery.withJobs([]);
+    const kept = new Set(left.map(({ again }) => (again as { intent?: unknown } | null)?.intent));
+    this.#init.opened.intents?.keepOnly((id) => kept.has(id) || !WriteIntents.isOwnId(id));
   }
 
   /** Something may have changed. */

@@ -26,6 +26,8 @@ export interface RecorderInit {
   readonly describe: () => JournalRecord;
   /** No save will come any more, and nothing is covered any more. */
   readonly onFailed: (why: unknown) => void;
+  /** What is kept beside the record, and must be there as well. @throws BlockError */
+  readonly saveOthers?: (() => Promise<void>) | undefined;
 }
 
 interface Waiter {
@@ -75,11 +77,14 @@ export class Recorder {
       // What else changes in this turn comes along.
       await Promise.resolve();
       const touches = this.#touches;
+      const { saveOthers } = this.#init;
+      if (saveOthers) await this.#tryOften(saveOthers);
       const record = this.#init.describe();
       const text = JSON.stringify({ ...record, seq: 0 });
       if (text !== this.#text) {
         this.#seq++;
-        await this.#save({ ...record, seq: this.#seq });
+        const saved = { ...record, seq: this.#seq };
+        await this.#tryOften(() => this.#init.store.save(saved));
         this.#text = text;
       }
       this.#recorded = touches;
@@ -92,16 +97,15 @@ export class Recorder {
   }
 
   /** @throws BlockError when it has been tried often enough */
-  async #save(record: JournalRecord): Promise<void> {
-    const { store, clock } = this.#init;
+  async #tryOften(save: () => Promise<void>): Promise<void> {
     for (const ms of RETRY_MS) {
       try {
-        return await store.save(record);
+        return await save();
       } catch (error) {
         if (!(error instanceof BlockError) || error.errno === "ESTALE") throw error;
       }
-      await sleep(clock, ms);
+      await sleep(this.#init.clock, ms);
     }
-    await store.save(record);
+    await save();
   }
 }

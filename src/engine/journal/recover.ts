@@ -321,8 +321,6 @@ export class Recovery {
 
 /** Why jobs that cannot be started again have failed, by type. */
 const WHY_ENDED: Readonly<Record<string, string>> = {
-  backup:
-    "the moment of the backup cannot be brought back, and its target is not complete. Start another one",
   create: "the image may have been made in part. Make it again",
   amend: "the change may have been made or not. Ask for it again",
   "snapshot-save": "the snapshot may be there or not. Look at the list of snapshots",

@@ -2,19 +2,22 @@
  * How a job is started again, by the `kind` that its driver wrote into the record (JobDriver.journal).
  *
  *   stream                  goes on: what the overlay has by now is passed over
- *   commit, active-commit   from the beginning: what is copied twice is the same
- *   mirror                  from the beginning: nobody knows any more what the target lacks
+ *   commit                  from the beginning: what is copied twice is the same
+ *   backup                  goes on if its intent has kept its moment; else that is lost, and told
+ *   active-commit, mirror   with what their intent has on record; from the beginning if that is nothing
  */
 
 import * as v from "valibot";
 import { check } from "../../base/check.ts";
 import { startActiveCommit } from "../../blockjob/active-commit.ts";
+import { BACKUP_SYNCS, BITMAP_MODES, startBackup } from "../../blockjob/backup.ts";
 import type { BlockJobServices } from "../../blockjob/block-job.ts";
 import { startCommit } from "../../blockjob/commit.ts";
 import { startMirror } from "../../blockjob/mirror.ts";
 import { COPY_MODES, MIRROR_SYNCS } from "../../blockjob/mirror-options.ts";
 import { ON_ERROR_POLICIES } from "../../blockjob/on-error.ts";
 import { startStream } from "../../blockjob/stream.ts";
+import { ON_CBW_ERROR } from "../../drivers/filter/copy-before-write.ts";
 import type { Job } from "../../job/job.ts";
 import type { JobRecord } from "./record.ts";
 
@@ -73,7 +76,7 @@ const STARTERS: Readonly<Record<string, Starter>> = {
     (services, again, manners) => startCommit(services, { ...again, ...manners }),
   ),
   "active-commit": starter(
-    { top: v.string(), base: v.string(), onError: policy, filterNodeName: name },
+    { top: v.string(), base: v.string(), onError: policy, filterNodeName: name, intent: name },
     async (services, { top, base, ...others }, manners) =>
       startActiveCommit(services, {
         ...others,
@@ -97,8 +100,33 @@ const STARTERS: Readonly<Record<string, Starter>> = {
       onSourceError: policy,
       onTargetError: policy,
       filterNodeName: name,
+      intent: name,
     },
     (services, again, manners) => startMirror(services, { ...again, ...manners }),
+  ),
+  backup: starter(
+    {
+      device: v.string(),
+      target: v.string(),
+      sync: v.picklist(BACKUP_SYNCS),
+      bitmap: name,
+      bitmapMode: v.optional(v.picklist(BITMAP_MODES)),
+      compress: flag,
+      discardSource: flag,
+      onSourceError: policy,
+      onTargetError: policy,
+      onCbwError: v.optional(v.picklist(ON_CBW_ERROR)),
+      filterNodeName: name,
+      maxWorkers: count,
+      maxChunk: count,
+      minClusterSize: count,
+      intent: name,
+    },
+    async (services, again, manners) => {
+      // Whatever the id, it is of no record that can be found.
+      const { intent = "" } = again;
+      return startBackup(services, { ...again, ...manners, intent });
+    },
   ),
 };
 

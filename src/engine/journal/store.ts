@@ -8,6 +8,7 @@
  */
 
 import { BlockError } from "../../base/errors.ts";
+import { type IntentStore, WriteIntents } from "../../block/write-intents.ts";
 import { epochOf, type JournalRecord, parseRecord } from "./record.ts";
 
 export interface JournalStore {
@@ -24,7 +25,7 @@ export interface JournalStore {
 }
 
 /** For stores: to be asked in one step with the writing. @throws BlockError ESTALE */
-export function checkEpoch(stored: unknown, { epoch }: JournalRecord): void {
+export function checkEpoch(stored: unknown, { epoch }: { readonly epoch: number }): void {
   const found = epochOf(stored);
   if (found <= epoch) return;
   throw new BlockError(
@@ -38,12 +39,25 @@ export interface OpenedJournal {
   readonly store: JournalStore;
   /** As it was found, with the new epoch. */
   readonly record: JournalRecord;
+  /** Where images are written, if that is kept: for a Graph's world. */
+  readonly intents?: WriteIntents;
 }
 
-/** @throws BlockError what the store throws */
-export async function openJournal(store: JournalStore): Promise<OpenedJournal> {
+/**
+ * @param intentStore another store of the same kind, for write intents (docs/write-intent.md). Without it
+ *   mirrors begin anew after a crash, and backups and bitmaps are lost
+ * @throws BlockError what the stores throw
+ */
+export async function openJournal(
+  store: JournalStore,
+  intentStore?: IntentStore,
+): Promise<OpenedJournal> {
   const found = parseRecord(await store.load());
   const record = { ...found, epoch: found.epoch + 1, seq: found.seq + 1 };
   await store.save(record);
-  return { store, record };
+  if (!intentStore) return { store, record };
+  const intents = await WriteIntents.load(intentStore, record.epoch);
+  // With the new epoch: from now on only this one writes there, too.
+  await intents.saved();
+  return { store, record, intents };
 }

@@ -5,9 +5,8 @@ import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MiB } from "../../../src/base/bytes.ts";
-import { openJournal } from "../../../src/engine/journal/store.ts";
 import { connectLocally, createNodeEngine } from "../../../src/engine/node.ts";
-import { FileJournal } from "../../../src/engine/node-journal.ts";
+import { openFileJournal } from "../../../src/engine/node-journal.ts";
 import type { Lab } from "../lab.ts";
 import type { Line } from "../line.ts";
 
@@ -24,7 +23,7 @@ function line(name: string, command: string, args: object): Line {
     unit: "MiB/s",
     reference:
       `the same ${command} without a journal: 256 MiB of random data from one qcow2 file to another, ` +
-      "in one process on Node; with it, the record is a file, made durable each time",
+      "in one process on Node; with it, the records are files, made durable each time",
     aim: { atLeast: 0.97 },
     runs: 7,
     async prepare(lab: Lab) {
@@ -52,7 +51,7 @@ async function measured(
     for (const name of ["top", "target"]) {
       spawnSync("qemu-img", ["create", "-q", "-f", "qcow2", path(name), `${RECIPE.virtualSize}`]);
     }
-    const journal = isKept && { journal: await openJournal(new FileJournal(path("journal"))) };
+    const journal = isKept && { journal: await openFileJournal(path("journal")) };
     const engine = await createNodeEngine({ ...journal });
     await engine.recover();
     const client = await connectLocally(engine);
