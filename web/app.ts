@@ -7,28 +7,33 @@
  * engine comes out of `snapshot`. Every action has a place on the page, and its error is shown there.
  */
 
-import { batch, computed, signal } from "@preact/signals";
-import type { Client, Device } from "../src/engine/client.ts";
+import { batch, computed, type Signal, signal } from "@preact/signals";
+import {
+  type DomainEvent,
+  flags,
+  LIFECYCLE,
+  type SharedApi,
+  type SharedState,
+  type Tab,
+} from "../src/domain/client.ts";
+import type { Device } from "../src/engine/client.ts";
 import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
 import { chainBoxes, imageUnder, isLocal } from "./chain.ts";
+import { DOMAIN, TARGET } from "./define.ts";
 import * as disk from "./disk.ts";
-import { saveDisk } from "./download.ts";
-import {
-  fold,
-  type Input,
-  isActive,
-  isMoving,
-  type Job,
-  jobOf,
-  NOTHING,
-  STREAM_ID,
-} from "./fold.ts";
+import { type Kept, saveDisk } from "./download.ts";
+import { fold, type Input, isActive, isMoving, isPull, type Job, jobOf, NOTHING } from "./fold.ts";
 import { type Problem, problemOf } from "./hints.ts";
+import { dismissHistory, type EndedJob, queryHistory } from "./history.ts";
 import type { StoredImage } from "./images.ts";
 import * as images from "./images.ts";
 import { blobSources, checkSameFile, templateOfFile } from "./local-file.ts";
 import type { QmpLog } from "./log.ts";
+import { exists, makeDisk } from "./make-disk.ts";
+import * as recovery from "./recovery.ts";
+import { DiskError, queryNodes, storeOf } from "./store.ts";
 import { fetchTemplate, type Template } from "./template.ts";
+import { Vda } from "./vda.ts";
 import type { QmpEvent } from "./wire.ts";
 
 export const DEFAULT_SPEED = 8 * 2 ** 20;
@@ -37,7 +42,17 @@ const POLL_MS = 250;
 const POLLS_PER_NODE_LIST = 8;
 
 /** Where on the page an action was started, and its error is shown. */
-export type Place = "template" | "disk" | "job" | "sector" | "verify" | "tools" | "jobs" | "images";
+export type Place =
+  | "template"
+  | "disk"
+  | "job"
+  | "sector"
+  | "verify"
+  | "tools"
+  | "verbs"
+  | "jobs"
+  | "images"
+  | "recovery";
 
 export type Stage =
   | { readonly kind: "none" }
@@ -48,7 +63,11 @@ export type Stage =
   | { readonly kind: "closed" };
 
 export class App {
-  readonly client: Client;
+  readonly tab: Tab;
+  readonly client: SharedApi;
+  readonly vda: Vda;
+  /** Who has the disks; undefined: this tab, which cannot share them. */
+  readonly sharing: Signal<SharedState | undefined>;
   readonly log: QmpLog;
   readonly store: StoreDriver;
   readonly stage = signal<Stage>({ kind: "working", text: "Looking for a disk" });
@@ -61,36 +80,43 @@ export class App {
   /** The engine is gone, and with it everything but a reload. */
   readonly fatal = signal<Problem | undefined>(undefined);
 
-  /** The page's own stream. */
-  readonly job = computed(() => this.snapshot.value.jobs.get(STREAM_ID));
   readonly jobs = computed(() => [...this.snapshot.value.jobs.values()]);
+  /** The stream that makes the disk whole. */
+  readonly job = computed(() => this.jobs.value.findLast(({ id }) => isPull(id)));
   readonly hasActiveJob = computed(() => this.jobs.value.some(isActive));
-  readonly #exportNode = signal(disk.NODE);
+  readonly #exportNode = signal("");
   /**
-   * The image that the page reads and writes, not a job's filter before it: a mirror moves it, and
-   * so do a commit and an overlay.
+   * The image that the page reads and writes, not a job's filter before it: a copy moves it, and so do a
+   * commit and an overlay.
    */
   readonly diskNode = computed(() => {
     const name = this.#exportNode.value;
     return imageUnder(this.snapshot.value.nodes, name)?.["node-name"] ?? name;
   });
-  readonly hasMoved = computed(() => this.diskNode.value !== disk.NODE);
   readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, this.diskNode.value));
   readonly diskBytes = computed(() => this.boxes.value.at(-1)?.virtualSize);
   /** Files in this browser beside the disk. */
   readonly images = signal<readonly StoredImage[]>([]);
   /** Nothing of the disk is anywhere else. */
   readonly isWhole = computed(() => this.boxes.value.every(isLocal));
+  /** What became of everything when the engine was lost the last time. */
+  readonly recovered = signal<readonly recovery.Recovered[]>([]);
+  /** Jobs that have ended, the newest first. */
+  readonly history = signal<readonly EndedJob[]>([]);
   /** Counts how often the disk has become another under the page: what was read of it is old then. */
   readonly diskLoads = signal(0);
 
   #entry: DiskEntry | undefined;
   readonly #handedOver = new Set<string>();
   #isPolling = false;
+  #mustLook = false;
 
   /** @param store where new disks go */
-  constructor(client: Client, log: QmpLog, store: StoreDriver) {
-    this.client = client;
+  constructor(tab: Tab, log: QmpLog, store: StoreDriver, sharing: Signal<SharedState | undefined>) {
+    this.tab = tab;
+    this.client = tab.client;
+    this.vda = new Vda(tab);
+    this.sharing = sharing;
     this.log = log;
     this.store = store;
   }
@@ -98,10 +124,26 @@ export class App {
   /** Opens the disk if there is one. */
   async start(): Promise<void> {
     void this.#follow();
+    this.tab.domains.subscribe((event) => void this.#onDomainEvent(event));
+    // What was missed meanwhile.
+    this.tab.onHandOver(() => void this.#lookAgain());
+    await this.#lookAgain();
+  }
+
+  /** Everything as it is now, whoever has changed it. */
+  async #lookAgain(): Promise<void> {
+    // Whatever is under way here may be what is told of; then it is looked at once more.
+    this.#mustLook = this.busy.value.has("disk") || this.busy.value.has("tools");
+    if (this.#mustLook) return;
     await this.act("disk", async () => {
       this.#entry = await readEntry();
-      if (await disk.exists(this.client, this.#entry)) await this.#open(false);
-      else this.stage.value = { kind: "none" };
+      await this.#refreshRecovery();
+      await this.#refreshJobs();
+      if (recovery.missingImage(this.recovered.value)) this.stage.value = { kind: "closed" };
+      else if (await exists(this.tab, this.#entry)) await this.#open(null);
+      else if (this.stage.value.kind !== "none") await this.#forgetDisk();
+      await this.#refreshHistory();
+      void this.#poll();
     });
   }
 
@@ -119,9 +161,11 @@ export class App {
       void navigator.storage?.persist?.();
       this.stage.value = { kind: "working", text: "Opening the template" };
       try {
-        this.#entry = await disk.makeDisk(this.client, template, this.store);
+        this.#entry = await makeDisk(this.tab, template, this.store);
       } catch (error) {
-        this.stage.value = { kind: "none" };
+        this.stage.value = (await exists(this.tab, await readEntry()))
+          ? { kind: "closed" }
+          : { kind: "none" };
         throw error;
       }
       await this.#open(false);
@@ -144,7 +188,8 @@ export class App {
     return this.act("disk", async () => {
       for (const source of blobSources(this.#entry!.template)) checkSameFile(source, file);
       await this.#handOver(file);
-      await this.#open(false);
+      await this.#bringBack();
+      await this.#open(null);
     });
   }
 
@@ -157,32 +202,56 @@ export class App {
   /** Opens the disk that is there, for writing. */
   reopen(): Promise<boolean> {
     return this.act("disk", async () => {
+      await this.#bringBack();
       await this.#close("Opening the disk");
       await this.#open(false);
     });
   }
 
+  /** @throws DiskError if what the disk needs is still not there */
+  async #bringBack(): Promise<void> {
+    if (!recovery.missingImage(this.recovered.value)) return;
+    await this.client.execute("x-recovery-retry");
+    await this.#refreshRecovery();
+    const missing = recovery.missingImage(this.recovered.value);
+    if (missing) throw new DiskError(recovery.describe(missing));
+  }
+
   startStream(speed: number): Promise<boolean> {
-    return this.act("job", () => disk.startStream(this.client, speed));
+    return this.act("job", () =>
+      this.vda.domain.blockPull(TARGET, speed, flags.BLOCK_PULL.BANDWIDTH_BYTES),
+    );
   }
 
-  pause(): Promise<boolean> {
-    return this.act("job", () => this.client.execute("job-pause", { id: STREAM_ID }));
+  pause({ id }: Job): Promise<boolean> {
+    return this.act("job", () => this.client.execute("job-pause", { id }));
   }
 
-  resume(): Promise<boolean> {
-    return this.act("job", () => this.client.execute("job-resume", { id: STREAM_ID }));
+  resume({ id }: Job): Promise<boolean> {
+    return this.act("job", () => this.client.execute("job-resume", { id }));
   }
 
   setSpeed(speed: number): Promise<boolean> {
     return this.act("job", async () => {
-      await this.client.execute("block-job-set-speed", { device: STREAM_ID, speed });
+      const { BANDWIDTH_BYTES } = flags.BLOCK_JOB_SPEED;
+      await this.vda.domain.blockJobSetSpeed(TARGET, speed, BANDWIDTH_BYTES);
       await this.#refreshJobs();
     });
   }
 
   cancel(): Promise<boolean> {
-    return this.act("job", () => disk.cancelStream(this.client));
+    return this.act("job", () => this.vda.domain.blockJobAbort(TARGET));
+  }
+
+  /** A call of the domain's; what it has changed is looked up. */
+  callVerb(place: Place, call: () => Promise<unknown>): Promise<boolean> {
+    return this.act(place, async () => {
+      try {
+        await call();
+      } finally {
+        await this.#refreshNodes();
+      }
+    });
   }
 
   /** Lets the engine, and the page, forget an ended job. */
@@ -191,6 +260,32 @@ export class App {
       const jobs = status === "concluded" ? await this.client.execute("query-jobs") : [];
       if (jobs.some((job) => job.id === id)) await this.client.execute("job-dismiss", { id });
       this.#fold({ kind: "forget", id });
+    });
+  }
+
+  /** @param id undefined: all */
+  dismissHistory(id?: string): Promise<boolean> {
+    return this.act("jobs", async () => {
+      await dismissHistory(this.client, id);
+      await this.#refreshHistory();
+    });
+  }
+
+  /** Tries again to bring back what is missing. */
+  retryRecovery(): Promise<boolean> {
+    return this.act("recovery", async () => {
+      await this.client.execute("x-recovery-retry");
+      await this.#refreshRecovery();
+      await this.#refreshNodes();
+    });
+  }
+
+  /** The user knows; what is missing is given up. */
+  dismissRecovery(): Promise<boolean> {
+    return this.act("recovery", async () => {
+      await recovery.dismiss(this.client, this.recovered.value);
+      await this.#refreshRecovery();
+      if (this.stage.value.kind === "closed") void this.#lookAgain();
     });
   }
 
@@ -204,17 +299,12 @@ export class App {
 
   /** Makes an image and puts it over the disk: from then on it takes what is written. */
   makeOverlay(filename: string): Promise<boolean> {
-    return this.#actOnImages(async () => {
-      const below = this.boxes.value.at(-1)!;
-      const { name: label, format, virtualSize } = below;
-      await images.makeImage(this.client, filename, virtualSize, { label, format });
-      await images.putOver(this.client, images.nodeNameOf(filename), below.nodeName);
-    });
-  }
-
-  /** Puts an image over the disk that was there before the page was closed. */
-  putOver(node: string): Promise<boolean> {
-    return this.#actOnImages(() => images.putOver(this.client, node, this.diskNode.value));
+    return this.#actOnImages(() =>
+      this.vda.domain.snapshotCreate(
+        { disks: [{ name: TARGET, source: storeOf(this.store, filename) }] },
+        flags.SNAPSHOT_CREATE.DISK_ONLY,
+      ),
+    );
   }
 
   openImage(filename: string): Promise<boolean> {
@@ -250,9 +340,10 @@ export class App {
   download(): Promise<boolean> {
     return this.act("tools", async () => {
       const wasOpen = this.stage.value.kind === "open";
+      const { source } = this.vda.top.value ?? { source: storeOf(this.#entry?.store ?? "opfs") };
       await this.#close("Closing the disk for its download");
       try {
-        await saveDisk(this.client, this.#entry?.store ?? "opfs");
+        await saveDisk(this.client, source as Kept);
       } finally {
         if (wasOpen) await this.#open(true);
         else this.stage.value = { kind: "closed" };
@@ -263,24 +354,32 @@ export class App {
   /** Deletes the disk, whatever is under way on it. */
   startOver(): Promise<boolean> {
     return this.act("tools", async () => {
+      await recovery.giveUpMissing(this.client, this.recovered.value);
+      await this.#refreshRecovery();
       await disk.endAllJobs(this.client);
       await this.#close("Deleting the disk");
       try {
-        await disk.removeDisk(this.client, this.#entry?.store ?? "opfs");
+        await disk.removeDisk(this.tab, this.#entry?.store ?? "opfs");
       } catch (error) {
         this.stage.value = { kind: "closed" };
         throw error;
       }
-      batch(() => {
-        this.#entry = undefined;
-        this.sectorOffset.value = 0;
-        this.snapshot.value = NOTHING;
-        // What the server offers, or why it does not, is as it was.
-        const { template } = this.problems.value;
-        this.problems.value = template === undefined ? {} : { template };
-        this.stage.value = { kind: "none" };
-      });
+      await this.#forgetDisk();
     });
+  }
+
+  async #forgetDisk(): Promise<void> {
+    batch(() => {
+      this.#entry = undefined;
+      this.sectorOffset.value = 0;
+      this.snapshot.value = NOTHING;
+      this.vda.info.value = undefined;
+      // What the server offers, or why it does not, is as it was.
+      const { template } = this.problems.value;
+      this.problems.value = template === undefined ? {} : { template };
+      this.stage.value = { kind: "none" };
+    });
+    await this.#refreshHistory();
   }
 
   /** Makes what was written last a crash: called when the page may be on its way out. */
@@ -314,6 +413,7 @@ export class App {
       return false;
     } finally {
       this.busy.value = new Set([...this.busy.value].filter((other) => other !== place));
+      if (this.#mustLook) void this.#lookAgain();
     }
   }
 
@@ -322,12 +422,16 @@ export class App {
     this.problems.value = { ...this.problems.value, [place]: problemOf(error) };
   }
 
-  async #open(readOnly: boolean): Promise<void> {
-    this.stage.value = { kind: "working", text: "Opening the disk" };
+  /** @param readOnly null: as it was */
+  async #open(readOnly: boolean | null): Promise<void> {
+    const before = this.stage.value;
+    if (before.kind !== "open") this.stage.value = { kind: "working", text: "Opening the disk" };
     try {
-      const device = await disk.openDisk(this.client, this.#entry, readOnly);
+      const opened = await disk.openDisk(this.tab, this.#entry, readOnly);
       await this.#refreshNodes();
-      this.stage.value = { kind: "open", device, readOnly };
+      const isSame = before.kind === "open" && before.device.id === opened.device.id;
+      if (isSame) await opened.device.close();
+      else this.stage.value = { kind: "open", ...opened };
     } catch (error) {
       this.stage.value = { kind: "closed" };
       throw error;
@@ -352,7 +456,7 @@ export class App {
       throw error;
     }
     try {
-      await disk.closeDisk(this.client);
+      await disk.closeDisk(this.tab);
     } catch (error) {
       this.stage.value = { kind: "closed" };
       throw error;
@@ -376,6 +480,7 @@ export class App {
     await this.#refreshJobs();
     if (isEnd(event)) {
       await this.#refreshNodes();
+      await this.#refreshHistory();
       const type = this.snapshot.value.jobs.get(jobOf(event)!)?.type;
       if (type === "snapshot-load") this.diskLoads.value += 1;
     }
@@ -408,13 +513,32 @@ export class App {
   }
 
   async #refreshNodes(): Promise<void> {
-    const node = await disk.queryDiskNode(this.client);
-    const nodes = await disk.queryNodes(this.client);
+    await this.vda.refresh();
+    const device = this.vda.info.value?.device;
+    const exports = await this.client.execute("query-block-exports");
+    const node = exports.find(({ id }) => id === device)?.["node-name"] ?? "";
+    const nodes = await queryNodes(this.client);
     batch(() => {
       this.#exportNode.value = node;
       this.#fold({ kind: "nodes", nodes });
     });
     if (this.store === "opfs") this.images.value = await images.listImages(this.client);
+  }
+
+  async #refreshHistory(): Promise<void> {
+    this.history.value = await queryHistory(this.client, this.tab.isShared);
+  }
+
+  async #refreshRecovery(): Promise<void> {
+    this.recovered.value = await recovery.queryRecovery(this.client, this.tab.isShared);
+  }
+
+  /** What this tab, or another one, has done to the domain. */
+  async #onDomainEvent(event: DomainEvent): Promise<void> {
+    if (event.domain !== DOMAIN) return;
+    if (event.event !== "lifecycle") {
+      await this.#refreshNodes().catch((error: unknown) => this.#show("verbs", error));
+    } else if (event.type !== LIFECYCLE.DEFINED) await this.#lookAgain();
   }
 
   #fold(input: Input): void {

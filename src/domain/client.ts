@@ -1,5 +1,6 @@
 /** The page's door to domains: what it needs of this floor, without what checks and does it. */
 
+export type { SharedApi, SharedState } from "../engine/tabs/connect.ts";
 export { BANDWIDTH_BYTES_MAX } from "./bandwidth.ts";
 export type { BlockJobAnswer, BlockJobEntry } from "./block-info.ts";
 export type {

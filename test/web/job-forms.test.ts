@@ -56,7 +56,7 @@ function onlyRequired(form: (typeof JOB_FORMS)[number]): FieldValues {
 }
 
 it("refuses a speed that is none", () => {
-  const form = JOB_FORMS.find(({ type }) => type === "stream")!;
+  const form = JOB_FORMS.find(({ type }) => type === "backup")!;
   expect(wrongFields(form, { device: "disk", speed: "fast" })).toEqual(["speed"]);
   expect(argumentsOf(form, "s", { device: "disk", speed: "1M" })).toMatchObject({ speed: 2 ** 20 });
 });

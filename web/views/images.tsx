@@ -3,7 +3,6 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import type { App } from "../app.ts";
-import { DISK } from "../catalogue.ts";
 import { formatBytes, parseSize } from "../format.ts";
 import type { StoredImage } from "../images.ts";
 import { Button, ConfirmDialog, ProblemAt } from "./parts.tsx";
@@ -13,10 +12,10 @@ export function ImagesPanel({ app }: { readonly app: App }) {
   const busy = app.busy.value.has("images");
   return (
     <section class="panel" aria-labelledby="images-title" data-testid="images">
-      <h2 id="images-title">Other images</h2>
+      <h2 id="images-title">Images</h2>
       <p class="hint">
-        Files beside disk.qcow2 in this browser. An open one is a node, for jobs to work with; a
-        closed one can be downloaded.
+        Image files in this browser. An open one is a node, for jobs to work with; a closed one can
+        be downloaded.
       </p>
       <ul class="images">
         {images.map((image) => (
@@ -88,27 +87,15 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
 
 function OpenButtons({ app, image, node, busy }: RowProps & { readonly node: string }) {
   if (app.isInChain(node)) return <span class="hint">part of the page's disk: see Chain</span>;
-  // Its header says that it was over what the page's disk is now.
-  const isOverlay = image.label !== undefined && image.label === app.boxes.value.at(-1)?.name;
+  if (image.isDomains) return <span class="hint">in use by a job of vda</span>;
   return (
-    <>
-      {isOverlay ? (
-        <Button
-          disabled={busy}
-          title="The page then reads and writes this overlay"
-          onClick={() => void app.putOver(node)}
-        >
-          Put over the disk
-        </Button>
-      ) : null}
-      <Button
-        disabled={busy || image.isUsed}
-        title={image.isUsed ? "Another image stands on it" : "Then it can be downloaded"}
-        onClick={() => void app.closeImage(node)}
-      >
-        Close
-      </Button>
-    </>
+    <Button
+      disabled={busy || image.isUsed}
+      title={image.isUsed ? "Another image stands on it" : "Then it can be downloaded"}
+      onClick={() => void app.closeImage(node)}
+    >
+      Close
+    </Button>
   );
 }
 
@@ -119,7 +106,7 @@ function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) 
   const isOverlay = useSignal(false);
   const name = typed.value ?? freeName(taken);
   const bytes = size.value === "" ? app.diskBytes.value : parseSize(size.value);
-  const why = taken.has(name) || name === DISK ? "There is a file of that name" : nameProblem(name);
+  const why = taken.has(name) ? "There is a file of that name" : nameProblem(name);
   return (
     <form
       class="fields"
