@@ -126,12 +126,16 @@ export class App {
     void this.#follow();
     this.tab.domains.subscribe((event) => void this.#onDomainEvent(event));
     // What was missed meanwhile.
-    this.tab.onHandOver(() => void this.#lookAgain());
-    await this.#lookAgain();
+    this.tab.onHandOver(() => void this.#lookAgain(false));
+    await this.#lookAgain(true);
   }
 
-  /** Everything as it is now, whoever has changed it. */
-  async #lookAgain(): Promise<void> {
+  /**
+   * Everything as it is now, whoever has changed it.
+   *
+   * @param mayStart a disk that is closed is opened; another tab may have its reason to have closed it
+   */
+  async #lookAgain(mayStart: boolean): Promise<void> {
     // Whatever is under way here may be what is told of; then it is looked at once more.
     this.#mustLook = this.busy.value.has("disk") || this.busy.value.has("tools");
     if (this.#mustLook) return;
@@ -140,6 +144,7 @@ export class App {
       await this.#refreshRecovery();
       await this.#refreshJobs();
       if (recovery.missingImage(this.recovered.value)) this.stage.value = { kind: "closed" };
+      else if (!mayStart && (await disk.isClosed(this.tab))) this.stage.value = { kind: "closed" };
       else if (await exists(this.tab, this.#entry)) await this.#open(null);
       else if (this.stage.value.kind !== "none") await this.#forgetDisk();
       await this.#refreshHistory();
@@ -203,7 +208,8 @@ export class App {
   reopen(): Promise<boolean> {
     return this.act("disk", async () => {
       await this.#bringBack();
-      await this.#close("Opening the disk");
+      // Jobs may be at work on it in another tab: only to let it be written to it has to be closed.
+      if (this.stage.value.kind === "open") await this.#close("Opening the disk");
       await this.#open(false);
     });
   }
@@ -285,7 +291,7 @@ export class App {
     return this.act("recovery", async () => {
       await recovery.dismiss(this.client, this.recovered.value);
       await this.#refreshRecovery();
-      if (this.stage.value.kind === "closed") void this.#lookAgain();
+      if (this.stage.value.kind === "closed") void this.#lookAgain(true);
     });
   }
 
@@ -413,7 +419,7 @@ export class App {
       return false;
     } finally {
       this.busy.value = new Set([...this.busy.value].filter((other) => other !== place));
-      if (this.#mustLook) void this.#lookAgain();
+      if (this.#mustLook) void this.#lookAgain(false);
     }
   }
 
@@ -538,7 +544,7 @@ export class App {
     if (event.domain !== DOMAIN) return;
     if (event.event !== "lifecycle") {
       await this.#refreshNodes().catch((error: unknown) => this.#show("verbs", error));
-    } else if (event.type !== LIFECYCLE.DEFINED) await this.#lookAgain();
+    } else if (event.type !== LIFECYCLE.DEFINED) await this.#lookAgain(false);
   }
 
   #fold(input: Input): void {

@@ -31,6 +31,12 @@ export async function findDomain(tab: Tab): Promise<DomainInfo | undefined> {
   return all.find(({ name }) => name === DOMAIN);
 }
 
+/** There is a disk, and nobody has opened it. */
+export async function isClosed(tab: Tab): Promise<boolean> {
+  const found = await findDomain(tab);
+  return found !== undefined && found.state !== DOMAIN_STATE.RUNNING;
+}
+
 export interface OpenDisk {
   readonly device: Device;
   readonly readOnly: boolean;

@@ -2,6 +2,7 @@
 
 import type { SharedApi } from "../src/domain/client.ts";
 import { DISK } from "./catalogue.ts";
+import { shortName } from "./chain.ts";
 
 const NODE = "download";
 /** One read out of a store that has no files. */
@@ -14,10 +15,11 @@ export interface Kept {
   readonly driver: string;
   readonly filename?: string;
   readonly name?: string;
+  readonly url?: string;
 }
 
-export function nameOf({ filename, name }: Kept): string {
-  return filename ?? name ?? DISK;
+export function nameOf({ filename, name, url }: Kept): string {
+  return filename ?? name ?? shortName(url ?? DISK);
 }
 
 /**

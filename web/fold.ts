@@ -132,8 +132,10 @@ function foldReplies(
   { jobs, blockJobs, nowMs }: Extract<Input, { kind: "jobs" }>,
 ): ReadonlyMap<string, Job> {
   const after = new Map<string, Job>();
-  // A job that is gone stays on the page as it ended.
-  for (const job of before.values()) if (hasEnded(job)) after.set(job.id, job);
+  // A job that is gone stays on the page as it ended, also if the last of its events are still to come.
+  for (const job of before.values()) {
+    if (hasEnded(job) || job.outcome !== undefined) after.set(job.id, job);
+  }
   for (const info of [...jobs].reverse()) {
     const block = blockJobs.find(({ device }) => device === info.id);
     after.set(info.id, foldReply(before.get(info.id) ?? created(info.id), info, block, nowMs));

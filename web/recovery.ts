@@ -30,17 +30,18 @@ export function isWorthTelling({ kind, outcome }: Recovered): boolean {
   return kind === "job" || outcome !== "continued";
 }
 
-/** "Job pull-vda goes on": for people. */
+const STATES: Readonly<Record<Recovered["outcome"], string>> = {
+  continued: "",
+  ended: " has ended",
+  kept: " has not come back yet",
+  lost: " is lost",
+  broken: " cannot be understood",
+};
+
+/** "Job pull-vda: It goes on": for people. */
 export function describe({ kind, name, outcome, text }: Recovered): string {
   const what = kind === "node" ? "Image" : kind.charAt(0).toUpperCase() + kind.slice(1);
-  const states: Readonly<Record<Recovered["outcome"], string>> = {
-    continued: "goes on",
-    ended: "has ended",
-    kept: "has not come back yet",
-    lost: "is lost",
-    broken: "cannot be understood",
-  };
-  return `${what} ${name} ${states[outcome]}: ${text}`;
+  return `${what} ${name}${STATES[outcome]}: ${text}`;
 }
 
 /** Gives up all that is missing: jobs and images of which nobody can say when they come back. */

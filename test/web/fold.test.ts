@@ -19,6 +19,17 @@ test("a job that goes well is one line of snapshots", () => {
   expect(isActive(stream(now))).toBe(false);
 });
 
+test("a job that the engine has forgotten before its events are through stays as it ended", () => {
+  const running = after(NOTHING, status("created"), status("running"));
+  const gone: Input = { kind: "jobs", jobs: [], blockJobs: [], nowMs: 0 };
+  let now = running;
+  for (const event of [status("waiting"), status("pending"), completed(LEN)]) {
+    now = after(now, event, gone);
+  }
+  now = after(now, status("concluded"), gone, status("null"), gone);
+  expect(stream(now)).toMatchObject({ outcome: "completed", offset: LEN });
+});
+
 test("a pause is not moving and forgets the rate", () => {
   const now = after(
     NOTHING,

@@ -55,7 +55,7 @@ function BlockJob({ app, job }: { readonly app: App; readonly job: BlockJobEntry
         );
       }}
     >
-      <p>
+      <p class="disk-row">
         <code>{job.kind}</code>: {job.state}, {percentOf(job.cur, job.end)} %, limit{" "}
         {formatSpeed(job.bandwidth)}
       </p>

@@ -172,7 +172,7 @@ function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) 
         {why ??
           (isOverlay.value
             ? "It takes what is written from then on, until a commit brings that down again."
-            : "A qcow2 that reads as zeroes: the target of a backup or a mirror.")}
+            : "A qcow2 that reads as zeroes: the target of a backup.")}
       </p>
     </form>
   );
