@@ -218,7 +218,7 @@ export class PageDriver {
 
   /** As startJob(), for what is no job. */
   async sendForm(type: string, fields: Readonly<Record<string, string | true>>): Promise<void> {
-    const form = this.#at("jobs").locator("details");
+    const form = this.#at("start-job");
     if ((await form.getAttribute("open")) === null) await form.locator("summary").click();
     await this.#at("job-type").selectOption(type);
     for (const [name, value] of Object.entries(fields)) {

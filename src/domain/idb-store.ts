@@ -8,7 +8,7 @@
 import { createStore, get, type UseStore, update } from "idb-keyval";
 import { BlockError } from "../base/errors.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
-import type { DomainStore } from "./store.ts";
+import type { SealableStore } from "./realm.ts";
 
 const STORE = "record";
 const KEY = "record";
@@ -18,7 +18,7 @@ interface Stored {
   readonly record: unknown;
 }
 
-export class IndexeddbDomainStore implements DomainStore {
+export class IndexeddbDomainStore implements SealableStore {
   readonly #epoch: number;
   readonly #useStore: UseStore;
   #isSealed = false;

@@ -4,15 +4,20 @@ import { Client } from "../engine/client.ts";
 import type { Engine } from "../engine/engine.ts";
 import { localPorts } from "../engine/local-port.ts";
 import { engineRealm, type Opening, type Realm, type Service } from "../engine/tabs/realm.ts";
-import type { IndexeddbDomainStore } from "./idb-store.ts";
 import { clientFiles } from "./image-files.ts";
 import { DomainService } from "./service.ts";
+import type { DomainStore } from "./store.ts";
+
+export interface SealableStore extends DomainStore {
+  /** Nothing is saved any more. */
+  seal(): void;
+}
 
 /** The engine goes on, and is suspended, with its journal. @param engine recovered */
 export async function domainRealm(
   engine: Engine,
   opening: Opening,
-  store: IndexeddbDomainStore,
+  store: SealableStore,
 ): Promise<Realm> {
   const qmp = await clientOf(engine);
   const domains = new DomainService({

@@ -26,6 +26,13 @@ export class Recorder implements LogSource {
     this.#files.set(name, new Content(bytes));
   }
 
+  /** @returns what was in it */
+  remove(name: string): Uint8Array<ArrayBuffer> {
+    const { bytes } = this.#file(name);
+    this.#files.delete(name);
+    return bytes;
+  }
+
   has(name: string): boolean {
     return this.#files.has(name);
   }

@@ -226,7 +226,7 @@ function StartForm({ app }: { readonly app: App }) {
     );
   };
   return (
-    <details class="start-job">
+    <details class="start-job" data-testid="start-job">
       <summary>Start a job</summary>
       <form
         class="fields"

@@ -29,6 +29,7 @@ export function VerbForm({ app }: { readonly app: App }) {
           <select
             id="verb"
             data-testid="verb"
+            disabled={app.busy.value.has("verbs")}
             value={name.value}
             onChange={(event) => {
               name.value = event.currentTarget.value;
