@@ -17,11 +17,12 @@ import { DomainPort } from "./domain-port.ts";
 import type { FromDomainPort } from "./domain-protocol.ts";
 import { DomainDriver, type DomainDriverOptions } from "./driver.ts";
 import { DomainError } from "./errors.ts";
+import type { DomainEvent } from "./events.ts";
 
 /** Nodes of images of domains: see record.ts. */
 const OWN_NODE = /^libvirt-\d+-/;
 
-export interface DomainServiceInit extends Omit<DomainDriverOptions, "qmp"> {
+export interface DomainServiceInit extends Omit<DomainDriverOptions, "qmp" | "onEvent"> {
   readonly qmp: Client;
   readonly onBug: (bug: unknown) => void;
 }
@@ -31,6 +32,8 @@ export class DomainService {
   #driver: DomainDriver | null = null;
   #starting: Promise<DomainDriver> | null = null;
   readonly #gates = new Set<Gate>();
+  /** What has ended while there was no driver: for those who wait for it. */
+  readonly #early: DomainEvent[] = [];
   #isClosed = false;
 
   constructor(init: DomainServiceInit) {
@@ -52,7 +55,8 @@ export class DomainService {
   #knock(gate: Gate): void {
     this.#start().then(
       (driver) => {
-        for (const waiting of this.#gates) waiting.open(driver, this.#init.onBug);
+        const early = this.#early.splice(0);
+        for (const waiting of this.#gates) waiting.open(driver, early, this.#init.onBug);
         this.#gates.clear();
       },
       (error) => {
@@ -75,7 +79,10 @@ export class DomainService {
     const { onBug: _, ...options } = this.#init;
     try {
       await checkRecovered(options.qmp);
-      this.#driver = await DomainDriver.start(options);
+      const onEvent = (event: DomainEvent) => {
+        if (!this.#driver) this.#early.push(event);
+      };
+      this.#driver = await DomainDriver.start({ ...options, onEvent });
     } catch (error) {
       if (error instanceof DomainError) throw error;
       if (!(error instanceof BlockError) && !(error instanceof QmpError)) throw error;
@@ -109,7 +116,12 @@ class Gate {
     };
   }
 
-  open(driver: DomainDriver, onBug: (bug: unknown) => void): void {
+  open(
+    driver: DomainDriver,
+    early: readonly DomainEvent[],
+    onBug: (bug: unknown) => void,
+  ): void {
+    for (const event of early) this.#port.postMessage({ event } satisfies FromDomainPort, []);
     new DomainPort({ port: this.#port, driver, onBug });
     for (const event of this.#waiting.splice(0)) this.#port.onmessage?.(event);
   }

@@ -7,6 +7,7 @@
  */
 
 import * as v from "valibot";
+import { BlockError } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
 import type { DebugPoints } from "../../src/block/debug.ts";
 import type { BlockDriver } from "../../src/block/driver.ts";
@@ -80,6 +81,7 @@ export function recordedDriver(recorder: Recorder, random: Random | null): Block
     openOptions: { filename: v.string() },
     async open({ options }) {
       const { filename: file } = options as { filename: string };
+      if (!recorder.has(file)) throw new BlockError("ENOENT", `There is no file '${file}'`);
       return {
         limits: { requestAlignment: 1, clusterSize: 0, growable: true },
         getLength: () => recorder.bytesOf(file).length,

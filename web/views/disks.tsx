@@ -56,7 +56,7 @@ function BlockJob({ app, job }: { readonly app: App; readonly job: BlockJobEntry
       }}
     >
       <p class="disk-row">
-        <code>{job.kind}</code>: {job.state}, {percentOf(job.cur, job.end)} %, limit{" "}
+        <code>{job.kind}</code> {job.state}, {percentOf(job.cur, job.end)} %, limit{" "}
         {formatSpeed(job.bandwidth)}
       </p>
       <p class="buttons">
@@ -114,7 +114,7 @@ function Checkpoints({ app }: { readonly app: App }) {
   const busy = app.busy.value.has("verbs");
   return (
     <>
-      <h3>Checkpoints</h3>
+      <h3 class="minor">Checkpoints</h3>
       <ul class="images" data-testid="checkpoints">
         {checkpoints.map(({ name, parent }) => (
           <li key={name}>
