@@ -143,8 +143,12 @@ export class App {
       this.#entry = await readEntry();
       await this.#refreshRecovery();
       await this.#refreshJobs();
-      if (recovery.missingImage(this.recovered.value)) this.stage.value = { kind: "closed" };
-      else if (!mayStart && (await disk.isClosed(this.tab))) this.stage.value = { kind: "closed" };
+      const missing = recovery.missingImage(this.recovered.value);
+      if (missing) {
+        this.stage.value = { kind: "closed" };
+        throw new DiskError(recovery.describe(missing));
+      }
+      if (!mayStart && (await disk.isClosed(this.tab))) this.stage.value = { kind: "closed" };
       else if (await exists(this.tab, this.#entry)) await this.#open(null);
       else if (this.stage.value.kind !== "none") await this.#forgetDisk();
       await this.#refreshHistory();

@@ -116,11 +116,7 @@ class Gate {
     };
   }
 
-  open(
-    driver: DomainDriver,
-    early: readonly DomainEvent[],
-    onBug: (bug: unknown) => void,
-  ): void {
+  open(driver: DomainDriver, early: readonly DomainEvent[], onBug: (bug: unknown) => void): void {
     for (const event of early) this.#port.postMessage({ event } satisfies FromDomainPort, []);
     new DomainPort({ port: this.#port, driver, onBug });
     for (const event of this.#waiting.splice(0)) this.#port.onmessage?.(event);

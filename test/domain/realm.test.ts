@@ -157,6 +157,32 @@ describe("an owner that gives the disks back", () => {
   });
 });
 
+describe("a call that is under way when the disks are given back", () => {
+  it("has been done or has not: the next driver and the next engine agree, and nothing is recorded later", async () => {
+    const found = new Set<number>();
+    for (let turns = 0; turns < 60; turns += 3) {
+      const browser = new Browser();
+      const first = await browser.owner();
+      await makeDemo(browser, first);
+      const call = first.domains.domain("demo").blockPull("vda", 64 * KiB, 1 << 6);
+      call.catch(() => {});
+      for (let n = 0; n < turns; n++) await null;
+      await first.clock.runUntil(first.realm.close());
+      const { text } = browser.journal;
+      await first.clock.advance(5000);
+      expect(browser.journal.text).toBe(text);
+
+      const next = await browser.owner();
+      const jobs = await next.clock.runUntil(next.domains.domain("demo").listBlockJobs());
+      const known = await next.clock.runUntil(next.client.execute("query-jobs"));
+      expect(known.map(({ id }) => id)).toEqual(jobs.map(({ name }) => name));
+      found.add(jobs.length);
+      await next.clock.runUntil(next.realm.close());
+    }
+    expect([...found].sort()).toEqual([0, 1]);
+  });
+});
+
 describe("an owner that misses an image", () => {
   it("refuses calls of domains until it is back, and then goes on with the job", async () => {
     const browser = new Browser();
