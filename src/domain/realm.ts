@@ -5,20 +5,17 @@ import type { Engine } from "../engine/engine.ts";
 import { localPorts } from "../engine/local-port.ts";
 import { engineRealm, type Opening, type Realm, type Service } from "../engine/tabs/realm.ts";
 import { clientFiles } from "./image-files.ts";
+import { SealableStore } from "./sealable-store.ts";
 import { DomainService } from "./service.ts";
 import type { DomainStore } from "./store.ts";
-
-export interface SealableStore extends DomainStore {
-  /** Nothing is saved any more. */
-  seal(): void;
-}
 
 /** The engine goes on, and is suspended, with its journal. @param engine recovered */
 export async function domainRealm(
   engine: Engine,
   opening: Opening,
-  store: SealableStore,
+  domainStore: DomainStore,
 ): Promise<Realm> {
+  const store = new SealableStore(domainStore);
   const qmp = await clientOf(engine);
   const domains = new DomainService({
     qmp,

@@ -11,8 +11,10 @@ import type { Engine } from "../engine/engine.ts";
 import { IndexeddbJournal } from "../engine/idb-journal.ts";
 import { openJournal } from "../engine/journal/store.ts";
 import { runCandidate } from "../engine/tabs/run-candidate.ts";
-import { IndexeddbDomainStore } from "./idb-store.ts";
 import { domainRealm } from "./realm.ts";
+
+/** The database in which the record of domains is. */
+const DOMAINS = "blocktab:domains";
 
 let engine: Engine | null = null;
 
@@ -23,7 +25,7 @@ runCandidate(async (opening) => {
   try {
     await engine.recover();
     throwIfAborted(opening.signal);
-    return await domainRealm(engine, opening, new IndexeddbDomainStore(opening.epoch));
+    return await domainRealm(engine, opening, new IndexeddbJournal(DOMAINS));
   } catch (error) {
     // What is half open must not keep the files from the next owner.
     await engine.suspend();

@@ -5,13 +5,12 @@
 
 import { describe, expect, it } from "vitest";
 import { KiB } from "../../src/base/bytes.ts";
-import { BlockError } from "../../src/base/errors.ts";
 import type { VirtualClock } from "../../src/base/virtual-clock.ts";
 import { Connection } from "../../src/domain/domain.ts";
 import { DomainClient } from "../../src/domain/domain-client.ts";
 import { BLOCK_JOB_STATUS } from "../../src/domain/enums.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
-import { domainRealm, type SealableStore } from "../../src/domain/realm.ts";
+import { domainRealm } from "../../src/domain/realm.ts";
 import { MemoryDomainStore } from "../../src/domain/store.ts";
 import type { Client } from "../../src/engine/client.ts";
 import { localPorts } from "../../src/engine/local-port.ts";
@@ -21,25 +20,6 @@ import { Recorder } from "../crash/recorder.ts";
 import { MemoryJournal, startEngine } from "../engine/journal/rig.ts";
 
 const DISK_BYTES = 1024 * KiB;
-
-class Store extends MemoryDomainStore implements SealableStore {
-  #isSealed = false;
-
-  seal(): void {
-    this.#isSealed = true;
-  }
-
-  /** For the next owner. */
-  again(): Store {
-    this.#isSealed = false;
-    return this;
-  }
-
-  override async save(record: unknown): Promise<void> {
-    if (this.#isSealed) throw new BlockError("ESTALE", "sealed");
-    await super.save(record);
-  }
-}
 
 interface Owner {
   readonly clock: VirtualClock;
@@ -53,7 +33,7 @@ interface Owner {
 class Browser {
   readonly recorder = new Recorder();
   readonly journal = new MemoryJournal();
-  readonly store = new Store();
+  readonly store = new MemoryDomainStore();
   readonly told = new Set<string>();
 
   async owner(): Promise<Owner> {
@@ -65,7 +45,7 @@ class Browser {
       tell: () => {},
       onExportDeleted: () => {},
     };
-    const realm = await clock.runUntil(domainRealm(engine, opening, this.store.again()));
+    const realm = await clock.runUntil(domainRealm(engine, opening, this.store));
     const client = await clock.runUntil(connectLocally(engine));
     const [port, far] = localPorts();
     realm.services.get("domains")!(far);
