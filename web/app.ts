@@ -17,6 +17,8 @@ import {
   type Tab,
 } from "../src/domain/client.ts";
 import type { Device } from "../src/engine/client.ts";
+import { Actions, type Place } from "./actions.ts";
+import { Aftermath } from "./aftermath.ts";
 import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
 import { chainBoxes, imageUnder, isLocal } from "./chain.ts";
 import { DOMAIN, TARGET } from "./define.ts";
@@ -24,9 +26,7 @@ import * as disk from "./disk.ts";
 import { type Kept, saveDisk } from "./download.ts";
 import { fold, type Input, isActive, isMoving, isPull, type Job, jobOf, NOTHING } from "./fold.ts";
 import { type Problem, problemOf } from "./hints.ts";
-import { dismissHistory, type EndedJob, queryHistory } from "./history.ts";
-import type { StoredImage } from "./images.ts";
-import * as images from "./images.ts";
+import { Images } from "./image-list.ts";
 import { blobSources, checkSameFile, templateOfFile } from "./local-file.ts";
 import type { QmpLog } from "./log.ts";
 import { exists, makeDisk } from "./make-disk.ts";
@@ -41,19 +41,6 @@ const POLL_MS = 250;
 /** The node list tells how the overlay grows; it changes more slowly than the progress. */
 const POLLS_PER_NODE_LIST = 8;
 
-/** Where on the page an action was started, and its error is shown. */
-export type Place =
-  | "template"
-  | "disk"
-  | "job"
-  | "sector"
-  | "verify"
-  | "tools"
-  | "verbs"
-  | "jobs"
-  | "images"
-  | "recovery";
-
 export type Stage =
   | { readonly kind: "none" }
   /** Something is being done that changes what there is. */
@@ -63,9 +50,13 @@ export type Stage =
   | { readonly kind: "closed" };
 
 export class App {
+  readonly actions = new Actions();
+  readonly problems = this.actions.problems;
+  readonly busy = this.actions.busy;
   readonly tab: Tab;
   readonly client: SharedApi;
   readonly vda: Vda;
+  readonly aftermath: Aftermath;
   /** Who has the disks; undefined: this tab, which cannot share them. */
   readonly sharing: Signal<SharedState | undefined>;
   readonly log: QmpLog;
@@ -73,8 +64,6 @@ export class App {
   readonly stage = signal<Stage>({ kind: "working", text: "Looking for a disk" });
   readonly snapshot = signal(NOTHING);
   readonly template = signal<Template | undefined>(undefined);
-  readonly problems = signal<Readonly<Partial<Record<Place, Problem>>>>({});
-  readonly busy = signal<ReadonlySet<Place>>(new Set());
   /** Byte offset of the sector in view: kept while the disk is closed and opened again. */
   readonly sectorOffset = signal(0);
   /** The engine is gone, and with it everything but a reload. */
@@ -95,14 +84,9 @@ export class App {
   });
   readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, this.diskNode.value));
   readonly diskBytes = computed(() => this.boxes.value.at(-1)?.virtualSize);
-  /** Files in this browser beside the disk. */
-  readonly images = signal<readonly StoredImage[]>([]);
+  readonly images: Images;
   /** Nothing of the disk is anywhere else. */
   readonly isWhole = computed(() => this.boxes.value.every(isLocal));
-  /** What became of everything when the engine was lost the last time. */
-  readonly recovered = signal<readonly recovery.Recovered[]>([]);
-  /** Jobs that have ended, the newest first. */
-  readonly history = signal<readonly EndedJob[]>([]);
   /** Counts how often the disk has become another under the page: what was read of it is old then. */
   readonly diskLoads = signal(0);
 
@@ -116,6 +100,15 @@ export class App {
     this.tab = tab;
     this.client = tab.client;
     this.vda = new Vda(tab);
+    this.images = new Images(this, () => this.#refreshNodes());
+    this.aftermath = new Aftermath(tab, this.actions);
+    this.aftermath.onRecovered = async () => {
+      if (this.stage.value.kind === "closed") await this.#lookAgain(true);
+      else await this.#refreshNodes();
+    };
+    this.actions.onDone = () => {
+      if (this.#mustLook) void this.#lookAgain(false);
+    };
     this.sharing = sharing;
     this.log = log;
     this.store = store;
@@ -139,11 +132,11 @@ export class App {
     // Whatever is under way here may be what is told of; then it is looked at once more.
     this.#mustLook = this.busy.value.has("disk") || this.busy.value.has("tools");
     if (this.#mustLook) return;
-    await this.act("disk", async () => {
+    await this.actions.act("disk", async () => {
       this.#entry = await readEntry();
-      await this.#refreshRecovery();
+      await this.aftermath.refreshRecovery();
       await this.#refreshJobs();
-      const missing = recovery.missingImage(this.recovered.value);
+      const missing = recovery.missingImage(this.aftermath.recovered.value);
       if (missing) {
         this.stage.value = { kind: "closed" };
         throw new DiskError(recovery.describe(missing));
@@ -151,21 +144,21 @@ export class App {
       if (!mayStart && (await disk.isClosed(this.tab))) this.stage.value = { kind: "closed" };
       else if (await exists(this.tab, this.#entry)) await this.#open(null);
       else if (this.stage.value.kind !== "none") await this.#forgetDisk();
-      await this.#refreshHistory();
+      await this.aftermath.refreshHistory();
       void this.#poll();
     });
   }
 
   /** Asks the server what it offers. A page without its server simply has no offer. */
   loadTemplate(): Promise<boolean> {
-    return this.act("template", async () => {
+    return this.actions.act("template", async () => {
       this.template.value = await fetchTemplate();
     });
   }
 
   /** Makes a disk over the template, opens it and starts to pull the template into it. */
   async tryIt(template: Template): Promise<void> {
-    const made = await this.act("disk", async () => {
+    const made = await this.actions.act("disk", async () => {
       // Asks the browser not to clear the disk away when space gets short; it may say no.
       void navigator.storage?.persist?.();
       this.stage.value = { kind: "working", text: "Opening the template" };
@@ -185,7 +178,7 @@ export class App {
   /** As tryIt(), over a file of the user's. */
   async tryFile(file: File): Promise<void> {
     let template: Template | undefined;
-    const isThere = await this.act("disk", async () => {
+    const isThere = await this.actions.act("disk", async () => {
       template = await templateOfFile(file);
       await this.#handOver(file);
     });
@@ -194,7 +187,7 @@ export class App {
 
   /** Opens the disk that is there, now that the file it was made from is there again. */
   reopenWith(file: File): Promise<boolean> {
-    return this.act("disk", async () => {
+    return this.actions.act("disk", async () => {
       for (const source of blobSources(this.#entry!.template)) checkSameFile(source, file);
       await this.#handOver(file);
       await this.#bringBack();
@@ -210,7 +203,7 @@ export class App {
 
   /** Opens the disk that is there, for writing. */
   reopen(): Promise<boolean> {
-    return this.act("disk", async () => {
+    return this.actions.act("disk", async () => {
       await this.#bringBack();
       // Jobs may be at work on it in another tab: only to let it be written to it has to be closed.
       if (this.stage.value.kind === "open") await this.#close("Opening the disk");
@@ -220,29 +213,29 @@ export class App {
 
   /** @throws DiskError if what the disk needs is still not there */
   async #bringBack(): Promise<void> {
-    if (!recovery.missingImage(this.recovered.value)) return;
+    if (!recovery.missingImage(this.aftermath.recovered.value)) return;
     await this.client.execute("x-recovery-retry");
-    await this.#refreshRecovery();
-    const missing = recovery.missingImage(this.recovered.value);
+    await this.aftermath.refreshRecovery();
+    const missing = recovery.missingImage(this.aftermath.recovered.value);
     if (missing) throw new DiskError(recovery.describe(missing));
   }
 
   startStream(speed: number): Promise<boolean> {
-    return this.act("job", () =>
+    return this.actions.act("job", () =>
       this.vda.domain.blockPull(TARGET, speed, flags.BLOCK_PULL.BANDWIDTH_BYTES),
     );
   }
 
   pause({ id }: Job): Promise<boolean> {
-    return this.act("job", () => this.client.execute("job-pause", { id }));
+    return this.actions.act("job", () => this.client.execute("job-pause", { id }));
   }
 
   resume({ id }: Job): Promise<boolean> {
-    return this.act("job", () => this.client.execute("job-resume", { id }));
+    return this.actions.act("job", () => this.client.execute("job-resume", { id }));
   }
 
   setSpeed(speed: number): Promise<boolean> {
-    return this.act("job", async () => {
+    return this.actions.act("job", async () => {
       const { BANDWIDTH_BYTES } = flags.BLOCK_JOB_SPEED;
       await this.vda.domain.blockJobSetSpeed(TARGET, speed, BANDWIDTH_BYTES);
       await this.#refreshJobs();
@@ -250,12 +243,12 @@ export class App {
   }
 
   cancel(): Promise<boolean> {
-    return this.act("job", () => this.vda.domain.blockJobAbort(TARGET));
+    return this.actions.act("job", () => this.vda.domain.blockJobAbort(TARGET));
   }
 
   /** A call of the domain's; what it has changed is looked up. */
   callVerb(place: Place, call: () => Promise<unknown>): Promise<boolean> {
-    return this.act(place, async () => {
+    return this.actions.act(place, async () => {
       try {
         await call();
       } finally {
@@ -266,36 +259,10 @@ export class App {
 
   /** Lets the engine, and the page, forget an ended job. */
   dismissJob({ id, status }: Job): Promise<boolean> {
-    return this.act("jobs", async () => {
+    return this.actions.act("jobs", async () => {
       const jobs = status === "concluded" ? await this.client.execute("query-jobs") : [];
       if (jobs.some((job) => job.id === id)) await this.client.execute("job-dismiss", { id });
       this.#fold({ kind: "forget", id });
-    });
-  }
-
-  /** @param id undefined: all */
-  dismissHistory(id?: string): Promise<boolean> {
-    return this.act("jobs", async () => {
-      await dismissHistory(this.client, id);
-      await this.#refreshHistory();
-    });
-  }
-
-  /** Tries again to bring back what is missing. */
-  retryRecovery(): Promise<boolean> {
-    return this.act("recovery", async () => {
-      await this.client.execute("x-recovery-retry");
-      await this.#refreshRecovery();
-      await this.#refreshNodes();
-    });
-  }
-
-  /** The user knows; what is missing is given up. */
-  dismissRecovery(): Promise<boolean> {
-    return this.act("recovery", async () => {
-      await recovery.dismiss(this.client, this.recovered.value);
-      await this.#refreshRecovery();
-      if (this.stage.value.kind === "closed") void this.#lookAgain(true);
     });
   }
 
@@ -303,52 +270,12 @@ export class App {
     return this.boxes.value.some(({ nodeName }) => nodeName === node);
   }
 
-  makeImage(filename: string, bytes: number): Promise<boolean> {
-    return this.#actOnImages(() => images.makeImage(this.client, filename, bytes));
-  }
-
-  /** Makes an image and puts it over the disk: from then on it takes what is written. */
-  makeOverlay(filename: string): Promise<boolean> {
-    return this.#actOnImages(() =>
-      this.vda.domain.snapshotCreate(
-        { disks: [{ name: TARGET, source: storeOf(this.store, filename) }] },
-        flags.SNAPSHOT_CREATE.DISK_ONLY,
-      ),
-    );
-  }
-
-  openImage(filename: string): Promise<boolean> {
-    return this.#actOnImages(() => images.openImage(this.client, filename));
-  }
-
-  closeImage(node: string): Promise<boolean> {
-    return this.#actOnImages(() => images.closeImage(this.client, node));
-  }
-
-  downloadImage(filename: string): Promise<boolean> {
-    return this.#actOnImages(() => images.downloadImage(this.client, filename));
-  }
-
-  removeImage(filename: string): Promise<boolean> {
-    return this.#actOnImages(() => this.client.removeFile(filename));
-  }
-
-  #actOnImages(action: () => Promise<unknown>): Promise<boolean> {
-    return this.act("images", async () => {
-      try {
-        await action();
-      } finally {
-        await this.#refreshNodes();
-      }
-    });
-  }
-
   /**
    * Hands the disk's file to the browser's downloads. The browser reads the file while it saves it,
    * so the disk is opened again for reading only: a write in between would break the download.
    */
   download(): Promise<boolean> {
-    return this.act("tools", async () => {
+    return this.actions.act("tools", async () => {
       const wasOpen = this.stage.value.kind === "open";
       const { source } = this.vda.top.value ?? { source: storeOf(this.#entry?.store ?? "opfs") };
       await this.#close("Closing the disk for its download");
@@ -363,9 +290,9 @@ export class App {
 
   /** Deletes the disk, whatever is under way on it. */
   startOver(): Promise<boolean> {
-    return this.act("tools", async () => {
-      await recovery.giveUpMissing(this.client, this.recovered.value);
-      await this.#refreshRecovery();
+    return this.actions.act("tools", async () => {
+      await recovery.giveUpMissing(this.client, this.aftermath.recovered.value);
+      await this.aftermath.refreshRecovery();
       await disk.endAllJobs(this.client);
       await this.#close("Deleting the disk");
       try {
@@ -389,7 +316,7 @@ export class App {
       this.problems.value = template === undefined ? {} : { template };
       this.stage.value = { kind: "none" };
     });
-    await this.#refreshHistory();
+    await this.aftermath.refreshHistory();
   }
 
   /** Makes what was written last a crash: called when the page may be on its way out. */
@@ -399,37 +326,8 @@ export class App {
     try {
       await stage.device.flush();
     } catch (error) {
-      this.#show("disk", error);
+      this.actions.show("disk", error);
     }
-  }
-
-  /**
-   * Runs what a button does. One action per place at a time.
-   *
-   * @returns whether it was done; if not, its error is shown at the place
-   */
-  async act(place: Place, action: () => Promise<unknown>): Promise<boolean> {
-    if (this.busy.value.has(place)) return false;
-    const { [place]: _old, ...others } = this.problems.value;
-    batch(() => {
-      this.problems.value = others;
-      this.busy.value = new Set([...this.busy.value, place]);
-    });
-    try {
-      await action();
-      return true;
-    } catch (error) {
-      this.#show(place, error);
-      return false;
-    } finally {
-      this.busy.value = new Set([...this.busy.value].filter((other) => other !== place));
-      if (this.#mustLook) void this.#lookAgain(false);
-    }
-  }
-
-  #show(place: Place, error: unknown): void {
-    console.error(error);
-    this.problems.value = { ...this.problems.value, [place]: problemOf(error) };
   }
 
   /** @param readOnly null: as it was */
@@ -490,7 +388,7 @@ export class App {
     await this.#refreshJobs();
     if (isEnd(event)) {
       await this.#refreshNodes();
-      await this.#refreshHistory();
+      await this.aftermath.refreshHistory();
       const type = this.snapshot.value.jobs.get(jobOf(event)!)?.type;
       if (type === "snapshot-load") this.diskLoads.value += 1;
     }
@@ -532,22 +430,14 @@ export class App {
       this.#exportNode.value = node;
       this.#fold({ kind: "nodes", nodes });
     });
-    if (this.store === "opfs") this.images.value = await images.listImages(this.client);
-  }
-
-  async #refreshHistory(): Promise<void> {
-    this.history.value = await queryHistory(this.client, this.tab.isShared);
-  }
-
-  async #refreshRecovery(): Promise<void> {
-    this.recovered.value = await recovery.queryRecovery(this.client, this.tab.isShared);
+    await this.images.refresh();
   }
 
   /** What this tab, or another one, has done to the domain. */
   async #onDomainEvent(event: DomainEvent): Promise<void> {
     if (event.domain !== DOMAIN) return;
     if (event.event !== "lifecycle") {
-      await this.#refreshNodes().catch((error: unknown) => this.#show("verbs", error));
+      await this.#refreshNodes().catch((error: unknown) => this.actions.show("verbs", error));
     } else if (event.type !== LIFECYCLE.DEFINED) await this.#lookAgain(false);
   }
 

@@ -6,7 +6,7 @@ import type { EndedJob } from "../history.ts";
 import { Button } from "./parts.tsx";
 
 export function HistoryList({ app }: { readonly app: App }) {
-  const ended = app.history.value;
+  const ended = app.aftermath.history.value;
   if (ended.length === 0) return null;
   const busy = app.busy.value.has("jobs");
   return (
@@ -14,7 +14,11 @@ export function HistoryList({ app }: { readonly app: App }) {
       <summary>History ({ended.length})</summary>
       <p class="hint">
         What has ended is kept here over reloads and tabs, until somebody dismisses it.{" "}
-        <Button testId="history-clear" disabled={busy} onClick={() => void app.dismissHistory()}>
+        <Button
+          testId="history-clear"
+          disabled={busy}
+          onClick={() => void app.aftermath.dismissHistory()}
+        >
           Dismiss all
         </Button>
       </p>
@@ -45,7 +49,7 @@ function Row({ app, job, busy }: RowProps) {
         {formatBytes(job["current-progress"])} in {formatSeconds(job["duration-ms"] / 1000)}
         {outcome === "failed" && error !== undefined ? `: ${error}` : ""}
       </span>
-      <Button disabled={busy} onClick={() => void app.dismissHistory(id)}>
+      <Button disabled={busy} onClick={() => void app.aftermath.dismissHistory(id)}>
         Dismiss
       </Button>
     </div>

@@ -8,7 +8,7 @@ import type { StoredImage } from "../images.ts";
 import { Button, ConfirmDialog, ProblemAt } from "./parts.tsx";
 
 export function ImagesPanel({ app }: { readonly app: App }) {
-  const images = app.images.value;
+  const images = app.images.all.value;
   const busy = app.busy.value.has("images");
   return (
     <section class="panel" aria-labelledby="images-title" data-testid="images">
@@ -64,10 +64,10 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   return (
     <>
-      <Button disabled={busy} onClick={() => void app.openImage(filename)}>
+      <Button disabled={busy} onClick={() => void app.images.open(filename)}>
         Open
       </Button>
-      <Button disabled={busy} onClick={() => void app.downloadImage(filename)}>
+      <Button disabled={busy} onClick={() => void app.images.download(filename)}>
         Download
       </Button>
       <Button kind="danger" disabled={busy} onClick={() => dialog.current?.showModal()}>
@@ -77,7 +77,7 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
         dialog={dialog}
         title="Delete this image?"
         testId={`delete-${filename}`}
-        onDelete={() => void app.removeImage(filename)}
+        onDelete={() => void app.images.remove(filename)}
       >
         {filename} goes for good.
       </ConfirmDialog>
@@ -92,7 +92,7 @@ function OpenButtons({ app, image, node, busy }: RowProps & { readonly node: str
     <Button
       disabled={busy || image.isUsed}
       title={image.isUsed ? "Another image stands on it" : "Then it can be downloaded"}
-      onClick={() => void app.closeImage(node)}
+      onClick={() => void app.images.close(node)}
     >
       Close
     </Button>
@@ -100,7 +100,7 @@ function OpenButtons({ app, image, node, busy }: RowProps & { readonly node: str
 }
 
 function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) {
-  const taken = new Set(app.images.value.map(({ filename }) => filename));
+  const taken = new Set(app.images.all.value.map(({ filename }) => filename));
   const typed = useSignal<string | undefined>(undefined);
   const size = useSignal("");
   const isOverlay = useSignal(false);
@@ -114,7 +114,7 @@ function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) 
         event.preventDefault();
         if (bytes === undefined) return;
         typed.value = undefined;
-        void (isOverlay.value ? app.makeOverlay(name) : app.makeImage(name, bytes));
+        void (isOverlay.value ? app.images.makeOverlay(name) : app.images.make(name, bytes));
       }}
     >
       <p class="field">

@@ -204,7 +204,7 @@ function Verbs({ app, job }: { readonly app: App; readonly job: Job }) {
           title={title}
           disabled={busy}
           {...(danger && { kind: "danger" as const })}
-          onClick={() => void app.act("jobs", () => run(app, job))}
+          onClick={() => void app.actions.act("jobs", () => run(app, job))}
         >
           {label}
         </Button>
@@ -221,7 +221,7 @@ function StartForm({ app }: { readonly app: App }) {
   const wrong = wrongFields(form, withDefaults);
   const start = () => {
     const id = freeId(form.type, new Set(app.jobs.value.map((job) => job.id)));
-    void app.act("jobs", () =>
+    void app.actions.act("jobs", () =>
       app.client.execute(form.command, argumentsOf(form, id, withDefaults) as never),
     );
   };

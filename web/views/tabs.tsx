@@ -36,7 +36,7 @@ export function NotShared() {
 }
 
 export function RecoveryBox({ app }: { readonly app: App }) {
-  const told = app.recovered.value.filter(isWorthTelling);
+  const told = app.aftermath.recovered.value.filter(isWorthTelling);
   if (told.length === 0) return null;
   const busy = app.busy.value.has("recovery");
   const isOpen = told.some(isMissing);
@@ -51,7 +51,7 @@ export function RecoveryBox({ app }: { readonly app: App }) {
       <ProblemAt app={app} place="recovery" />
       <p class="buttons">
         {isOpen ? (
-          <Button disabled={busy} onClick={() => void app.retryRecovery()}>
+          <Button disabled={busy} onClick={() => void app.aftermath.retryRecovery()}>
             Try again
           </Button>
         ) : null}
@@ -59,7 +59,7 @@ export function RecoveryBox({ app }: { readonly app: App }) {
           testId="recovery-dismiss"
           disabled={busy}
           {...(isOpen && { kind: "danger" as const })}
-          onClick={() => void app.dismissRecovery()}
+          onClick={() => void app.aftermath.dismissRecovery()}
         >
           {isOpen ? "Give up what is missing" : "Dismiss"}
         </Button>

@@ -139,7 +139,7 @@ function defaultsOf(fields: readonly VerbField[], app: App): FieldValues {
 }
 
 function freeName(app: App): string {
-  const taken = new Set(app.images.value.map(({ filename }) => filename));
+  const taken = new Set(app.images.all.value.map(({ filename }) => filename));
   for (let n = 1; ; n++) {
     const name = n === 1 ? "copy.qcow2" : `copy${n}.qcow2`;
     if (!taken.has(name)) return name;
