@@ -83,6 +83,7 @@ describe("a second tab", () => {
   it("shows the same disk and job, and goes on when the first is closed amid the stream", async () => {
     await using user = await visit(folder, makeRaw(folder, "two", DISK_BYTES));
     const first = user.driver;
+    await first.until("it has the disks", async () => (await first.role()) === "owner");
     // Loaded while there is no disk: it hears of the one that the first makes.
     const second = await user.openTab();
     await second.page.getByTestId("try-it").waitFor();
