@@ -11,6 +11,7 @@ import { DomainClient } from "../../src/domain/domain-client.ts";
 import { BLOCK_JOB_STATUS } from "../../src/domain/enums.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
 import { domainRealm } from "../../src/domain/realm.ts";
+import { SharedCaller } from "../../src/domain/shared-caller.ts";
 import { MemoryDomainStore } from "../../src/domain/store.ts";
 import type { Client } from "../../src/engine/client.ts";
 import { localPorts } from "../../src/engine/local-port.ts";
@@ -140,7 +141,7 @@ describe("an owner that gives the disks back", () => {
 describe("a call that is under way when the disks are given back", () => {
   it("has been done or has not: the next driver and the next engine agree, and nothing is recorded later", async () => {
     const found = new Set<number>();
-    for (let turns = 0; turns < 60; turns += 3) {
+    for (let turns = 0; turns < 60; turns += 6) {
       const browser = new Browser();
       const first = await browser.owner();
       await makeDemo(browser, first);
@@ -160,6 +161,48 @@ describe("a call that is under way when the disks are given back", () => {
       await next.clock.runUntil(next.realm.close());
     }
     expect([...found].sort()).toEqual([0, 1]);
+  });
+});
+
+describe("a page's calls", () => {
+  it("go to whoever has the disks: questions are asked again, of others is told that nobody knows", async () => {
+    const browser = new Browser();
+    const first = await browser.owner();
+    await makeDemo(browser, first);
+    let owner: Owner | null = first;
+    let tell = () => {};
+    let hangUp = () => {};
+    const caller = new SharedCaller({
+      dial() {
+        if (!owner) return null;
+        const [port, far] = localPorts();
+        owner.realm.services.get("domains")!(far);
+        hangUp = () => far.close();
+        return port;
+      },
+      onHandOver(listener) {
+        tell = listener;
+        return () => {};
+      },
+    });
+    const domain = new Connection(caller).domain("demo");
+    expect(await first.clock.runUntil(domain.info())).toMatchObject({ name: "demo" });
+    owner = null;
+    // Both are on their way when the owner goes without a word.
+    const asked = domain.info();
+    const changed = expect(domain.blockPull("vda")).rejects.toThrow(/blockPull.*listBlockJobs/);
+    hangUp();
+    await first.clock.runUntil(first.realm.close());
+    const waiting = domain.listBlockJobs();
+
+    owner = await browser.owner();
+    tell();
+    expect(await owner.clock.runUntil(asked)).toMatchObject({ name: "demo" });
+    await changed;
+    expect(await owner.clock.runUntil(waiting)).toBeInstanceOf(Array);
+    caller.close();
+    await expect(domain.info()).rejects.toThrow(/closed/);
+    await owner.clock.runUntil(owner.realm.close());
   });
 });
 
