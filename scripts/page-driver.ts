@@ -218,7 +218,7 @@ export class PageDriver {
 
   /** As startJob(), for what is no job. */
   async sendForm(type: string, fields: Readonly<Record<string, string | true>>): Promise<void> {
-    const form = this.#at("jobs").locator("details");
+    const form = this.#at("start-job");
     if ((await form.getAttribute("open")) === null) await form.locator("summary").click();
     await this.#at("job-type").selectOption(type);
     for (const [name, value] of Object.entries(fields)) {
@@ -263,6 +263,61 @@ export class PageDriver {
   /** Presses a button of a listed job, by its label. */
   async pressOn(id: string, label: string): Promise<void> {
     await this.#at(`job-${id}`).getByRole("button", { name: label, exact: true }).click();
+  }
+
+  /** Calls one of libvirt's verbs on vda. @param fields as shown; what is not named stays as it is */
+  async callVerb(
+    verb: string,
+    fields: Readonly<Record<string, string | true>> = {},
+  ): Promise<void> {
+    const form = this.#at("disks").locator("details");
+    if ((await form.getAttribute("open")) === null) await form.locator("summary").click();
+    await this.#at("verb").selectOption(verb);
+    for (const [name, value] of Object.entries(fields)) {
+      const field = this.#at(`verb-${name}`);
+      if (value === true) await field.check();
+      else if (await field.evaluate((element) => element.matches("select"))) {
+        await field.selectOption(value);
+      } else await field.fill(value);
+    }
+    await this.#click("verb-call");
+    await this.#settled("verb");
+  }
+
+  /** The block job of vda, as libvirt tells of it: "copy ready"; "" if there is none. */
+  async blockJob(): Promise<string> {
+    return this.page.evaluate(() => {
+      const job = document.querySelector<HTMLElement>('[data-testid="block-job"]');
+      return job ? `${job.dataset["kind"]} ${job.dataset["state"]}` : "";
+    });
+  }
+
+  /** Waits for what blockJob() says. */
+  async waitForBlockJob(is: string): Promise<void> {
+    await this.until(`vda's job is '${is}'`, async () => (await this.blockJob()) === is);
+  }
+
+  /** Presses Pivot, or Abort, and waits for the end of the job. */
+  async endBlockJob(how: "pivot" | "abort"): Promise<void> {
+    await this.#click(`verb-${how}`);
+    await this.waitForBlockJob("");
+  }
+
+  /** Jobs that have ended, the newest first: "stream pull-vda-… completed …". */
+  async history(): Promise<string[]> {
+    return this.page.evaluate(() =>
+      [...document.querySelectorAll('[data-testid="history"] li')].map((item) =>
+        (item.textContent ?? "").replace(/\s+/g, " ").replace(/Dismiss$/, ""),
+      ),
+    );
+  }
+
+  /** Which tab has the disks: owner, or guest. */
+  async role(): Promise<string> {
+    const { role, phase } = (await this.#at("role").evaluate(
+      (chip) => (chip as HTMLElement).dataset,
+    )) as Record<string, string>;
+    return phase === "serving" ? role! : phase!;
   }
 
   /** @param as "empty", or "overlay" over the disk */

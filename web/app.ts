@@ -7,37 +7,39 @@
  * engine comes out of `snapshot`. Every action has a place on the page, and its error is shown there.
  */
 
-import { batch, computed, signal } from "@preact/signals";
-import type { Client, Device } from "../src/engine/client.ts";
+import { batch, computed, type Signal, signal } from "@preact/signals";
+import {
+  type DomainEvent,
+  flags,
+  LIFECYCLE,
+  type SharedApi,
+  type SharedState,
+  type Tab,
+} from "../src/domain/client.ts";
+import type { Device } from "../src/engine/client.ts";
+import { Actions, type Place } from "./actions.ts";
+import { Aftermath } from "./aftermath.ts";
 import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
 import { chainBoxes, imageUnder, isLocal } from "./chain.ts";
+import { DOMAIN, TARGET } from "./define.ts";
 import * as disk from "./disk.ts";
-import { saveDisk } from "./download.ts";
-import {
-  fold,
-  type Input,
-  isActive,
-  isMoving,
-  type Job,
-  jobOf,
-  NOTHING,
-  STREAM_ID,
-} from "./fold.ts";
+import { type Kept, saveDisk } from "./download.ts";
+import { fold, type Input, isActive, isMoving, isPull, type Job, jobOf, NOTHING } from "./fold.ts";
 import { type Problem, problemOf } from "./hints.ts";
-import type { StoredImage } from "./images.ts";
-import * as images from "./images.ts";
+import { Images } from "./image-list.ts";
 import { blobSources, checkSameFile, templateOfFile } from "./local-file.ts";
 import type { QmpLog } from "./log.ts";
+import { exists, makeDisk } from "./make-disk.ts";
+import * as recovery from "./recovery.ts";
+import { DiskError, queryNodes, storeOf } from "./store.ts";
 import { fetchTemplate, type Template } from "./template.ts";
+import { Vda } from "./vda.ts";
 import type { QmpEvent } from "./wire.ts";
 
 export const DEFAULT_SPEED = 8 * 2 ** 20;
 const POLL_MS = 250;
 /** The node list tells how the overlay grows; it changes more slowly than the progress. */
 const POLLS_PER_NODE_LIST = 8;
-
-/** Where on the page an action was started, and its error is shown. */
-export type Place = "template" | "disk" | "job" | "sector" | "verify" | "tools" | "jobs" | "images";
 
 export type Stage =
   | { readonly kind: "none" }
@@ -48,37 +50,41 @@ export type Stage =
   | { readonly kind: "closed" };
 
 export class App {
-  readonly client: Client;
+  readonly actions = new Actions();
+  readonly problems = this.actions.problems;
+  readonly busy = this.actions.busy;
+  readonly tab: Tab;
+  readonly client: SharedApi;
+  readonly vda: Vda;
+  readonly aftermath: Aftermath;
+  /** Who has the disks; undefined: this tab, which cannot share them. */
+  readonly sharing: Signal<SharedState | undefined>;
   readonly log: QmpLog;
   readonly store: StoreDriver;
   readonly stage = signal<Stage>({ kind: "working", text: "Looking for a disk" });
   readonly snapshot = signal(NOTHING);
   readonly template = signal<Template | undefined>(undefined);
-  readonly problems = signal<Readonly<Partial<Record<Place, Problem>>>>({});
-  readonly busy = signal<ReadonlySet<Place>>(new Set());
   /** Byte offset of the sector in view: kept while the disk is closed and opened again. */
   readonly sectorOffset = signal(0);
   /** The engine is gone, and with it everything but a reload. */
   readonly fatal = signal<Problem | undefined>(undefined);
 
-  /** The page's own stream. */
-  readonly job = computed(() => this.snapshot.value.jobs.get(STREAM_ID));
   readonly jobs = computed(() => [...this.snapshot.value.jobs.values()]);
+  /** The stream that makes the disk whole. */
+  readonly job = computed(() => this.jobs.value.findLast(({ id }) => isPull(id)));
   readonly hasActiveJob = computed(() => this.jobs.value.some(isActive));
-  readonly #exportNode = signal(disk.NODE);
+  readonly #exportNode = signal("");
   /**
-   * The image that the page reads and writes, not a job's filter before it: a mirror moves it, and
-   * so do a commit and an overlay.
+   * The image that the page reads and writes, not a job's filter before it: a copy moves it, and so do a
+   * commit and an overlay.
    */
   readonly diskNode = computed(() => {
     const name = this.#exportNode.value;
     return imageUnder(this.snapshot.value.nodes, name)?.["node-name"] ?? name;
   });
-  readonly hasMoved = computed(() => this.diskNode.value !== disk.NODE);
   readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, this.diskNode.value));
   readonly diskBytes = computed(() => this.boxes.value.at(-1)?.virtualSize);
-  /** Files in this browser beside the disk. */
-  readonly images = signal<readonly StoredImage[]>([]);
+  readonly images: Images;
   /** Nothing of the disk is anywhere else. */
   readonly isWhole = computed(() => this.boxes.value.every(isLocal));
   /** Counts how often the disk has become another under the page: what was read of it is old then. */
@@ -87,10 +93,23 @@ export class App {
   #entry: DiskEntry | undefined;
   readonly #handedOver = new Set<string>();
   #isPolling = false;
+  #mustLook = false;
 
   /** @param store where new disks go */
-  constructor(client: Client, log: QmpLog, store: StoreDriver) {
-    this.client = client;
+  constructor(tab: Tab, log: QmpLog, store: StoreDriver, sharing: Signal<SharedState | undefined>) {
+    this.tab = tab;
+    this.client = tab.client;
+    this.vda = new Vda(tab);
+    this.images = new Images(this, () => this.#refreshNodes());
+    this.aftermath = new Aftermath(tab, this.actions);
+    this.aftermath.onRecovered = async () => {
+      if (this.stage.value.kind === "closed") await this.#lookAgain(true);
+      else await this.#refreshNodes();
+    };
+    this.actions.onDone = () => {
+      if (this.#mustLook) void this.#lookAgain(false);
+    };
+    this.sharing = sharing;
     this.log = log;
     this.store = store;
   }
@@ -98,30 +117,57 @@ export class App {
   /** Opens the disk if there is one. */
   async start(): Promise<void> {
     void this.#follow();
-    await this.act("disk", async () => {
+    this.tab.domains.subscribe((event) => void this.#onDomainEvent(event));
+    // What was missed meanwhile.
+    this.tab.onHandOver(() => void this.#lookAgain(false));
+    await this.#lookAgain(true);
+  }
+
+  /**
+   * Everything as it is now, whoever has changed it.
+   *
+   * @param mayStart a disk that is closed is opened; another tab may have its reason to have closed it
+   */
+  async #lookAgain(mayStart: boolean): Promise<void> {
+    // Whatever is under way here may be what is told of; then it is looked at once more.
+    this.#mustLook = this.busy.value.has("disk") || this.busy.value.has("tools");
+    if (this.#mustLook) return;
+    await this.actions.act("disk", async () => {
       this.#entry = await readEntry();
-      if (await disk.exists(this.client, this.#entry)) await this.#open(false);
-      else this.stage.value = { kind: "none" };
+      await this.aftermath.refreshRecovery();
+      await this.#refreshJobs();
+      const missing = recovery.missingImage(this.aftermath.recovered.value);
+      if (missing) {
+        this.stage.value = { kind: "closed" };
+        throw new DiskError(recovery.describe(missing));
+      }
+      if (!mayStart && (await disk.isClosed(this.tab))) this.stage.value = { kind: "closed" };
+      else if (await exists(this.tab, this.#entry)) await this.#open(null);
+      else if (this.stage.value.kind !== "none") await this.#forgetDisk();
+      await this.aftermath.refreshHistory();
+      void this.#poll();
     });
   }
 
   /** Asks the server what it offers. A page without its server simply has no offer. */
   loadTemplate(): Promise<boolean> {
-    return this.act("template", async () => {
+    return this.actions.act("template", async () => {
       this.template.value = await fetchTemplate();
     });
   }
 
   /** Makes a disk over the template, opens it and starts to pull the template into it. */
   async tryIt(template: Template): Promise<void> {
-    const made = await this.act("disk", async () => {
+    const made = await this.actions.act("disk", async () => {
       // Asks the browser not to clear the disk away when space gets short; it may say no.
       void navigator.storage?.persist?.();
       this.stage.value = { kind: "working", text: "Opening the template" };
       try {
-        this.#entry = await disk.makeDisk(this.client, template, this.store);
+        this.#entry = await makeDisk(this.tab, template, this.store);
       } catch (error) {
-        this.stage.value = { kind: "none" };
+        this.stage.value = (await exists(this.tab, await readEntry()))
+          ? { kind: "closed" }
+          : { kind: "none" };
         throw error;
       }
       await this.#open(false);
@@ -132,7 +178,7 @@ export class App {
   /** As tryIt(), over a file of the user's. */
   async tryFile(file: File): Promise<void> {
     let template: Template | undefined;
-    const isThere = await this.act("disk", async () => {
+    const isThere = await this.actions.act("disk", async () => {
       template = await templateOfFile(file);
       await this.#handOver(file);
     });
@@ -141,10 +187,11 @@ export class App {
 
   /** Opens the disk that is there, now that the file it was made from is there again. */
   reopenWith(file: File): Promise<boolean> {
-    return this.act("disk", async () => {
+    return this.actions.act("disk", async () => {
       for (const source of blobSources(this.#entry!.template)) checkSameFile(source, file);
       await this.#handOver(file);
-      await this.#open(false);
+      await this.#bringBack();
+      await this.#open(null);
     });
   }
 
@@ -156,38 +203,63 @@ export class App {
 
   /** Opens the disk that is there, for writing. */
   reopen(): Promise<boolean> {
-    return this.act("disk", async () => {
-      await this.#close("Opening the disk");
+    return this.actions.act("disk", async () => {
+      await this.#bringBack();
+      // Jobs may be at work on it in another tab: only to let it be written to it has to be closed.
+      if (this.stage.value.kind === "open") await this.#close("Opening the disk");
       await this.#open(false);
     });
   }
 
+  /** @throws DiskError if what the disk needs is still not there */
+  async #bringBack(): Promise<void> {
+    if (!recovery.missingImage(this.aftermath.recovered.value)) return;
+    await this.client.execute("x-recovery-retry");
+    await this.aftermath.refreshRecovery();
+    const missing = recovery.missingImage(this.aftermath.recovered.value);
+    if (missing) throw new DiskError(recovery.describe(missing));
+  }
+
   startStream(speed: number): Promise<boolean> {
-    return this.act("job", () => disk.startStream(this.client, speed));
+    return this.actions.act("job", () =>
+      this.vda.domain.blockPull(TARGET, speed, flags.BLOCK_PULL.BANDWIDTH_BYTES),
+    );
   }
 
-  pause(): Promise<boolean> {
-    return this.act("job", () => this.client.execute("job-pause", { id: STREAM_ID }));
+  pause({ id }: Job): Promise<boolean> {
+    return this.actions.act("job", () => this.client.execute("job-pause", { id }));
   }
 
-  resume(): Promise<boolean> {
-    return this.act("job", () => this.client.execute("job-resume", { id: STREAM_ID }));
+  resume({ id }: Job): Promise<boolean> {
+    return this.actions.act("job", () => this.client.execute("job-resume", { id }));
   }
 
   setSpeed(speed: number): Promise<boolean> {
-    return this.act("job", async () => {
-      await this.client.execute("block-job-set-speed", { device: STREAM_ID, speed });
+    return this.actions.act("job", async () => {
+      const { BANDWIDTH_BYTES } = flags.BLOCK_JOB_SPEED;
+      await this.vda.domain.blockJobSetSpeed(TARGET, speed, BANDWIDTH_BYTES);
       await this.#refreshJobs();
     });
   }
 
   cancel(): Promise<boolean> {
-    return this.act("job", () => disk.cancelStream(this.client));
+    return this.actions.act("job", () => this.vda.domain.blockJobAbort(TARGET));
+  }
+
+  /** A call of the domain's; what it has changed is looked up. */
+  callVerb(place: Place, call: () => Promise<unknown>): Promise<boolean> {
+    return this.actions.act(place, async () => {
+      try {
+        await call();
+      } finally {
+        await this.#refreshNodes();
+      }
+    });
   }
 
   /** Lets the engine, and the page, forget an ended job. */
   dismissJob({ id, status }: Job): Promise<boolean> {
-    return this.act("jobs", async () => {
+    return this.actions.act("jobs", async () => {
       const jobs = status === "concluded" ? await this.client.execute("query-jobs") : [];
       if (jobs.some((job) => job.id === id)) await this.client.execute("job-dismiss", { id });
       this.#fold({ kind: "forget", id });
@@ -198,61 +270,17 @@ export class App {
     return this.boxes.value.some(({ nodeName }) => nodeName === node);
   }
 
-  makeImage(filename: string, bytes: number): Promise<boolean> {
-    return this.#actOnImages(() => images.makeImage(this.client, filename, bytes));
-  }
-
-  /** Makes an image and puts it over the disk: from then on it takes what is written. */
-  makeOverlay(filename: string): Promise<boolean> {
-    return this.#actOnImages(async () => {
-      const below = this.boxes.value.at(-1)!;
-      const { name: label, format, virtualSize } = below;
-      await images.makeImage(this.client, filename, virtualSize, { label, format });
-      await images.putOver(this.client, images.nodeNameOf(filename), below.nodeName);
-    });
-  }
-
-  /** Puts an image over the disk that was there before the page was closed. */
-  putOver(node: string): Promise<boolean> {
-    return this.#actOnImages(() => images.putOver(this.client, node, this.diskNode.value));
-  }
-
-  openImage(filename: string): Promise<boolean> {
-    return this.#actOnImages(() => images.openImage(this.client, filename));
-  }
-
-  closeImage(node: string): Promise<boolean> {
-    return this.#actOnImages(() => images.closeImage(this.client, node));
-  }
-
-  downloadImage(filename: string): Promise<boolean> {
-    return this.#actOnImages(() => images.downloadImage(this.client, filename));
-  }
-
-  removeImage(filename: string): Promise<boolean> {
-    return this.#actOnImages(() => this.client.removeFile(filename));
-  }
-
-  #actOnImages(action: () => Promise<unknown>): Promise<boolean> {
-    return this.act("images", async () => {
-      try {
-        await action();
-      } finally {
-        await this.#refreshNodes();
-      }
-    });
-  }
-
   /**
    * Hands the disk's file to the browser's downloads. The browser reads the file while it saves it,
    * so the disk is opened again for reading only: a write in between would break the download.
    */
   download(): Promise<boolean> {
-    return this.act("tools", async () => {
+    return this.actions.act("tools", async () => {
       const wasOpen = this.stage.value.kind === "open";
+      const { source } = this.vda.top.value ?? { source: storeOf(this.#entry?.store ?? "opfs") };
       await this.#close("Closing the disk for its download");
       try {
-        await saveDisk(this.client, this.#entry?.store ?? "opfs");
+        await saveDisk(this.client, source as Kept);
       } finally {
         if (wasOpen) await this.#open(true);
         else this.stage.value = { kind: "closed" };
@@ -262,25 +290,33 @@ export class App {
 
   /** Deletes the disk, whatever is under way on it. */
   startOver(): Promise<boolean> {
-    return this.act("tools", async () => {
+    return this.actions.act("tools", async () => {
+      await recovery.giveUpMissing(this.client, this.aftermath.recovered.value);
+      await this.aftermath.refreshRecovery();
       await disk.endAllJobs(this.client);
       await this.#close("Deleting the disk");
       try {
-        await disk.removeDisk(this.client, this.#entry?.store ?? "opfs");
+        await disk.removeDisk(this.tab, this.#entry?.store ?? "opfs");
       } catch (error) {
         this.stage.value = { kind: "closed" };
         throw error;
       }
-      batch(() => {
-        this.#entry = undefined;
-        this.sectorOffset.value = 0;
-        this.snapshot.value = NOTHING;
-        // What the server offers, or why it does not, is as it was.
-        const { template } = this.problems.value;
-        this.problems.value = template === undefined ? {} : { template };
-        this.stage.value = { kind: "none" };
-      });
+      await this.#forgetDisk();
     });
+  }
+
+  async #forgetDisk(): Promise<void> {
+    batch(() => {
+      this.#entry = undefined;
+      this.sectorOffset.value = 0;
+      this.snapshot.value = NOTHING;
+      this.vda.info.value = undefined;
+      // What the server offers, or why it does not, is as it was.
+      const { template } = this.problems.value;
+      this.problems.value = template === undefined ? {} : { template };
+      this.stage.value = { kind: "none" };
+    });
+    await this.aftermath.refreshHistory();
   }
 
   /** Makes what was written last a crash: called when the page may be on its way out. */
@@ -290,44 +326,20 @@ export class App {
     try {
       await stage.device.flush();
     } catch (error) {
-      this.#show("disk", error);
+      this.actions.show("disk", error);
     }
   }
 
-  /**
-   * Runs what a button does. One action per place at a time.
-   *
-   * @returns whether it was done; if not, its error is shown at the place
-   */
-  async act(place: Place, action: () => Promise<unknown>): Promise<boolean> {
-    if (this.busy.value.has(place)) return false;
-    const { [place]: _old, ...others } = this.problems.value;
-    batch(() => {
-      this.problems.value = others;
-      this.busy.value = new Set([...this.busy.value, place]);
-    });
+  /** @param readOnly null: as it was */
+  async #open(readOnly: boolean | null): Promise<void> {
+    const before = this.stage.value;
+    if (before.kind !== "open") this.stage.value = { kind: "working", text: "Opening the disk" };
     try {
-      await action();
-      return true;
-    } catch (error) {
-      this.#show(place, error);
-      return false;
-    } finally {
-      this.busy.value = new Set([...this.busy.value].filter((other) => other !== place));
-    }
-  }
-
-  #show(place: Place, error: unknown): void {
-    console.error(error);
-    this.problems.value = { ...this.problems.value, [place]: problemOf(error) };
-  }
-
-  async #open(readOnly: boolean): Promise<void> {
-    this.stage.value = { kind: "working", text: "Opening the disk" };
-    try {
-      const device = await disk.openDisk(this.client, this.#entry, readOnly);
+      const opened = await disk.openDisk(this.tab, this.#entry, readOnly);
       await this.#refreshNodes();
-      this.stage.value = { kind: "open", device, readOnly };
+      const isSame = before.kind === "open" && before.device.id === opened.device.id;
+      if (isSame) await opened.device.close();
+      else this.stage.value = { kind: "open", ...opened };
     } catch (error) {
       this.stage.value = { kind: "closed" };
       throw error;
@@ -352,7 +364,7 @@ export class App {
       throw error;
     }
     try {
-      await disk.closeDisk(this.client);
+      await disk.closeDisk(this.tab);
     } catch (error) {
       this.stage.value = { kind: "closed" };
       throw error;
@@ -376,6 +388,7 @@ export class App {
     await this.#refreshJobs();
     if (isEnd(event)) {
       await this.#refreshNodes();
+      await this.aftermath.refreshHistory();
       const type = this.snapshot.value.jobs.get(jobOf(event)!)?.type;
       if (type === "snapshot-load") this.diskLoads.value += 1;
     }
@@ -408,13 +421,24 @@ export class App {
   }
 
   async #refreshNodes(): Promise<void> {
-    const node = await disk.queryDiskNode(this.client);
-    const nodes = await disk.queryNodes(this.client);
+    await this.vda.refresh();
+    const device = this.vda.info.value?.device;
+    const exports = await this.client.execute("query-block-exports");
+    const node = exports.find(({ id }) => id === device)?.["node-name"] ?? "";
+    const nodes = await queryNodes(this.client);
     batch(() => {
       this.#exportNode.value = node;
       this.#fold({ kind: "nodes", nodes });
     });
-    if (this.store === "opfs") this.images.value = await images.listImages(this.client);
+    await this.images.refresh();
+  }
+
+  /** What this tab, or another one, has done to the domain. */
+  async #onDomainEvent(event: DomainEvent): Promise<void> {
+    if (event.domain !== DOMAIN) return;
+    if (event.event !== "lifecycle") {
+      await this.#refreshNodes().catch((error: unknown) => this.actions.show("verbs", error));
+    } else if (event.type !== LIFECYCLE.DEFINED) await this.#lookAgain(false);
   }
 
   #fold(input: Input): void {

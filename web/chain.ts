@@ -85,7 +85,7 @@ function childOf(node: NodeInfo, role: string): string {
 }
 
 /** "https://host/images/top.qcow2?x" -> "top.qcow2". */
-function shortName(filename: string): string {
+export function shortName(filename: string): string {
   const path = URL.canParse(filename) ? new URL(filename).pathname : filename;
   const last = path.split(/[/:]/).findLast((part) => part !== "");
   if (last === undefined) return filename;

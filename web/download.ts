@@ -1,7 +1,8 @@
 /** From the browser's storage into the user's downloads. */
 
-import type { Client } from "../src/engine/client.ts";
-import { DISK, type StoreDriver } from "./catalogue.ts";
+import type { SharedApi } from "../src/domain/client.ts";
+import { DISK } from "./catalogue.ts";
+import { shortName } from "./chain.ts";
 
 const NODE = "download";
 /** One read out of a store that has no files. */
@@ -9,12 +10,26 @@ const READ_BYTES = 1024 * 1024;
 /** How long the browser may take to start on the object URL; it keeps the file from then on. */
 const URL_LIFE_MS = 60_000;
 
+/** Where an image is kept. */
+export interface Kept {
+  readonly driver: string;
+  readonly filename?: string;
+  readonly name?: string;
+  readonly url?: string;
+}
+
+export function nameOf({ filename, name, url }: Kept): string {
+  return filename ?? name ?? shortName(url ?? DISK);
+}
+
 /**
- * Starts the download of the closed disk. Nobody may write to the disk until the browser has saved
- * it, and there is no telling when that is.
+ * Starts the download of a closed image. Nobody may write to it until the browser has saved it, and there is
+ * no telling when that is.
  */
-export async function saveDisk(client: Client, store: StoreDriver): Promise<void> {
-  saveFile(store === "opfs" ? await fileOf(client) : await copyOut(client), DISK);
+export async function saveDisk(client: SharedApi, image: Kept): Promise<void> {
+  const name = nameOf(image);
+  const { driver } = image;
+  saveFile(driver === "opfs" ? await client.getFile(name) : await copyOut(client, name), name);
 }
 
 /** Starts a download. */
@@ -28,25 +43,13 @@ export function saveFile(file: Blob, filename: string): void {
   setTimeout(() => URL.revokeObjectURL(link.href), URL_LIFE_MS);
 }
 
-/** The file itself, once it is sure that no other tab writes to it. */
-async function fileOf(client: Client): Promise<File> {
-  await client.execute("blockdev-add", {
-    driver: "opfs",
-    "node-name": NODE,
-    "read-only": true,
-    filename: DISK,
-  });
-  await client.execute("blockdev-del", { "node-name": NODE });
-  return client.getFile(DISK);
-}
-
 /** Reads the image's own bytes through an export of its store; browsers move large Blobs to disk. */
-async function copyOut(client: Client): Promise<Blob> {
+async function copyOut(client: SharedApi, name: string): Promise<Blob> {
   await client.execute("blockdev-add", {
     driver: "indexeddb",
     "node-name": NODE,
     "read-only": true,
-    name: DISK,
+    name,
   });
   try {
     const id = `${NODE}0`;

@@ -11,10 +11,25 @@
 import { addSample, type RateMeter, STILL } from "./rate.ts";
 import type { BlockJobInfo, JobInfo, JobStatus, NodeInfo, QmpEvent } from "./wire.ts";
 
-/** The id that the page gives to its block-stream. */
-export const STREAM_ID = "stream0";
-/** The id of the page's blockdev-create jobs, which it dismisses itself. */
-export const CREATE_ID = "page-create";
+/** How the ids of the page's blockdev-create jobs begin, which it dismisses itself. */
+export const CREATE_ID = "page-create-";
+/** The same of the driver of domains. */
+const DOMAIN_CREATE_ID = "create-libvirt-";
+
+/** Makes an image, as part of something else. */
+export function isOwnWork(id: string): boolean {
+  return id.startsWith(CREATE_ID) || id.startsWith(DOMAIN_CREATE_ID);
+}
+
+/** A block job of vda, under the name that the driver of domains gives it. */
+export function isOfDisk(id: string): boolean {
+  return /^(?:pull|commit|copy|backup)-vda-/.test(id);
+}
+
+/** The stream that makes the disk whole has a panel of its own. */
+export function isPull(id: string): boolean {
+  return id.startsWith("pull-vda-");
+}
 
 export interface Job {
   readonly id: string;
@@ -117,8 +132,10 @@ function foldReplies(
   { jobs, blockJobs, nowMs }: Extract<Input, { kind: "jobs" }>,
 ): ReadonlyMap<string, Job> {
   const after = new Map<string, Job>();
-  // A job that is gone stays on the page as it ended.
-  for (const job of before.values()) if (hasEnded(job)) after.set(job.id, job);
+  // A job that is gone stays on the page as it ended, also if the last of its events are still to come.
+  for (const job of before.values()) {
+    if (hasEnded(job) || job.outcome !== undefined) after.set(job.id, job);
+  }
   for (const info of [...jobs].reverse()) {
     const block = blockJobs.find(({ device }) => device === info.id);
     after.set(info.id, foldReply(before.get(info.id) ?? created(info.id), info, block, nowMs));

@@ -1,5 +1,6 @@
 /**
- * Every job that can be started by hand, as data: its QMP command, and the arguments worth a field.
+ * Jobs that can be started by hand, as data: the QMP command, and the arguments worth a field. Those that change
+ * the disk's chain are libvirt's verbs (verbs.ts), so that its chain is known by target, too.
  * What a field leaves empty is left out of the command, and the engine's default counts. One entry
  * is no job: the bitmap that an incremental backup needs.
  */
@@ -77,47 +78,6 @@ export const JOB_FORMS: readonly JobForm[] = [
       { kind: "text", name: "name", required: true },
     ],
     isNoJob: true,
-  },
-  {
-    type: "mirror",
-    about: "Keeps another image equal to the disk; Complete then moves the disk over to it.",
-    command: "blockdev-mirror",
-    fields: [
-      disk,
-      target,
-      { kind: "choice", name: "sync", choices: ["full", "top", "none"], required: true },
-      { kind: "choice", name: "copy-mode", choices: ["background", "write-blocking"] },
-      speed,
-      { kind: "choice", name: "on-target-error", choices: onError },
-    ],
-    constant: kept,
-  },
-  {
-    type: "commit",
-    about:
-      "Moves what an overlay holds down into a layer below it, and drops the overlay. Of the " +
-      "disk's own overlay, with no top-node, it waits for Complete.",
-    command: "block-commit",
-    fields: [
-      disk,
-      { kind: "node", name: "top-node" },
-      { kind: "node", name: "base-node" },
-      speed,
-      { kind: "choice", name: "on-error", choices: onError },
-    ],
-    constant: kept,
-  },
-  {
-    type: "stream",
-    about: "Pulls what an overlay inherits into the overlay itself.",
-    command: "block-stream",
-    fields: [
-      disk,
-      { kind: "node", name: "base-node" },
-      speed,
-      { kind: "choice", name: "on-error", choices: onError },
-    ],
-    constant: kept,
   },
   {
     type: "snapshot-save",

@@ -1,20 +1,21 @@
 /** The page's entry: starts the engine, finds out what there is, and draws it from then on. */
 
+import { signal } from "@preact/signals";
 import { render } from "preact";
-import { type Client, connect } from "../src/engine/client.ts";
+import { connectTab, type SharedApi, type SharedState, type Tab } from "../src/domain/client.ts";
 import { App } from "./app.ts";
 import { problemOf } from "./hints.ts";
 import { QmpLog } from "./log.ts";
 import { Notices } from "./notices.ts";
 import { hasOpfs } from "./platform.ts";
 import "./style.css";
-import { Page } from "./views/page.tsx";
+import { Page, Waiting } from "./views/page.tsx";
 import { ProblemBox } from "./views/parts.tsx";
 
 declare global {
   interface Window {
     /** For the console, and for tests. */
-    blocktab?: { readonly client: Client };
+    blocktab?: { readonly client: SharedApi; readonly domains: Tab["domains"] };
   }
 }
 
@@ -22,11 +23,18 @@ const root = document.getElementById("root")!;
 
 async function main(): Promise<void> {
   const log = new QmpLog();
-  const client = await connect({ log: (entry) => log.add(entry) });
-  window.blocktab = { client };
-  const app = new App(client, log, (await hasOpfs()) ? "opfs" : "indexeddb");
   const notices = new Notices();
+  const sharing = signal<SharedState | undefined>(undefined);
   root.replaceChildren();
+  render(<Waiting notices={notices} sharing={sharing} />, root);
+  const tab = await connectTab({
+    log: (entry) => log.add(entry),
+    onState: (state) => {
+      sharing.value = state;
+    },
+  });
+  window.blocktab = { client: tab.client, domains: tab.domains };
+  const app = new App(tab, log, (await hasOpfs()) ? "opfs" : "indexeddb", sharing);
   render(<Page app={app} notices={notices} />, root);
 
   document.addEventListener("visibilitychange", () => {

@@ -4,6 +4,7 @@
  */
 
 import { beforePivot, takeBackPivot } from "./bitmaps.ts";
+import { TWO_PHASE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import { BLOCK_JOB_ABORT } from "./flags.ts";
 import type { Operation } from "./operation.ts";
@@ -47,7 +48,8 @@ async function abort(op: Operation, job: JobRecord): Promise<void> {
   job.state = "aborting";
   await op.save();
   try {
-    const force = job.kind === "backup";
+    // One that stands still, paused by somebody or by an error, ends, too.
+    const force = !TWO_PHASE.includes(job.kind);
     await op.execute("block-job-cancel", { device: job.name, force });
   } catch (error) {
     if (!isRefused(error) || !op.job(job.serial)) throw error;

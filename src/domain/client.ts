@@ -1,5 +1,6 @@
 /** The page's door to domains: what it needs of this floor, without what checks and does it. */
 
+export type { SharedApi, SharedState } from "../engine/tabs/connect.ts";
 export { BANDWIDTH_BYTES_MAX } from "./bandwidth.ts";
 export type { BlockJobAnswer, BlockJobEntry } from "./block-info.ts";
 export type {
@@ -7,6 +8,7 @@ export type {
   DiskInfo,
   DomainInfo,
 } from "./calls.ts";
+export { type ConnectTabOptions, connectTab, type Tab } from "./connect-tab.ts";
 export type { DiskDefinition, DomainDefinition, ImageDefinition } from "./definition.ts";
 export { type Caller, Connection, Domain } from "./domain.ts";
 export { DomainClient } from "./domain-client.ts";

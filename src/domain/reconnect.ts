@@ -187,7 +187,10 @@ async function takeUp(op: Operation, job: JobRecord, history: History): Promise<
   if (job.state === "new") job.state = "running";
   if (job.state === "aborting") {
     if (found.status !== "aborting") {
-      await op.execute("block-job-cancel", { device: job.name, force: job.kind === "backup" });
+      await op.execute("block-job-cancel", {
+        device: job.name,
+        force: !TWO_PHASE.includes(job.kind),
+      });
     }
     return;
   }

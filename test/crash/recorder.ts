@@ -7,6 +7,7 @@
  */
 
 import * as v from "valibot";
+import { BlockError } from "../../src/base/errors.ts";
 import type { Random } from "../../src/base/random.ts";
 import type { DebugPoints } from "../../src/block/debug.ts";
 import type { BlockDriver } from "../../src/block/driver.ts";
@@ -24,6 +25,13 @@ export class Recorder implements LogSource {
 
   add(name: string, bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0)): void {
     this.#files.set(name, new Content(bytes));
+  }
+
+  /** @returns what was in it */
+  remove(name: string): Uint8Array<ArrayBuffer> {
+    const { bytes } = this.#file(name);
+    this.#files.delete(name);
+    return bytes;
   }
 
   has(name: string): boolean {
@@ -73,6 +81,7 @@ export function recordedDriver(recorder: Recorder, random: Random | null): Block
     openOptions: { filename: v.string() },
     async open({ options }) {
       const { filename: file } = options as { filename: string };
+      if (!recorder.has(file)) throw new BlockError("ENOENT", `There is no file '${file}'`);
       return {
         limits: { requestAlignment: 1, clusterSize: 0, growable: true },
         getLength: () => recorder.bytesOf(file).length,

@@ -88,91 +88,103 @@ describe("backup", () => {
   });
 });
 
-describe("mirror", () => {
-  it("moves the page over to the copy; a reload is back on the disk as it was then", async () => {
+describe("blockCopy", () => {
+  it("moves the disk over to the copy by a pivot; a reload is still there", async () => {
     await using user = await withDisk("move");
     const { driver } = user;
-    await driver.makeImage("copy.qcow2");
-    const id = await driver.startJob("mirror", { target: "copy", speed: "8 MiB/s" });
+    await driver.callVerb("blockCopy", { file: "copy.qcow2", bandwidth: "8 MiB/s" });
     await write(user, 2);
-    await driver.pressOn(id, "Write to both");
-    const { verbs } = await driver.waitForListed(id, "ready");
-    expect(verbs).toContain("Complete");
+    await driver.waitForBlockJob("copy ready");
     await write(user, 2);
-    expect(await driver.page.getByTestId("disk-moved").count()).toBe(0);
     expect(await driver.chain()).toBe("[opfs disk.qcow2]");
-    await driver.pressOn(id, "Complete");
-    await driver.waitForListed(id, "completed");
+    await driver.endBlockJob("pivot");
     await driver.until("it has moved", async () => (await driver.chain()).includes("copy"));
     expect(await driver.chain()).toBe("[opfs copy.qcow2]");
-    expect(await driver.page.getByTestId("disk-moved").innerText()).toContain("copy.qcow2");
-    const atTheMove = user.writes.slice();
     await write(user, 3);
 
     await driver.reload();
     await driver.waitForDisk();
-    expect(await driver.page.getByTestId("disk-moved").count()).toBe(0);
-    const copy = join(folder, "moved.qcow2");
-    await driver.downloadImage("copy.qcow2", copy);
-    expect(await checkImage(copy)).toBeNull();
-    expect(await compareImages(copy, await user.expectedDisk())).toBeNull();
-    user.writes.splice(0, user.writes.length, ...atTheMove);
+    expect(await driver.chain()).toBe("[opfs copy.qcow2]");
+    expect(await driver.image("disk.qcow2")).toContain("Delete");
     await user.expectDiskAndFile();
   });
 
-  it("leaves the page where it is when it is ended without moving over, or cancelled", async () => {
+  it("leaves the disk where it is when it is aborted, and the copy as it was then", async () => {
     await using user = await withDisk("stay");
     const { driver } = user;
-    await driver.makeImage("copy.qcow2");
-    await driver.makeImage("other.qcow2");
-    const stopped = await driver.startJob("mirror", { target: "other", speed: "1 MiB/s" });
-    await driver.pressOn(stopped, "Cancel");
-    await driver.waitForListed(stopped, "cancelled");
-    const id = await driver.startJob("mirror", { target: "copy" });
-    await driver.waitForListed(id, "ready");
+    await driver.callVerb("blockCopy", { file: "other.qcow2", bandwidth: "1 MiB/s" });
+    await driver.waitForBlockJob("copy running");
+    await driver.endBlockJob("abort");
+    // It never was a copy.
+    expect(await driver.image("other.qcow2")).toBe("");
+    await driver.callVerb("blockCopy", { file: "copy.qcow2" });
+    await driver.waitForBlockJob("copy ready");
     await write(user, 2);
-    await driver.pressOn(id, "End without moving over");
-    await driver.waitForListed(id, "completed");
+    await driver.endBlockJob("abort");
     const atTheEnd = await user.expectedDisk();
     expect(await driver.chain()).toBe("[opfs disk.qcow2]");
     await write(user, 2);
-    await expectImage(user, "copy.qcow2", atTheEnd);
+    await expectClosedImage(user, "copy.qcow2", atTheEnd);
     await user.expectDiskAndFile();
   });
 });
 
-describe("commit", () => {
-  it("brings what an overlay has taken down into the disk", async () => {
+describe("blockCommit", () => {
+  it("brings what an overlay has taken down into the disk, also after a reload", async () => {
     await using user = await withDisk("commit");
     const { driver } = user;
     await write(user, 2);
     await driver.makeImage("over.qcow2", "overlay");
     expect(await driver.chain()).toBe("[opfs disk.qcow2] <── [opfs over.qcow2]");
-    expect(await driver.page.getByTestId("disk-moved").innerText()).toContain("over.qcow2");
     await write(user, 4);
-    // What a user would do who has closed the page in between.
     await driver.reload();
     await driver.waitForDisk();
-    await driver.pressOnImage("over.qcow2", "Open");
-    await driver.pressOnImage("over.qcow2", "Put over the disk");
     expect(await driver.chain()).toBe("[opfs disk.qcow2] <── [opfs over.qcow2]");
 
-    const id = await driver.startJob("commit", {});
-    await driver.waitForListed(id, "ready");
+    await driver.callVerb("blockCommit");
+    await driver.waitForBlockJob("active-commit ready");
     await write(user, 2);
-    await driver.pressOn(id, "Complete");
-    await driver.waitForListed(id, "completed");
+    await driver.endBlockJob("pivot");
     await driver.until("one image is left", async () => (await driver.images()) === 1);
     expect(await driver.chain()).toBe("[opfs disk.qcow2]");
-    expect(await driver.page.getByTestId("disk-moved").count()).toBe(0);
     await write(user, 2);
-    await driver.pressOnImage("over.qcow2", "Close");
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("backupBegin", () => {
+  it("goes over what has changed since the checkpoint that the last one made", async () => {
+    await using user = await withDisk("checkpoint");
+    const { driver } = user;
+    await driver.callVerb("backupBegin", { file: "full.qcow2", checkpoint: "monday" });
+    const full = await user.expectedDisk();
+    await driver.waitForBlockJob("");
+    await write(user, 3);
+    await driver.callVerb("backupBegin", {
+      file: "tuesday.qcow2",
+      incremental: "monday",
+      checkpoint: "tuesday",
+    });
+    await driver.waitForBlockJob("");
+    const checkpoints = driver.page.getByTestId("checkpoints");
+    expect(await checkpoints.innerText()).toMatch(/monday.*tuesday.*after monday/s);
+    await expectClosedImage(user, "full.qcow2", full);
+    const over = join(folder, "tuesday.qcow2");
+    await driver.downloadImage("tuesday.qcow2", over);
+    const rebase = ["rebase", "-u", "-b", join(folder, "downloaded-full.qcow2"), "-F", "qcow2"];
+    execFileSync("qemu-img", [...rebase, over]);
+    expect(await compareImages(over, await user.expectedDisk())).toBeNull();
+    await checkpoints.getByRole("button", { name: "Delete" }).first().click();
+    await driver.until(
+      "one is left",
+      async () => !(await checkpoints.innerText()).includes("after"),
+    );
     await user.expectDiskAndFile();
   });
 });
 
 describe("deleting the disk", () => {
-  it("works with an overlay over it and a job at work, and leaves the other images", async () => {
+  it("takes its overlay along, whatever is at work on it, and leaves the other images", async () => {
     await using user = await withDisk("delete");
     const { driver } = user;
     await driver.makeImage("over.qcow2", "overlay");
@@ -184,19 +196,19 @@ describe("deleting the disk", () => {
     await driver.until("there is no disk", () => start.isVisible());
     await driver.tryIt();
     expect(await driver.chain()).toBe("[http delete.raw] <── [opfs disk.qcow2]");
-    expect(await driver.image("over.qcow2")).toContain("Delete");
+    // It was part of the disk.
+    expect(await driver.image("over.qcow2")).toBe("");
     expect(await driver.image("copy.qcow2")).toContain("Close");
   });
 });
 
-describe("stream", () => {
-  it("started from the list makes the page's overlay whole", async () => {
+describe("blockPull", () => {
+  it("called by hand makes the page's overlay whole", async () => {
     await using user = await visit(folder, makeRaw(folder, "stream", DISK_BYTES));
     const { driver } = user;
     await driver.tryIt();
     await driver.cancel();
-    const id = await driver.startJob("stream", {});
-    await driver.waitForListed(id, "completed");
+    await driver.callVerb("blockPull");
     await driver.until("one image is left", async () => (await driver.images()) === 1);
     await user.expectDiskAndFile();
   });
@@ -262,10 +274,13 @@ async function write(user: User, count: number): Promise<void> {
 
 /** Closes the image and downloads it. */
 async function expectImage(user: User, filename: string, expected: string): Promise<void> {
-  const { driver } = user;
-  await driver.pressOnImage(filename, "Close");
+  await user.driver.pressOnImage(filename, "Close");
+  await expectClosedImage(user, filename, expected);
+}
+
+async function expectClosedImage(user: User, filename: string, expected: string): Promise<void> {
   const path = join(folder, `downloaded-${filename}`);
-  await driver.downloadImage(filename, path);
+  await user.driver.downloadImage(filename, path);
   expect(await checkImage(path)).toBeNull();
   expect(await compareImages(path, expected)).toBeNull();
 }

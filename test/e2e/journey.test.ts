@@ -66,29 +66,6 @@ describe("Try it", () => {
   });
 });
 
-describe("a second tab", () => {
-  it("neither empties the disk that the first one made, nor gives it another template", async () => {
-    await using user = await visit(folder, makeRaw(folder, "tabs", 8 * MiB));
-    const { driver } = user;
-    // Loaded while there is no disk: it still offers to make one.
-    const second = await user.openTab();
-    await driver.tryIt();
-    await driver.setSpeed("unlimited");
-    await driver.waitForOutcome();
-    const [write] = writesOn(8 * MiB, 1);
-    await driver.writeSector(write!.offset, write!.bytes);
-    user.writes.push(write!);
-
-    await second.page.getByTestId("try-it").click();
-    await second.page.getByTestId("error").first().waitFor();
-    expect(await second.page.getByTestId("error").first().innerText()).toContain("already");
-    await second.page.close();
-    await driver.reload();
-    await driver.waitForDisk();
-    await user.expectDiskAndFile();
-  });
-});
-
 describe("the job", () => {
   it("stands still while it is paused, and goes on", async () => {
     await using user = await visit(folder, makeRaw(folder, "pause", 32 * MiB));

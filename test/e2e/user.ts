@@ -34,7 +34,8 @@ export async function visit(folder: string, image: string): Promise<User> {
 }
 
 export class User implements AsyncDisposable {
-  readonly driver: PageDriver;
+  /** Of the tab that the user looks at. */
+  driver: PageDriver;
   readonly server: RunningServer;
   /** Those that the disk must have now: what is undone is taken out again. */
   readonly writes: GuestWrite[] = [];

@@ -26,7 +26,7 @@ afterEach(async () => {
 
 it("each block of code in the document is that of an example that is compiled", () => {
   const blocks = [...read("../../docs/client.md").matchAll(/```ts\n([\s\S]*?)```/g)];
-  expect(blocks).toHaveLength(11);
+  expect(blocks).toHaveLength(13);
   const source = read("client-examples.ts");
   for (const [, code] of blocks) expect(source).toContain(code);
 });

@@ -1,5 +1,6 @@
 /** The examples of docs/client.md, as code that is compiled and run: see client-docs.test.ts. */
 
+import { connectTab, DOMAIN_STATE, type SharedApi } from "../../src/domain/client.ts";
 import { type Client, connectMonitor, QmpError } from "../../src/engine/client.ts";
 import { connectSocket } from "../../src/engine/node-socket.ts";
 
@@ -82,6 +83,30 @@ export function withoutClient(worker: { postMessage: Worker["postMessage"] }) {
   const { port1, port2 } = new MessageChannel();
   worker.postMessage({ type: "monitor", port: port2 }, [port2]);
   return port1;
+}
+
+export async function sharedTab() {
+  const { client, domains } = await connectTab({ onState: ({ text }) => console.log(text) });
+  const disk = {
+    target: "vda",
+    format: "qcow2",
+    source: { driver: "opfs", filename: "disk.qcow2" },
+  } as const;
+  const domain = await domains.define({ name: "demo", disks: [disk] });
+  if ((await domain.info()).state !== DOMAIN_STATE.RUNNING) await domain.create();
+  await domain.blockPull("vda");
+  const [{ device }] = (await domain.info()).disks;
+  if (device !== null) await (await client.openDevice(device)).flush();
+}
+
+export async function whatHasBecome(client: SharedApi) {
+  for (const { name, outcome, text } of await client.execute("x-query-recovery")) {
+    console.log(name, outcome, text);
+  }
+  for (const { id, outcome } of await client.execute("x-query-job-history")) {
+    console.log(id, outcome);
+    await client.execute("x-job-history-dismiss", { id });
+  }
 }
 
 export async function overSocket() {

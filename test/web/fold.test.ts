@@ -1,14 +1,8 @@
 import { expect, test } from "vitest";
-import {
-  fold,
-  type Input,
-  isActive,
-  isMoving,
-  NOTHING,
-  type Snapshot,
-  STREAM_ID,
-} from "../../web/fold.ts";
+import { fold, type Input, isActive, isMoving, NOTHING, type Snapshot } from "../../web/fold.ts";
 import type { BlockJobInfo, JobInfo, JobStatus, QmpEvent } from "../../web/wire.ts";
+
+const STREAM_ID = "pull-vda-libvirt-1-format";
 
 const LEN = 1000;
 
@@ -23,6 +17,17 @@ test("a job that goes well is one line of snapshots", () => {
   now = after(now, status("waiting"), status("pending"), completed(LEN), status("concluded"));
   expect(stream(now)).toMatchObject({ status: "concluded", outcome: "completed", offset: LEN });
   expect(isActive(stream(now))).toBe(false);
+});
+
+test("a job that the engine has forgotten before its events are through stays as it ended", () => {
+  const running = after(NOTHING, status("created"), status("running"));
+  const gone: Input = { kind: "jobs", jobs: [], blockJobs: [], nowMs: 0 };
+  let now = running;
+  for (const event of [status("waiting"), status("pending"), completed(LEN)]) {
+    now = after(now, event, gone);
+  }
+  now = after(now, status("concluded"), gone, status("null"), gone);
+  expect(stream(now)).toMatchObject({ outcome: "completed", offset: LEN });
 });
 
 test("a pause is not moving and forgets the rate", () => {
@@ -98,7 +103,7 @@ test("every job has an entry of its own, and those that tell little of themselve
   });
   const created = { id: "create0", type: "create", "current-progress": 0, "total-progress": 1 };
   const both = after(NOTHING, status("running"), create("created"), create("running"));
-  expect([...both.jobs.keys()]).toEqual(["stream0", "create0"]);
+  expect([...both.jobs.keys()]).toEqual([STREAM_ID, "create0"]);
   const failed = fold(both, {
     kind: "jobs",
     jobs: [{ ...created, status: "concluded", error: "no room" }],
@@ -134,7 +139,7 @@ function after(snapshot: Snapshot, ...inputs: (QmpEvent | Input)[]): Snapshot {
 }
 
 function status(status: JobStatus): QmpEvent {
-  return { event: "JOB_STATUS_CHANGE", data: { id: "stream0", status }, timestamp };
+  return { event: "JOB_STATUS_CHANGE", data: { id: STREAM_ID, status }, timestamp };
 }
 
 function completed(offset: number, error?: string): QmpEvent {
@@ -144,12 +149,12 @@ function completed(offset: number, error?: string): QmpEvent {
 
 function ioError(action: "stop" | "report"): QmpEvent {
   const reason = { reason: "the server is gone", errno: "EIO" };
-  const data = { device: "stream0", operation: "read", action, ...reason } as const;
+  const data = { device: STREAM_ID, operation: "read", action, ...reason } as const;
   return { event: "BLOCK_JOB_ERROR", data, timestamp };
 }
 
 function lengths(offset: number) {
-  return { type: "stream", device: "stream0", len: LEN, offset, speed: 0 };
+  return { type: "stream", device: STREAM_ID, len: LEN, offset, speed: 0 };
 }
 
 /** The reply of query-block-jobs with our job in it, or with none. */

@@ -56,9 +56,10 @@ function onlyRequired(form: (typeof JOB_FORMS)[number]): FieldValues {
 }
 
 it("refuses a speed that is none", () => {
-  const form = JOB_FORMS.find(({ type }) => type === "stream")!;
-  expect(wrongFields(form, { device: "disk", speed: "fast" })).toEqual(["speed"]);
-  expect(argumentsOf(form, "s", { device: "disk", speed: "1M" })).toMatchObject({ speed: 2 ** 20 });
+  const form = JOB_FORMS.find(({ type }) => type === "backup")!;
+  const filled = { device: "disk", target: "copy", sync: "full" };
+  expect(wrongFields(form, { ...filled, speed: "fast" })).toEqual(["speed"]);
+  expect(argumentsOf(form, "s", { ...filled, speed: "1M" })).toMatchObject({ speed: 2 ** 20 });
 });
 
 it("takes the first free number for an id", () => {

@@ -24,7 +24,6 @@ export function ChainPanel({ app }: { readonly app: App }) {
           </li>
         ))}
       </ol>
-      {app.hasMoved.value ? <Moved app={app} /> : null}
       <p class="hint">{isWhole ? wholeHint(boxes.length) : OVERLAY_HINT}</p>
     </section>
   );
@@ -37,28 +36,6 @@ function wholeHint(images: number): string {
   return images === 1
     ? "One local image: all of the disk is in this browser, and it needs no server."
     : `${OVERLAY_HINT} All of them are in this browser: it needs no server.`;
-}
-
-/** After a mirror was completed, or with an overlay over the disk. */
-function Moved({ app }: { readonly app: App }) {
-  const name = <code>{app.boxes.value.at(-1)?.name}</code>;
-  return (
-    <p class="banner" role="status" data-testid="disk-moved">
-      {app.isInChain("disk") ? (
-        <>
-          What is written goes to {name}, an overlay over disk.qcow2. A commit, under Jobs, brings
-          it down into disk.qcow2. After a reload the page is on disk.qcow2 alone: open the overlay
-          and put it over the disk again before you write.
-        </>
-      ) : (
-        <>
-          The disk has moved over to {name}: what is written goes there, and disk.qcow2 stays as it
-          was then. Reload the page to be back on disk.qcow2; the other image is then under Other
-          images, to be downloaded.
-        </>
-      )}
-    </p>
-  );
 }
 
 function Image({ box, job }: { readonly box: ChainBox; readonly job: Job | undefined }) {

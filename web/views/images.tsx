@@ -3,20 +3,19 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import type { App } from "../app.ts";
-import { DISK } from "../catalogue.ts";
 import { formatBytes, parseSize } from "../format.ts";
 import type { StoredImage } from "../images.ts";
 import { Button, ConfirmDialog, ProblemAt } from "./parts.tsx";
 
 export function ImagesPanel({ app }: { readonly app: App }) {
-  const images = app.images.value;
+  const images = app.images.all.value;
   const busy = app.busy.value.has("images");
   return (
     <section class="panel" aria-labelledby="images-title" data-testid="images">
-      <h2 id="images-title">Other images</h2>
+      <h2 id="images-title">Images</h2>
       <p class="hint">
-        Files beside disk.qcow2 in this browser. An open one is a node, for jobs to work with; a
-        closed one can be downloaded.
+        Image files in this browser. An open one is a node, for jobs to work with; a closed one can
+        be downloaded.
       </p>
       <ul class="images">
         {images.map((image) => (
@@ -65,10 +64,10 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   return (
     <>
-      <Button disabled={busy} onClick={() => void app.openImage(filename)}>
+      <Button disabled={busy} onClick={() => void app.images.open(filename)}>
         Open
       </Button>
-      <Button disabled={busy} onClick={() => void app.downloadImage(filename)}>
+      <Button disabled={busy} onClick={() => void app.images.download(filename)}>
         Download
       </Button>
       <Button kind="danger" disabled={busy} onClick={() => dialog.current?.showModal()}>
@@ -78,7 +77,7 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
         dialog={dialog}
         title="Delete this image?"
         testId={`delete-${filename}`}
-        onDelete={() => void app.removeImage(filename)}
+        onDelete={() => void app.images.remove(filename)}
       >
         {filename} goes for good.
       </ConfirmDialog>
@@ -88,38 +87,26 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
 
 function OpenButtons({ app, image, node, busy }: RowProps & { readonly node: string }) {
   if (app.isInChain(node)) return <span class="hint">part of the page's disk: see Chain</span>;
-  // Its header says that it was over what the page's disk is now.
-  const isOverlay = image.label !== undefined && image.label === app.boxes.value.at(-1)?.name;
+  if (image.isDomains) return <span class="hint">in use by a job of vda</span>;
   return (
-    <>
-      {isOverlay ? (
-        <Button
-          disabled={busy}
-          title="The page then reads and writes this overlay"
-          onClick={() => void app.putOver(node)}
-        >
-          Put over the disk
-        </Button>
-      ) : null}
-      <Button
-        disabled={busy || image.isUsed}
-        title={image.isUsed ? "Another image stands on it" : "Then it can be downloaded"}
-        onClick={() => void app.closeImage(node)}
-      >
-        Close
-      </Button>
-    </>
+    <Button
+      disabled={busy || image.isUsed}
+      title={image.isUsed ? "Another image stands on it" : "Then it can be downloaded"}
+      onClick={() => void app.images.close(node)}
+    >
+      Close
+    </Button>
   );
 }
 
 function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) {
-  const taken = new Set(app.images.value.map(({ filename }) => filename));
+  const taken = new Set(app.images.all.value.map(({ filename }) => filename));
   const typed = useSignal<string | undefined>(undefined);
   const size = useSignal("");
   const isOverlay = useSignal(false);
   const name = typed.value ?? freeName(taken);
   const bytes = size.value === "" ? app.diskBytes.value : parseSize(size.value);
-  const why = taken.has(name) || name === DISK ? "There is a file of that name" : nameProblem(name);
+  const why = taken.has(name) ? "There is a file of that name" : nameProblem(name);
   return (
     <form
       class="fields"
@@ -127,7 +114,7 @@ function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) 
         event.preventDefault();
         if (bytes === undefined) return;
         typed.value = undefined;
-        void (isOverlay.value ? app.makeOverlay(name) : app.makeImage(name, bytes));
+        void (isOverlay.value ? app.images.makeOverlay(name) : app.images.make(name, bytes));
       }}
     >
       <p class="field">
@@ -185,7 +172,7 @@ function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) 
         {why ??
           (isOverlay.value
             ? "It takes what is written from then on, until a commit brings that down again."
-            : "A qcow2 that reads as zeroes: the target of a backup or a mirror.")}
+            : "A qcow2 that reads as zeroes: the target of a backup.")}
       </p>
     </form>
   );

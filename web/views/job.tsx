@@ -22,7 +22,7 @@ const PRESETS = [1, 4, 8, 32].map((mebi) => mebi * 2 ** 20).concat(0);
 export function JobPanel({ app, stage }: { readonly app: App; readonly stage: Open }) {
   const job = app.job.value;
   // A disk that came whole out of the storage has no job to show.
-  if (job === undefined && (app.isWhole.value || app.hasMoved.value)) return null;
+  if (job === undefined && app.isWhole.value) return null;
   return (
     <section
       class="panel"
@@ -150,14 +150,8 @@ function Controls({
           <Button
             kind="primary"
             testId="start-again"
-            disabled={busy || stage.readOnly || app.hasMoved.value || isSpeedWrong}
-            title={
-              stage.readOnly
-                ? "The disk is open for reading only"
-                : app.hasMoved.value
-                  ? "The page is on another image now: start it under Jobs"
-                  : undefined
-            }
+            disabled={busy || stage.readOnly || isSpeedWrong}
+            title={stage.readOnly ? "The disk is open for reading only" : undefined}
             onClick={start}
           >
             {job === undefined ? "Pull in the rest" : "Start again"}
@@ -227,11 +221,11 @@ function Verbs({ app, job, busy }: { app: App; job: Job; busy: boolean }) {
       <Button
         testId="pause"
         disabled={busy || job.status !== "running"}
-        onClick={() => void app.pause()}
+        onClick={() => void app.pause(job)}
       >
         Pause
       </Button>
-      <Button testId="resume" disabled={busy || !isPaused} onClick={() => void app.resume()}>
+      <Button testId="resume" disabled={busy || !isPaused} onClick={() => void app.resume(job)}>
         Resume
       </Button>
       <Button testId="cancel" kind="danger" disabled={busy} onClick={() => void app.cancel()}>

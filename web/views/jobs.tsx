@@ -1,9 +1,11 @@
 /** The jobs of the engine: what each is at, its verbs, and a form to start one of any type. */
 
 import { useSignal } from "@preact/signals";
+import { flags } from "../../src/domain/client.ts";
 import { mayApply } from "../../src/engine/client.ts";
 import type { App } from "../app.ts";
-import { CREATE_ID, hasEnded, type Job, STREAM_ID } from "../fold.ts";
+import { TARGET } from "../define.ts";
+import { hasEnded, isOfDisk, isOwnWork, isPull, type Job } from "../fold.ts";
 import { formatBytes, formatRate, percentOf } from "../format.ts";
 import { stopProblem } from "../hints.ts";
 import {
@@ -16,19 +18,17 @@ import {
   wrongFields,
 } from "../job-forms.ts";
 import { rateOf } from "../rate.ts";
+import { HistoryList } from "./history.tsx";
 import { Bar, Button, ProblemAt, ProblemBox } from "./parts.tsx";
 
-/** The page's stream has a panel of its own, and what it creates is part of other actions. */
-const OWN = new Set([STREAM_ID, CREATE_ID]);
-
 export function JobsPanel({ app }: { readonly app: App }) {
-  const jobs = app.jobs.value.filter(({ id }) => !OWN.has(id)).reverse();
+  const jobs = app.jobs.value.filter(({ id }) => !isPull(id) && !isOwnWork(id)).reverse();
   return (
     <section class="panel" aria-labelledby="jobs-title" data-testid="jobs">
       <h2 id="jobs-title">Jobs</h2>
       <p class="hint">
         {jobs.length === 0
-          ? "Backups, mirrors, commits, snapshots: none yet besides the page's own stream."
+          ? "Copies, commits, backups, snapshots: none yet besides the stream above."
           : "The newest first, whoever has started it."}
       </p>
       <StartForm app={app} />
@@ -40,6 +40,7 @@ export function JobsPanel({ app }: { readonly app: App }) {
           </li>
         ))}
       </ul>
+      <HistoryList app={app} />
     </section>
   );
 }
@@ -147,14 +148,20 @@ const VERBS: readonly Verb[] = [
     verb: "complete",
     title: "Moves the disk over to the other side: the page then reads and writes that",
     isFor: isConverged,
-    run: (app, { id }) => app.client.execute("job-complete", { id }),
+    run: (app, { id }) =>
+      isOfDisk(id)
+        ? app.vda.domain.blockJobAbort(TARGET, flags.BLOCK_JOB_ABORT.PIVOT)
+        : app.client.execute("job-complete", { id }),
   },
   {
     label: "End without moving over",
     verb: "cancel",
     title: "The other side is a good copy as of now; the disk stays where it is",
     isFor: (job) => isConverging(job) && isConverged(job),
-    run: (app, { id }) => app.client.execute("block-job-cancel", { device: id }),
+    run: (app, { id }) =>
+      isOfDisk(id)
+        ? app.vda.domain.blockJobAbort(TARGET)
+        : app.client.execute("block-job-cancel", { device: id }),
   },
   {
     label: "Finalize",
@@ -197,7 +204,7 @@ function Verbs({ app, job }: { readonly app: App; readonly job: Job }) {
           title={title}
           disabled={busy}
           {...(danger && { kind: "danger" as const })}
-          onClick={() => void app.act("jobs", () => run(app, job))}
+          onClick={() => void app.actions.act("jobs", () => run(app, job))}
         >
           {label}
         </Button>
@@ -214,12 +221,12 @@ function StartForm({ app }: { readonly app: App }) {
   const wrong = wrongFields(form, withDefaults);
   const start = () => {
     const id = freeId(form.type, new Set(app.jobs.value.map((job) => job.id)));
-    void app.act("jobs", () =>
+    void app.actions.act("jobs", () =>
       app.client.execute(form.command, argumentsOf(form, id, withDefaults) as never),
     );
   };
   return (
-    <details class="start-job">
+    <details class="start-job" data-testid="start-job">
       <summary>Start a job</summary>
       <form
         class="fields"
@@ -274,7 +281,7 @@ function StartForm({ app }: { readonly app: App }) {
 }
 
 function missing(wrong: readonly string[]): string {
-  const hint = wrong.includes("target") ? " A target is made under Other images." : "";
+  const hint = wrong.includes("target") ? " A target is made under Images." : "";
   return `Still to be filled in: ${wrong.join(", ")}.${hint}`;
 }
 

@@ -1,8 +1,11 @@
 /** The page: what is shown in which stage. */
 
+import type { ReadonlySignal } from "@preact/signals";
+import type { SharedState } from "../../src/domain/client.ts";
 import type { App, Stage } from "../app.ts";
 import type { Notices } from "../notices.ts";
 import { ChainPanel } from "./chain.tsx";
+import { DisksPanel } from "./disks.tsx";
 import { ImagesPanel } from "./images.tsx";
 import { JobPanel } from "./job.tsx";
 import { JobsPanel } from "./jobs.tsx";
@@ -11,6 +14,7 @@ import { ProblemAt, ProblemBox } from "./parts.tsx";
 import { ReopenPanel } from "./reopen.tsx";
 import { SectorPanel } from "./sector.tsx";
 import { StartPanel } from "./start.tsx";
+import { NotShared, RecoveryBox, Role } from "./tabs.tsx";
 import { ToolsPanel } from "./tools.tsx";
 import { VerifyPanel } from "./verify.tsx";
 
@@ -18,9 +22,10 @@ export function Page({ app, notices }: { readonly app: App; readonly notices: No
   const { fatal } = app;
   return (
     <>
-      <Header notices={notices} />
+      <Header notices={notices} sharing={app.sharing.value} />
       <main>
         <Banners app={app} notices={notices} />
+        <RecoveryBox app={app} />
         {fatal.value === undefined ? (
           <Panels app={app} stage={app.stage.value} />
         ) : (
@@ -37,11 +42,17 @@ export function Page({ app, notices }: { readonly app: App; readonly notices: No
   );
 }
 
-function Header({ notices }: { readonly notices: Notices }) {
+interface HeaderProps {
+  readonly notices: Notices;
+  readonly sharing: SharedState | undefined;
+}
+
+export function Header({ notices, sharing }: HeaderProps) {
   return (
     <header>
       <h1>blocktab</h1>
       <p class="tagline">QEMU's block layer and background jobs in a browser tab</p>
+      {sharing === undefined ? null : <Role state={sharing} />}
       {notices.isOfflineReady.value ? (
         <span
           class="chip"
@@ -57,6 +68,7 @@ function Header({ notices }: { readonly notices: Notices }) {
 function Banners({ app, notices }: { readonly app: App; readonly notices: Notices }) {
   return (
     <>
+      {app.tab.isShared ? null : <NotShared />}
       {app.store === "indexeddb" ? (
         <p class="banner" role="status">
           This window has no private file system (OPFS), as in some private windows. Disks go to
@@ -97,6 +109,7 @@ function Panels({ app, stage }: { readonly app: App; readonly stage: Stage }) {
           <ChainPanel app={app} />
           <JobPanel app={app} stage={stage} />
           <SectorPanel app={app} stage={stage} />
+          <DisksPanel app={app} />
           <JobsPanel app={app} />
           {app.store === "opfs" ? <ImagesPanel app={app} /> : null}
           <div class="columns">
@@ -106,4 +119,23 @@ function Panels({ app, stage }: { readonly app: App; readonly stage: Stage }) {
         </>
       );
   }
+}
+
+interface WaitingProps {
+  readonly notices: Notices;
+  readonly sharing: ReadonlySignal<SharedState | undefined>;
+}
+
+/** Before any tab serves: never an empty store. */
+export function Waiting({ notices, sharing }: WaitingProps) {
+  return (
+    <>
+      <Header notices={notices} sharing={sharing.value} />
+      <main>
+        <section class="panel working" aria-busy="true">
+          <p role="status">{sharing.value?.text || "Starting the engine"} …</p>
+        </section>
+      </main>
+    </>
+  );
 }

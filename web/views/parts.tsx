@@ -2,7 +2,8 @@
 
 import type { ComponentChildren, RefObject } from "preact";
 import { useId } from "preact/hooks";
-import type { App, Place } from "../app.ts";
+import type { Place } from "../actions.ts";
+import type { App } from "../app.ts";
 import type { Problem } from "../hints.ts";
 
 interface ButtonProps {

@@ -16,7 +16,6 @@ export function ReopenPanel({ app }: { readonly app: App }) {
             again after each reload.
           </li>
         )}
-        <li>If another tab of this browser has it open, close that tab.</li>
         <li>
           If the disk is not whole yet it needs its template, the same as when the disk was made. If
           that is on a server, the server must run.

@@ -40,10 +40,10 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
       text.value = editorText(mode.value, bytes);
     });
   };
-  const go = (offset: number) => void app.act("sector", () => show(offset));
+  const go = (offset: number) => void app.actions.act("sector", () => show(offset));
   const goAsked = () => {
     const number = parseSize(asked.value);
-    void app.act("sector", async () => {
+    void app.actions.act("sector", async () => {
       const offset =
         number === undefined ? Number.NaN : number * (unit.value === "bytes" ? 1 : SECTOR);
       if (!(offset >= 0 && offset < device.size)) {
@@ -55,7 +55,7 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
     });
   };
   const write = (bytes: Uint8Array<ArrayBuffer>, at: number) => {
-    void app.act("sector", async () => {
+    void app.actions.act("sector", async () => {
       await device.write(at, bytes);
       await device.flush();
       await show(at - (at % SECTOR));

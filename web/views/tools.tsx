@@ -10,23 +10,22 @@ export function ToolsPanel({ app }: { readonly app: App }) {
   const busy = app.busy.value.has("tools") || app.busy.value.has("disk");
   const hasJob = app.hasActiveJob.value;
   const isReading = app.busy.value.has("verify");
-  const reason = app.hasMoved.value
-    ? "The page is on another image now: see Chain"
-    : hasJob
-      ? "Wait until the job has ended, or cancel it: the file must stand still"
-      : isReading
-        ? "Wait until the disk has been read"
-        : undefined;
+  const filename = app.vda.filename.value;
+  const reason = hasJob
+    ? "Wait until the job has ended, or cancel it: the file must stand still"
+    : isReading
+      ? "Wait until the disk has been read"
+      : undefined;
   return (
     <section class="panel" aria-labelledby="tools-title">
-      <h2 id="tools-title">disk.qcow2</h2>
+      <h2 id="tools-title">{filename}</h2>
       <p class="hint">
         {app.isWhole.value && stage.kind === "open" ? (
           "A plain qcow2 file that every QEMU tool reads."
         ) : (
           <>
             Downloaded before it is whole, the file needs a copy of its template beside it:{" "}
-            <code>qemu-img rebase -u -F FORMAT -b TEMPLATE disk.qcow2</code>
+            <code>qemu-img rebase -u -F FORMAT -b TEMPLATE {filename}</code>
           </>
         )}
       </p>
@@ -38,9 +37,9 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         testId="delete-disk-confirm"
         onDelete={() => void app.startOver()}
       >
-        disk.qcow2 and everything written to it go for good
-        {hasJob ? ", and all jobs are cancelled" : ""}. The template
-        {app.images.value.length > 0 ? " and the other images are" : " is"} not touched.
+        {filename}, and what is under it in this browser, go for good, in all tabs
+        {hasJob ? ", and all jobs are cancelled" : ""}. The template and the other images are not
+        touched.
       </ConfirmDialog>
       <p class="buttons">
         <Button

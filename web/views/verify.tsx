@@ -25,7 +25,7 @@ export function VerifyPanel({ app, stage }: { readonly app: App; readonly stage:
     done.value = 0;
     verdict.value = undefined;
     let paintedMs = 0;
-    void app.act("verify", async () => {
+    void app.actions.act("verify", async () => {
       try {
         verdict.value = await verifyDisk(device, controller.signal, (bytes) => {
           if (performance.now() - paintedMs < REPAINT_MS) return;
