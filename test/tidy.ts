@@ -121,7 +121,7 @@ const BROWSER =
   /(?<![.\w$#])(?:navigator|indexedDB|fetch|window|document|self|localStorage|sessionStorage|caches|location|XMLHttpRequest|Worker|SharedWorker|BroadcastChannel)\b(?!\s*[?]?:(?!:))/;
 
 const BROWSER_PLACES =
-  /^src\/(?:drivers\/protocol\/|engine\/(?:(?:img-)?(?:client|worker)|browser-engine|tabs\/(?:browser|connect|run-candidate|worker))\.ts$)/;
+  /^src\/(?:drivers\/protocol\/|domain\/connect-tab\.ts$|engine\/(?:(?:img-)?(?:client|worker)|browser-engine|tabs\/(?:browser|connect|run-candidate|worker))\.ts$)/;
 
 export function checkBrowser(source: Source): Problem[] {
   if (!source.path.startsWith("src/") || BROWSER_PLACES.test(source.path)) return [];

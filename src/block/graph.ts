@@ -149,6 +149,23 @@ export class Graph {
   }
 
   /**
+   * Flushes everything, then closes the images and stores of all nodes, whoever uses them: for an end that
+   * nobody below must notice. The graph stays as it was, and nothing may be asked of it any more.
+   *
+   * @throws BlockError the first failure; the others are closed all the same
+   */
+  async abandon(): Promise<void> {
+    const nodes = fromTheTop(this.nodes);
+    const failures: unknown[] = [];
+    for (const node of nodes) {
+      if (node.readOnly) continue;
+      await io.flush(node).catch((error) => failures.push(error));
+    }
+    await this.#opener.closeStates(nodes).catch((error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /**
    * Closes a node that blockdev-add opened, and what was nested in its options.
    *
    * @throws BlockError ENOENT, EBUSY while something uses it; what flushing it throws, and then
@@ -350,4 +367,16 @@ export class Graph {
   ringQuiet(): void {
     this.#quietBell.ring();
   }
+}
+
+/** Each node before those that it stands on. */
+function fromTheTop(nodes: readonly BlockNode[]): BlockNode[] {
+  const ordered = new Set<BlockNode>();
+  const visit = (node: BlockNode): void => {
+    if (ordered.has(node)) return;
+    for (const { node: child } of node.children.values()) visit(child);
+    ordered.add(node);
+  };
+  for (const node of nodes) visit(node);
+  return [...ordered].reverse();
 }

@@ -193,6 +193,25 @@ export class Opener {
     }
   }
 
+  /**
+   * Closes the images and stores of all nodes, whoever uses them: see Graph.abandon().
+   *
+   * @param nodes each before those it stands on
+   * @throws BlockError the first failure; the others are closed all the same
+   */
+  async closeStates(nodes: readonly BlockNode[]): Promise<void> {
+    const failures: BlockError[] = [];
+    for (const node of nodes) {
+      try {
+        await closeState(node, true);
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        failures.push(error);
+      }
+    }
+    if (failures[0]) throw failures[0];
+  }
+
   /** Closes a node that nobody uses, unless it is the monitor's, or on its way out already. */
   async closeUnused(node: BlockNode): Promise<void> {
     const isUnused = node.parents.size === 0 && !node.monitorOwned;

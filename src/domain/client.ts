@@ -7,6 +7,7 @@ export type {
   DiskInfo,
   DomainInfo,
 } from "./calls.ts";
+export { type ConnectTabOptions, connectTab, type Tab } from "./connect-tab.ts";
 export type { DiskDefinition, DomainDefinition, ImageDefinition } from "./definition.ts";
 export { type Caller, Connection, Domain } from "./domain.ts";
 export { DomainClient } from "./domain-client.ts";

@@ -6,6 +6,7 @@
  *         "target": "vda",                               <target dev='vda'/>
  *         "format": "qcow2",                             <driver type='qcow2'/>, default raw
  *         "source": { "driver": "opfs", "filename": … }, <source …/>, see source.ts
+ *         "dataStore": { "driver": "opfs", … },          <dataStore>: a qcow2's external data file
  *         "backingStore": { "format": …, "source": …,    <backingStore>…</backingStore>
  *                           "backingStore": null },      <backingStore/>: the end of the chain
  *         "readonly": false                              <readonly/>
@@ -31,6 +32,7 @@ export type Format = v.InferOutput<typeof formatSchema>;
 export interface ImageDefinition {
   readonly format?: Format | undefined;
   readonly source: Source;
+  readonly dataStore?: Source | undefined;
   readonly backingStore?: ImageDefinition | null | undefined;
 }
 
@@ -47,6 +49,7 @@ export interface DomainDefinition {
 const image = {
   format: v.optional(formatSchema),
   source: sourceSchema,
+  dataStore: v.optional(sourceSchema),
   backingStore: v.optional(v.nullable(v.lazy(() => imageSchema))),
 };
 export const imageSchema: v.GenericSchema<ImageDefinition> = v.strictObject(image);
@@ -93,24 +96,45 @@ export function checkDefinition(value: unknown): DomainDefinition {
       throw new DomainError("XML_ERROR", `The target '${disk.target}' is there twice`);
     }
     targets.add(disk.target);
-    for (const layer of layersOf(disk)) checkSource(layer.source, "XML_ERROR");
+    for (const layer of layersOf(disk)) checkLayer(layer);
   }
   return definition;
 }
 
+/** @throws DomainError XML_ERROR */
+function checkLayer({ format, source, dataStore }: ImageLayer): void {
+  for (const one of dataStore ? [source, dataStore] : [source]) checkSource(one, "XML_ERROR");
+  if (dataStore && format !== "qcow2") {
+    throw new DomainError("XML_ERROR", "A dataStore is for qcow2 only");
+  }
+}
+
+/** One image of a chain. */
+export interface ImageLayer {
+  readonly format: Format;
+  readonly source: Source;
+  readonly dataStore?: Source | undefined;
+}
+
 /** A chain as a list, the top first. */
-export function layersOf(top: ImageDefinition): { format: Format; source: Source }[] {
-  const layers: { format: Format; source: Source }[] = [];
+export function layersOf(top: ImageDefinition): ImageLayer[] {
+  const layers: ImageLayer[] = [];
   for (let at: ImageDefinition | null | undefined = top; at; at = at.backingStore) {
-    layers.push({ format: at.format ?? "raw", source: at.source });
+    const { format = "raw", source, dataStore } = at;
+    layers.push({ format, source, ...(dataStore && { dataStore }) });
   }
   return layers;
 }
 
 /** The other way round. @param layers at least one, the top first */
-export function imageOf(layers: readonly { format: Format; source: Source }[]): ImageDefinition {
+export function imageOf(layers: readonly ImageLayer[]): ImageDefinition {
   return layers.reduceRight<ImageDefinition | null>(
-    (backingStore, { format, source }) => ({ format, source, backingStore }),
+    (backingStore, { format, source, dataStore }) => ({
+      format,
+      source,
+      ...(dataStore && { dataStore }),
+      backingStore,
+    }),
     null,
   )!;
 }

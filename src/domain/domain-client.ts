@@ -27,12 +27,14 @@ export class DomainClient implements Caller {
   readonly #port: Port;
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners = new Listeners();
-  readonly #told = new Set<string>();
+  readonly #told: Set<string>;
   #count = 0;
   #failure: DomainError | null = null;
 
-  constructor(port: Port) {
+  /** @param told what a client of an earlier driver has told; more is added */
+  constructor(port: Port, told = new Set<string>()) {
     this.#port = port;
+    this.#told = told;
     port.onmessage = ({ data }) => this.#receive(data as FromDomainPort);
     port.addEventListener("close", () => this.fail("The driver of domains is gone"));
     port.addEventListener("messageerror", () => this.fail("What the driver says cannot be read"));

@@ -38,6 +38,8 @@ export interface DomainDriverOptions {
   /** Without them no file of an image is ever removed. */
   readonly files?: ImageFiles;
   readonly locks?: DriverOptions;
+  /** What a pull does that cannot read or write. Default "report": it fails, as in libvirt. */
+  readonly onPullError?: "report" | "stop";
   /** Hears all events, also those of what has ended while there was no driver. */
   readonly onEvent?: DomainListener;
   /** The driver is finished: see the file's head. */
@@ -66,7 +68,7 @@ export class DomainDriver {
 
   /** Use start(). */
   constructor(options: DomainDriverOptions, record: DriverRecord = emptyRecord()) {
-    const { qmp, clock, files, store } = options;
+    const { qmp, clock, files, store, onPullError = "report" } = options;
     const saver = new Saver(store, () => structuredClone(record));
     this.locks = new DriverObject(clock, options.locks);
     this.#onFailed = options.onFailed ?? (() => {});
@@ -75,6 +77,7 @@ export class DomainDriver {
       qmp,
       clock,
       files,
+      onPullError,
       record,
       save: () => saver.save().catch((error) => this.#cannotSave(error)),
       emit: (event) => this.#listeners.tell(event),

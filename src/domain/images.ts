@@ -10,7 +10,7 @@ import { QmpError } from "../engine/client.ts";
 import type { Format } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import type { Operation } from "./operation.ts";
-import { formatNode, type Layer, storageNode } from "./record.ts";
+import { dataNode, formatNode, type Layer, storageNode } from "./record.ts";
 import { createOptions, describeSource, labelOf, type Source } from "./source.ts";
 
 /** What stands below an image: a node, nothing (null), or nothing that could (undefined). */
@@ -31,11 +31,15 @@ export async function openFormat(
   layer: Layer,
   { readOnly, backing }: OpenImageOptions,
 ): Promise<void> {
+  const { dataStore } = layer;
   await op.run("blockdev-add", {
     driver: layer.format,
     "node-name": formatNode(layer),
     file: storageNode(layer),
     "read-only": readOnly,
+    ...(dataStore && {
+      "data-file": { ...dataStore, "node-name": dataNode(layer), "read-only": readOnly },
+    }),
     ...(layer.format === "qcow2" && backing !== undefined && { backing }),
   });
 }

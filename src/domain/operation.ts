@@ -22,6 +22,7 @@ export interface Host {
   readonly qmp: Qmp;
   readonly clock: Clock;
   readonly files: ImageFiles | undefined;
+  readonly onPullError: "report" | "stop";
   readonly record: DriverRecord;
   /** Resolves when the record as it is now is kept. @throws DomainError OPERATION_FAILED */
   save(): Promise<void>;

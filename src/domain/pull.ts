@@ -46,6 +46,7 @@ export async function pull(op: Operation, options: PullOptions): Promise<void> {
       ...(base && { "base-node": formatNode(base) }),
       ...(backingFile !== undefined && { "backing-file": backingFile }),
       speed: options.speed,
+      "on-error": op.host.onPullError,
       "auto-dismiss": false,
     }),
   );

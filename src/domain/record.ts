@@ -21,10 +21,17 @@ import { sourceSchema } from "./source.ts";
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 /** An image that is open: two nodes with names made of its number, which no other image gets again. */
-const layerSchema = v.strictObject({ n: count, format: formatSchema, source: sourceSchema });
+const layerSchema = v.strictObject({
+  n: count,
+  format: formatSchema,
+  source: sourceSchema,
+  dataStore: v.optional(sourceSchema),
+});
 export type Layer = v.InferOutput<typeof layerSchema>;
 
 export const formatNode = ({ n }: Pick<Layer, "n">) => `libvirt-${n}-format`;
+/** Closed with the format's. */
+export const dataNode = ({ n }: Pick<Layer, "n">) => `libvirt-${n}-data`;
 export const storageNode = ({ n }: Pick<Layer, "n">) => `libvirt-${n}-storage`;
 
 const diskSchema = v.strictObject({

@@ -8,6 +8,7 @@ import { browserDrivers } from "../drivers/index.ts";
 import { listOpfs, opfsFile, removeOpfs } from "../drivers/protocol/opfs.ts";
 import type { FileStore } from "./data-port.ts";
 import { createEngine, type Engine } from "./engine.ts";
+import type { OpenedJournal } from "./journal/store.ts";
 
 const files: FileStore = {
   driver: "opfs",
@@ -18,9 +19,13 @@ const files: FileStore = {
 
 /**
  * @param blobs what pages hand over
+ * @param journal see EngineOptions
  * @throws BlockError EIO if the kernel cannot be loaded, ENOTSUP, ENOMEM if it does not run here
  */
-export async function createBrowserEngine(blobs: Map<string, Blob>): Promise<Engine> {
+export async function createBrowserEngine(
+  blobs: Map<string, Blob>,
+  journal?: OpenedJournal,
+): Promise<Engine> {
   return createEngine({
     clock: new SystemClock(),
     random: systemRandom(),
@@ -28,6 +33,7 @@ export async function createBrowserEngine(blobs: Map<string, Blob>): Promise<Eng
     drivers: browserDrivers(blobs),
     blobs,
     files,
+    ...(journal && { journal }),
   });
 }
 

@@ -342,6 +342,32 @@ export class Engine {
   }
 
   /**
+   * With a journal: an end from which the next engine goes on. Jobs come to rest where they are, everything
+   * is flushed, all files are closed; what is on record stays.
+   *
+   * @throws BlockError of the first node that could not be flushed or closed, or if the engine has stopped
+   */
+  suspend(): Promise<void> {
+    this.#closed ??= this.#suspend();
+    return this.#closed;
+  }
+
+  async #suspend(): Promise<void> {
+    if (this.#stopped) throw this.#stopped;
+    this.#refusal = new BlockError("ECANCELED", "The engine hands over to the next one");
+    for (const monitor of this.#monitors) monitor.stop(this.#refusal);
+    const idle = [...this.#monitors].map((monitor) => monitor.idle());
+    // The section is never ended: nobody goes on.
+    const rest = Promise.all(idle).then(() => this.graph.drain(this.graph.nodes));
+    const enough = new AbortController();
+    await Promise.race([rest, sleep(this.clock, QUIET_MS, enough.signal).catch(() => {})]);
+    enough.abort();
+    await this.#journal?.seal();
+    this.#closing.abort();
+    await this.graph.abandon();
+  }
+
+  /**
    * Exports go first; then in a last drained section jobs come to rest, and tell so, before they are
    * cancelled, as with QEMU's daemon. A store that hangs does not put off the end: it may be a job's
    * target for which a guest's write waits.

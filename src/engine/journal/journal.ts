@@ -141,6 +141,12 @@ export class EngineJournal implements JournalView {
     this.#tellStopped(why);
   }
 
+  /** All that is now is on record; what comes afterwards is for the next engine to do. @throws BlockError */
+  async seal(): Promise<void> {
+    await this.settled();
+    this.#recorder.seal();
+  }
+
   /** The engine has closed: all is said, and the record has what is left. */
   async close(): Promise<void> {
     await this.settled();

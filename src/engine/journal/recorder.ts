@@ -42,6 +42,7 @@ export class Recorder {
   /** What was saved last. */
   #text = "";
   #isSaving = false;
+  #isSealed = false;
   #waiters: Waiter[] = [];
 
   constructor(init: RecorderInit, seq: number) {
@@ -52,9 +53,14 @@ export class Recorder {
   /** Something may have changed. */
   touch(): void {
     this.#touches++;
-    if (this.#isSaving) return;
+    if (this.#isSaving || this.#isSealed) return;
     this.#isSaving = true;
     this.#saveAll().catch(this.#init.onFailed);
+  }
+
+  /** Nothing more is put on record: what waits for it stands still for ever. */
+  seal(): void {
+    this.#isSealed = true;
   }
 
   get isCovered(): boolean {
@@ -71,7 +77,7 @@ export class Recorder {
   }
 
   async #saveAll(): Promise<void> {
-    while (!this.isCovered) {
+    while (!this.isCovered && !this.#isSealed) {
       // What else changes in this turn comes along.
       await Promise.resolve();
       const touches = this.#touches;

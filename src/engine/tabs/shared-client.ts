@@ -154,6 +154,16 @@ export class SharedClient implements SharedApi {
     return port1;
   }
 
+  /** A port to one more service of the owner that there is, and ends with it; null while nobody serves. */
+  dial(service: string): Port | null {
+    return this.#isWelcome ? this.#line!.dial(service, 1)[0]! : null;
+  }
+
+  /** Told whenever an owner has let this client in. @returns stops telling */
+  onHandOver(listener: () => void): () => void {
+    return this.#watch.onHandOver(listener);
+  }
+
   async openDevice(id: string): Promise<Device> {
     return new Device(id, this.#data, await this.#data.request({ op: "open", export: id }));
   }

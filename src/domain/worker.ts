@@ -1,0 +1,34 @@
+/**
+ * The worker of a tab that shares its disks with other tabs: when its turn comes, the engine with its journal,
+ * recovered before anybody is served, and the driver of domains beside it.
+ *
+ * What nobody caught is our bug, and stops the engine: every client is told why.
+ */
+
+import { throwIfAborted } from "../base/errors.ts";
+import { createBrowserEngine } from "../engine/browser-engine.ts";
+import type { Engine } from "../engine/engine.ts";
+import { IndexeddbJournal } from "../engine/idb-journal.ts";
+import { openJournal } from "../engine/journal/store.ts";
+import { runCandidate } from "../engine/tabs/run-candidate.ts";
+import { IndexeddbDomainStore } from "./idb-store.ts";
+import { domainRealm } from "./realm.ts";
+
+let engine: Engine | null = null;
+
+runCandidate(async (opening) => {
+  const journal = await openJournal(new IndexeddbJournal());
+  engine = await createBrowserEngine(new Map(opening.blobs), journal);
+  opening.tell("Bringing back what was open before");
+  try {
+    await engine.recover();
+    throwIfAborted(opening.signal);
+    return await domainRealm(engine, opening, new IndexeddbDomainStore(opening.epoch));
+  } catch (error) {
+    // What is half open must not keep the files from the next owner.
+    await engine.suspend();
+    throw error;
+  }
+});
+addEventListener("unhandledrejection", ({ reason }) => engine?.stop(reason));
+addEventListener("error", ({ error, message }) => engine?.stop(error ?? message));
