@@ -1,0 +1,271 @@
+/**
+ * A real Chromium is killed, again and again, while five guests write and a stream, a commit, a commit of
+ * the active layer, a mirror and a backup are at work, each on a disk of its own. It is started again on
+ * the same profile: the jobs go on, what was flushed is there, the images are sound, and each job ends as
+ * it should, with the guest's bytes on its disk, and in the backup those of the moment at which it began.
+ *
+ * A kill may come while the journal is read, jobs are started again, images are made for the next run, and
+ * while disks move to another image. KILLS and KILLS_SEED make it more, and other ones.
+ */
+
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
+import type { Page } from "playwright";
+import sirv from "sirv";
+import { build } from "vite";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { ROOT } from "../../scripts/setup.mjs";
+import { type Random, seededRandom } from "../../src/base/random.ts";
+import { idsOf } from "../crash/content.ts";
+import type { Expected } from "../crash/guest.ts";
+import { KillableChromium } from "./kill/chromium.ts";
+import { expectedAfter } from "./kill/expected.ts";
+import { stepsOf } from "./kill/plan.ts";
+import { asQemuReads, wrongImages } from "./recovery/judge.ts";
+import {
+  DISK_BYTES,
+  type Ended,
+  type Found,
+  guestOf,
+  IDS_PER_LIFE,
+  KINDS,
+  type Kind,
+  type Orders,
+} from "./recovery/plan.ts";
+
+const KILLS = Number(process.env["KILLS"] ?? 25);
+const SEED = Number(process.env["KILLS_SEED"] ?? 1);
+/** From the guests' first steps to the end. */
+const LIFE_MS = 1500;
+/** From the moment at which the tab asks for its disks; one life of so many ends so soon. */
+const EARLY_MS = 1000;
+const EARLY = 4;
+
+let folder: string;
+let server: Server;
+let url: string;
+let browser: KillableChromium | undefined;
+
+beforeAll(async () => {
+  mkdirSync(join(ROOT, ".blocktab"), { recursive: true });
+  // On a disk: a profile in memory would be another store.
+  folder = mkdtempSync(join(ROOT, ".blocktab", "recovery-"));
+  await build({
+    configFile: false,
+    root: join(import.meta.dirname, "recovery", "page"),
+    base: "./",
+    logLevel: "error",
+    build: { outDir: join(folder, "page"), assetsInlineLimit: 0, target: "es2022", minify: false },
+    worker: { format: "es" },
+  });
+  const page = sirv(join(folder, "page"), { dev: true });
+  server = createServer((request, response) => {
+    const name = /^\/put\/([a-z-]+)$/.exec(request.url ?? "")?.[1];
+    if (name === undefined) return page(request, response);
+    void buffer(request)
+      .then((bytes) => writeFile(join(folder, name), bytes))
+      // A browser that is killed sends half of it.
+      .catch(() => {})
+      .then(() => response.end());
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+});
+
+afterEach(() => browser?.kill());
+
+afterAll(() => {
+  server.closeAllConnections();
+  server.close();
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+
+/** What is known of one disk. */
+interface Known {
+  /** As it was seen last. */
+  ids: Int32Array;
+  /** What the guest has made of it since, as far as it can be known. */
+  expected: Expected | null;
+}
+
+/** All lives on one profile. */
+class Story {
+  readonly completed = counts();
+  readonly interrupted = counts();
+  readonly #random: Random;
+  readonly #disks = new Map<Kind, Known>();
+  /** Runs of jobs whose end has been judged. */
+  readonly #judged = new Set<string>();
+  /** What the run of the backup that is under way has to have. */
+  #backup: Int32Array | null = null;
+  #nextId = 2;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  async begin(): Promise<void> {
+    browser = await open();
+    const { page } = browser;
+    await page.evaluate(() => window.life.open());
+    await page.evaluate(() => window.life.make());
+    expect(await page.evaluate(() => window.life.look())).toMatchObject({ problems: [] });
+    for (const kind of KINDS) {
+      const ids = idsOf(readFileSync(join(folder, `disk-${kind}`)));
+      this.#disks.set(kind, { ids, expected: null });
+    }
+    await browser.kill();
+  }
+
+  /** Of one browser, from its start until it is killed. */
+  async live(): Promise<void> {
+    const killed = await open();
+    browser = killed;
+    await killed.page.evaluate(() => window.life.sendFiles());
+    const isEarly = this.#random.below(EARLY) === 0;
+    const ms = this.#random.below(isEarly ? EARLY_MS : LIFE_MS);
+    const early = isEarly ? sleep(ms).then(() => killed.kill()) : null;
+    try {
+      await this.#wakeUp(killed.page);
+    } catch (error) {
+      if (!early || !isEnd(error)) throw error;
+      return;
+    }
+    await this.#liveUntil(killed, () => early ?? sleep(ms).then(() => killed.kill()));
+  }
+
+  /** The last one, in which everything comes to its end. */
+  async end(): Promise<void> {
+    browser = await open();
+    const { page } = browser;
+    await page.evaluate(() => window.life.sendFiles());
+    await this.#wakeUp(page);
+    await this.#liveUntil(browser, () => page.evaluate(() => window.life.finish()));
+    const found = await page.evaluate(() => window.life.look());
+    await page.evaluate(() => window.life.close());
+    await page.evaluate(() => window.life.sendFiles());
+    await this.#judge(found);
+  }
+
+  /** Looks whether all is as it must be, and starts what has come to its end. */
+  async #wakeUp(page: Page): Promise<void> {
+    await page.evaluate(() => window.life.open());
+    const found = await page.evaluate(() => window.life.look());
+    for (const kind of found.interrupted) this.interrupted[kind]++;
+    await this.#judge(found);
+    if (!found.atWork.includes("backup")) this.#backup = this.#disks.get("backup")!.ids;
+    await page.evaluate(() => window.life.start());
+  }
+
+  async #judge({ chains, ended, problems }: Found): Promise<void> {
+    expect(problems).toEqual([]);
+    expect(await wrongImages(folder)).toEqual([]);
+    for (const kind of KINDS) {
+      const known = this.#disks.get(kind)!;
+      const disk = readFileSync(join(folder, `disk-${kind}`));
+      const ids = idsOf(disk);
+      expect(known.expected?.wrong(ids, disk.length) ?? wrongIds(ids, known.ids), kind).toBe("");
+      const asQemu = await asQemuReads(folder, chains[kind][0]!);
+      expect(Buffer.compare(asQemu, disk), `${kind}, as QEMU reads it`).toBe(0);
+      this.#disks.set(kind, { ids, expected: null });
+    }
+    for (const kind of KINDS) {
+      const end = ended[kind];
+      if (end) await this.#judgeEnd(kind, end);
+    }
+  }
+
+  async #judgeEnd(kind: Kind, end: Ended): Promise<void> {
+    const run = JSON.stringify([kind, end.began]);
+    if (this.#judged.has(run)) return;
+    this.#judged.add(run);
+    if (end.outcome === "completed") {
+      this.completed[kind]++;
+      if (kind !== "backup") return;
+      const ids = idsOf(await asQemuReads(folder, "backup-target"));
+      expect(wrongIds(ids, this.#backup!), "the backup").toBe("");
+    } else {
+      const why = kind === "backup" ? /never started|moment/ : /never started/;
+      expect(end, kind).toEqual({ ...end, outcome: "failed", error: expect.stringMatching(why) });
+    }
+  }
+
+  /** Guests write until `end` has happened. */
+  async #liveUntil(killable: KillableChromium, end: () => Promise<unknown>): Promise<void> {
+    const { page } = killable;
+    const steps = new Map<Kind, number>();
+    const orders = this.#orders();
+    const guests = page
+      .exposeFunction("begin", (kind: Kind, step: number) => void steps.set(kind, step))
+      .then(() => page.evaluate((orders) => window.life.run(orders), orders));
+    const lived = guests.catch((error) => {
+      if (!isEnd(error)) throw error;
+    });
+    await Promise.all([lived, end()]);
+    for (const [kind, begun] of steps) {
+      const known = this.#disks.get(kind)!;
+      const [seed, firstId] = guestOf(orders, kind);
+      const plan = stepsOf(seed, firstId, DISK_BYTES);
+      known.expected = expectedAfter(known.ids, plan, begun, begun);
+    }
+  }
+
+  #orders(): Orders {
+    const hurry: Partial<Record<Kind, number>> = {};
+    for (const kind of KINDS) {
+      if (this.#random.below(3) === 0) hurry[kind] = this.#random.below(LIFE_MS);
+    }
+    const firstId = this.#nextId;
+    this.#nextId += KINDS.length * IDS_PER_LIFE;
+    return { firstId, hurry };
+  }
+}
+
+function counts(): Record<Kind, number> {
+  return { stream: 0, commit: 0, active: 0, mirror: 0, backup: 0 };
+}
+
+function wrongIds(ids: Int32Array, wanted: Int32Array): string {
+  const at = ids.findIndex((id, sector) => id !== wanted[sector]);
+  return at < 0 ? "" : `sector ${at} reads as write ${ids[at]}, not as write ${wanted[at]}`;
+}
+
+async function open(): Promise<KillableChromium> {
+  const opened = await KillableChromium.launch(join(folder, "profile"));
+  await opened.page.goto(url);
+  await opened.page.waitForFunction(() => "life" in window);
+  return opened;
+}
+
+/** What whoever talks to a browser hears when it is killed. */
+function isEnd(error: unknown): boolean {
+  return error instanceof Error && /closed|crash|disconnect/i.test(error.message);
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+it(`five jobs outlive a browser that is killed ${KILLS} times`, async () => {
+  const story = new Story(seededRandom(SEED));
+  let life = 0;
+  try {
+    await story.begin();
+    for (; life < KILLS; life++) await story.live();
+    await story.end();
+  } catch (error) {
+    throw new Error(`KILLS_SEED=${SEED}, after ${life} kills`, { cause: error });
+  }
+  const { completed, interrupted } = story;
+  console.log(JSON.stringify({ completed, interrupted }));
+  for (const kind of KINDS) {
+    expect(completed[kind], kind).toBeGreaterThan(0);
+    expect(interrupted[kind], kind).toBeGreaterThan(KILLS / 2);
+  }
+}, 900_000);
