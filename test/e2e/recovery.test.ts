@@ -42,9 +42,8 @@ const KILLS = Number(process.env["KILLS"] ?? 25);
 const SEED = Number(process.env["KILLS_SEED"] ?? 1);
 /** From the guests' first steps to the end. */
 const LIFE_MS = 1500;
-/** From the moment at which the tab asks for its disks; one life of so many ends so soon. */
-const EARLY_MS = 1000;
-const EARLY = 4;
+/** From the moment at which some job has begun to end, where that is what the kill waits for. */
+const ENDING_MS = 40;
 
 let folder: string;
 let server: Server;
@@ -102,6 +101,8 @@ class Story {
   readonly #disks = new Map<Kind, Known>();
   /** Runs of jobs whose end has been judged. */
   readonly #judged = new Set<string>();
+  /** How long steps of waking up have taken lately, in ms. */
+  readonly #lengths = { open: 500, look: 500, start: 500 };
   /** What the run of the backup that is under way has to have. */
   #backup: Int32Array | null = null;
   #nextId = 2;
@@ -125,19 +126,17 @@ class Story {
 
   /** Of one browser, from its start until it is killed. */
   async live(): Promise<void> {
-    const killed = await open();
-    browser = killed;
-    await killed.page.evaluate(() => window.life.sendFiles());
-    const isEarly = this.#random.below(EARLY) === 0;
-    const ms = this.#random.below(isEarly ? EARLY_MS : LIFE_MS);
-    const early = isEarly ? sleep(ms).then(() => killed.kill()) : null;
+    browser = await open();
+    const death = new Death(browser, this.#random);
+    await browser.page.evaluate(() => window.life.sendFiles());
     try {
-      await this.#wakeUp(killed.page);
+      await this.#wakeUp(browser.page, death);
     } catch (error) {
-      if (!early || !isEnd(error)) throw error;
+      if (!death.isComing || !isEnd(error)) throw error;
+      await death.come;
       return;
     }
-    await this.#liveUntil(killed, () => early ?? sleep(ms).then(() => killed.kill()));
+    await this.#liveUntil(browser.page, death.come, death);
   }
 
   /** The last one, in which everything comes to its end. */
@@ -146,7 +145,10 @@ class Story {
     const { page } = browser;
     await page.evaluate(() => window.life.sendFiles());
     await this.#wakeUp(page);
-    await this.#liveUntil(browser, () => page.evaluate(() => window.life.finish()));
+    await this.#liveUntil(
+      page,
+      page.evaluate(() => window.life.finish()),
+    );
     const found = await page.evaluate(() => window.life.look());
     await page.evaluate(() => window.life.close());
     await page.evaluate(() => window.life.sendFiles());
@@ -154,13 +156,20 @@ class Story {
   }
 
   /** Looks whether all is as it must be, and starts what has come to its end. */
-  async #wakeUp(page: Page): Promise<void> {
-    await page.evaluate(() => window.life.open());
-    const found = await page.evaluate(() => window.life.look());
+  async #wakeUp(page: Page, death?: Death): Promise<void> {
+    const step = async <T>(name: Step, work: () => Promise<T>): Promise<T> => {
+      death?.reach(name, this.#lengths[name]);
+      const began = performance.now();
+      const result = await work();
+      this.#lengths[name] = performance.now() - began;
+      return result;
+    };
+    await step("open", () => page.evaluate(() => window.life.open()));
+    const found = await step("look", () => page.evaluate(() => window.life.look()));
     for (const kind of found.interrupted) this.interrupted[kind]++;
     await this.#judge(found);
     if (!found.atWork.includes("backup")) this.#backup = this.#disks.get("backup")!.ids;
-    await page.evaluate(() => window.life.start());
+    await step("start", () => page.evaluate(() => window.life.start()));
   }
 
   async #judge({ chains, ended, problems }: Found): Promise<void> {
@@ -196,18 +205,20 @@ class Story {
     }
   }
 
-  /** Guests write until `end` has happened. */
-  async #liveUntil(killable: KillableChromium, end: () => Promise<unknown>): Promise<void> {
-    const { page } = killable;
+  /** Guests write until `end` has come. */
+  async #liveUntil(page: Page, end: Promise<unknown>, death?: Death): Promise<void> {
     const steps = new Map<Kind, number>();
-    const orders = this.#orders();
-    const guests = page
-      .exposeFunction("begin", (kind: Kind, step: number) => void steps.set(kind, step))
-      .then(() => page.evaluate((orders) => window.life.run(orders), orders));
-    const lived = guests.catch((error) => {
-      if (!isEnd(error)) throw error;
+    const orders = this.#orders(death?.at === "ending");
+    const live = async () => {
+      await page.exposeFunction("begin", (kind: Kind, step: number) => void steps.set(kind, step));
+      await page.exposeFunction("ending", () => death?.reach("ending", ENDING_MS));
+      death?.reach("life", LIFE_MS);
+      await page.evaluate((orders) => window.life.run(orders), orders);
+    };
+    const lived = live().catch((error) => {
+      if (!death?.isComing || !isEnd(error)) throw error;
     });
-    await Promise.all([lived, end()]);
+    await Promise.all([lived, end]);
     for (const [kind, begun] of steps) {
       const known = this.#disks.get(kind)!;
       const [seed, firstId] = guestOf(orders, kind);
@@ -216,14 +227,51 @@ class Story {
     }
   }
 
-  #orders(): Orders {
+  /** @param manyEnd as many jobs as there are, and soon */
+  #orders(manyEnd: boolean): Orders {
     const hurry: Partial<Record<Kind, number>> = {};
     for (const kind of KINDS) {
-      if (this.#random.below(3) === 0) hurry[kind] = this.#random.below(LIFE_MS);
+      const ms = this.#random.below(LIFE_MS);
+      if (this.#random.below(4) === 0 || manyEnd) hurry[kind] = ms;
     }
     const firstId = this.#nextId;
     this.#nextId += KINDS.length * IDS_PER_LIFE;
     return { firstId, hurry };
+  }
+}
+
+/** When a browser is killed: soon after one of these. */
+const MOMENTS = ["open", "look", "start", "life", "life", "life", "ending", "ending"] as const;
+type Moment = (typeof MOMENTS)[number];
+type Step = Exclude<Moment, "life" | "ending">;
+
+class Death {
+  readonly at: Moment;
+  readonly come: Promise<void>;
+  isComing = false;
+  readonly #share: number;
+  readonly #doom: (ms: number) => void;
+
+  constructor(browser: KillableChromium, random: Random) {
+    this.at = MOMENTS[random.below(MOMENTS.length)]!;
+    this.#share = random.below(1000) / 1000;
+    let doom = (_ms: number) => {};
+    this.come = new Promise<number>((resolve) => {
+      doom = resolve;
+    })
+      .then(sleep)
+      .then(() => browser.kill());
+    this.#doom = doom;
+  }
+
+  /** It is so far. @param ms the end may come so much later */
+  reach(moment: Moment, ms: number): void {
+    // Where no job comes to its end, life does.
+    const isLate = this.at === "ending" && moment === "life";
+    if (moment !== this.at && !isLate) return;
+    this.isComing = true;
+    if (isLate) void sleep(2 * ms).then(() => this.#doom(0));
+    else this.#doom(this.#share * ms);
   }
 }
 

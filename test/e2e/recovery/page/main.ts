@@ -26,6 +26,8 @@ declare global {
     life: Life;
     /** Of the test: all steps before this one are over, and it may begin when this has resolved. */
     begin(kind: Kind, step: number): Promise<void>;
+    /** Some job is about to end. */
+    ending(): Promise<void>;
   }
 }
 
@@ -112,10 +114,7 @@ class Life {
   /** Guests write, jobs work; until finish(), or the kill. */
   async run(orders: Orders): Promise<void> {
     const { hurry: when } = orders;
-    const user = [
-      this.#completeWhatIsReady(when),
-      ...KINDS.map((kind) => this.#hurry(kind, when[kind])),
-    ];
+    const user = [this.#follow(when), ...KINDS.map((kind) => this.#hurry(kind, when[kind]))];
     const guests = KINDS.map((kind) => this.#guest(kind, orders));
     await Promise.race([Promise.all(guests), Promise.all([...user, new Promise(() => {})])]);
   }
@@ -149,13 +148,16 @@ class Life {
     await hurry(this.#client, kind);
   }
 
-  async #completeWhatIsReady(when: Orders["hurry"]): Promise<void> {
+  async #follow(when: Orders["hurry"]): Promise<void> {
     const jobs = await this.#client.execute("query-jobs");
     const events = this.#client.events("JOB_STATUS_CHANGE");
-    const ready = (id: string, status: string) =>
-      status === "ready" && when[id as Kind] !== undefined ? this.#complete(id) : undefined;
-    for (const { id, status } of jobs) await ready(id, status);
-    for await (const { data } of events) await ready(data.id, data.status);
+    const follow = async (id: string, status: string) => {
+      if (when[id as Kind] === undefined) return;
+      if (status !== "running") void window.ending();
+      if (status === "ready") await this.#complete(id);
+    };
+    for (const { id, status } of jobs) await follow(id, status);
+    for await (const { data } of events) await follow(data.id, data.status);
   }
 
   #complete(id: string): Promise<unknown> {
