@@ -1,22 +1,23 @@
 /** What the real qemu-img thinks of images that a kill has left behind. */
 
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { IMAGES, KINDS } from "./plan.ts";
+import { type Found, IMAGES, KINDS } from "./plan.ts";
 
 const run = promisify(execFile);
 /** Of qemu-img check: clusters that nobody uses, which is all that a kill may leave. */
 const LEAKS = 3;
 
-/** @returns what is wrong with any image */
-export async function wrongImages(folder: string): Promise<string[]> {
-  const names = KINDS.flatMap((kind) => IMAGES[kind]).filter((name) =>
-    existsSync(join(folder, name)),
-  );
-  const texts = await Promise.all(names.map((name) => wrongImage(folder, name)));
+/**
+ * @param chains those that disks stand on. Another one may be half made, but for targets
+ * @returns what is wrong
+ */
+export async function wrongImages(folder: string, chains: Found["chains"]): Promise<string[]> {
+  const inUse = KINDS.flatMap((kind) => chains[kind]);
+  const names = new Set([...inUse, ...IMAGES.mirror, ...IMAGES.backup]);
+  const texts = await Promise.all([...names].map((name) => wrongImage(folder, name)));
   return texts.filter((text) => text !== "");
 }
 

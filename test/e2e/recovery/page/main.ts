@@ -24,12 +24,20 @@ import { hurry, makeDisks, START, wrongEnd } from "./runs.ts";
 declare global {
   interface Window {
     life: Life;
-    /** Of the test: all steps before this one are over, and it may begin when this has resolved. */
-    begin(kind: Kind, step: number): Promise<void>;
+    /** Of the test: steps up to this one may begin when this has resolved. */
+    begin(kind: Kind, last: number): Promise<void>;
+    /** This one was a flush, and is over. */
+    flushed(kind: Kind, step: number): Promise<void>;
     /** Some job is about to end. */
     ending(): Promise<void>;
   }
 }
+
+/** The test is asked for so many at a time: that takes as long as a step does. */
+const STEPS_AHEAD = 8;
+
+/** Of jobs that are about to end. */
+const ENDS = ["ready", "waiting", "pending"];
 
 class Life {
   #client!: Awaited<ReturnType<typeof connectTab>>["client"];
@@ -153,7 +161,7 @@ class Life {
     const events = this.#client.events("JOB_STATUS_CHANGE");
     const follow = async (id: string, status: string) => {
       if (when[id as Kind] === undefined) return;
-      if (status !== "running") void window.ending();
+      if (ENDS.includes(status)) void window.ending();
       if (status === "ready") await this.#complete(id);
     };
     for (const { id, status } of jobs) await follow(id, status);
@@ -170,13 +178,16 @@ class Life {
     const random = seededRandom(firstId);
     let number = 0;
     for (const { kind: what, offset, bytes, id } of stepsOf(seed, firstId, DISK_BYTES)) {
-      await window.begin(kind, number++);
+      if (number % STEPS_AHEAD === 0) await window.begin(kind, number + STEPS_AHEAD - 1);
       if (this.#isOver) return;
-      if (what === "flush") await disk.flush();
-      else if (what === "zeroes") await disk.writeZeroes(offset, bytes, { mayUnmap: true });
+      if (what === "flush") {
+        await disk.flush();
+        void window.flushed(kind, number);
+      } else if (what === "zeroes") await disk.writeZeroes(offset, bytes, { mayUnmap: true });
       else await disk.write(offset, contentOf(id, offset, bytes));
+      number++;
       // Not more than jobs can keep up with.
-      await sleep(random.below(50));
+      await sleep(random.below(30));
     }
   }
 

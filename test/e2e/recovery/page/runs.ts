@@ -41,7 +41,7 @@ export function wrongEnd(kind: Kind, chain: readonly string[]): string {
 
 const manners = { speed: SPEED };
 /** Where there is but what a guest has written for a while. */
-const slowly = { speed: SPEED / 4 };
+const slowly = { speed: 16 * 1024 };
 
 /** Starts the next run of a job that is not there. */
 export const START: Readonly<Record<Kind, (client: SharedApi, chains: Chains) => Promise<void>>> = {
