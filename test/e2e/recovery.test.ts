@@ -5,7 +5,7 @@
  * it should, with the guest's bytes on its disk, and in the backup those of the moment at which it began.
  *
  * A kill may come while the journal is read, jobs are started again, images are made for the next run, and
- * while disks move to another image. KILLS and KILLS_SEED make it more, and other ones.
+ * while disks move to another image. KILLS (of each job) and KILLS_SEED make it more, and other ones.
  */
 
 import { once } from "node:events";
@@ -41,7 +41,7 @@ import {
 const KILLS = Number(process.env["KILLS"] ?? 25);
 const SEED = Number(process.env["KILLS_SEED"] ?? 1);
 /** From the guests' first steps to the end. */
-const LIFE_MS = 1500;
+const LIFE_MS = 1000;
 /** From the moment at which some job has begun to end, where that is what the kill waits for. */
 const ENDING_MS = 40;
 
@@ -241,7 +241,7 @@ class Story {
     const hurry: Partial<Record<Kind, number>> = {};
     for (const kind of KINDS) {
       const ms = this.#random.below(LIFE_MS);
-      if (this.#random.below(manyEnd ? 2 : 6) === 0) hurry[kind] = ms;
+      if (this.#random.below(manyEnd ? 2 : 4) === 0) hurry[kind] = ms;
     }
     const firstId = this.#nextId;
     this.#nextId += KINDS.length * IDS_PER_LIFE;
@@ -309,20 +309,20 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-it(`five jobs outlive a browser that is killed ${KILLS} times`, async () => {
+it(`five jobs outlive a browser that is killed ${KILLS} times amid each of them`, async () => {
   const story = new Story(seededRandom(SEED));
+  const { completed, interrupted } = story;
   let life = 0;
   try {
     await story.begin();
-    for (; life < KILLS; life++) await story.live();
+    while (Math.min(...Object.values(interrupted)) < KILLS) {
+      await story.live();
+      // Jobs that end before the kill do not count; here they would never be met.
+      expect(++life, JSON.stringify(interrupted)).toBeLessThan(4 * KILLS + 10);
+    }
     await story.end();
+    for (const kind of KINDS) expect(completed[kind], kind).toBeGreaterThan(0);
   } catch (error) {
     throw new Error(`KILLS_SEED=${SEED}, after ${life} kills`, { cause: error });
   }
-  const { completed, interrupted } = story;
-  console.log(JSON.stringify({ completed, interrupted }));
-  for (const kind of KINDS) {
-    expect(completed[kind], kind).toBeGreaterThan(0);
-    expect(interrupted[kind], kind).toBeGreaterThan(KILLS / 3);
-  }
-}, 900_000);
+}, 1_800_000);

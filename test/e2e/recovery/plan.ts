@@ -3,10 +3,10 @@
 export const KINDS = ["stream", "commit", "active", "mirror", "backup"] as const;
 export type Kind = (typeof KINDS)[number];
 
-export const DISK_BYTES = 2 * 1024 * 1024;
+export const DISK_BYTES = 1024 * 1024;
 export const CLUSTER_BYTES = 16 * 1024;
 /** Of jobs: slow enough to be amid their work when the end comes, for several lives. */
-export const SPEED = 512 * 1024;
+export const SPEED = 128 * 1024;
 /** Write 1 is what every disk is full of at first, but for that of the backup, and its target. */
 export const FIRST_ID = 1;
 
