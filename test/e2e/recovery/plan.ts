@@ -7,7 +7,7 @@ export const DISK_BYTES = 1024 * 1024;
 export const CLUSTER_BYTES = 16 * 1024;
 /** Of jobs: slow enough to be amid their work when the end comes, for several lives. */
 export const SPEED = 128 * 1024;
-/** Write 1 is what every disk is full of at first, but for that of the backup, and its target. */
+/** What every disk is full of at first. */
 export const FIRST_ID = 1;
 
 /** Two images of each disk change places, run by run; `base` and `target` keep theirs. */

@@ -65,7 +65,6 @@ class Life {
     await makeDisks(this.#client);
     await this.#openDisks();
     for (const kind of KINDS) {
-      if (kind === "backup") continue;
       await this.#disks[kind].write(0, contentOf(FIRST_ID, 0, DISK_BYTES));
       await this.#disks[kind].flush();
     }

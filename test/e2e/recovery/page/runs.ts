@@ -21,7 +21,9 @@ export async function makeDisks(client: SharedApi): Promise<void> {
   await make("commit-a", "commit-base");
   await make("active-base");
   for (const name of [...IMAGES.mirror, ...IMAGES.backup]) await make(name);
-  await addBitmap(client);
+  // Before anything is written: the first backup has to have all of it.
+  const bitmap = { node: "backup-a", name: BITMAP, persistent: true };
+  await client.execute("block-dirty-bitmap-add", bitmap);
   const tops = { stream: "stream-a", commit: "commit-a", active: "active-base" };
   const disks = { ...tops, mirror: "mirror-a", backup: "backup-a" };
   for (const kind of KINDS) await exportDisk(client, kind, disks[kind]);
@@ -42,6 +44,7 @@ export function wrongEnd(kind: Kind, chain: readonly string[]): string {
 const manners = { speed: SPEED };
 /** Where there is but what a guest has written for a while. */
 const slowly = { speed: 16 * 1024 };
+const FULL = { sync: "full" } as const;
 
 /** Starts the next run of a job that is not there. */
 export const START: Readonly<Record<Kind, (client: SharedApi, chains: Chains) => Promise<void>>> = {
@@ -68,14 +71,13 @@ export const START: Readonly<Record<Kind, (client: SharedApi, chains: Chains) =>
   },
   async backup(client) {
     const nodes = { device: "backup-a", target: "backup-target" };
-    const sync = (await hasBitmap(client)) ? "incremental" : "full";
-    if (sync === "full") await addBitmap(client);
-    const which = { sync, ...(sync === "incremental" && { bitmap: BITMAP }) } as const;
+    const isKept = await hasBitmap(client);
+    const which = isKept ? ({ sync: "incremental", bitmap: BITMAP } as const) : FULL;
     await client.execute("blockdev-backup", { "job-id": "backup", ...nodes, ...which, ...slowly });
   },
 };
 
-/** One that a kill has made inconsistent is taken away. */
+/** One that a kill has made inconsistent is taken away; then backups are full ones. */
 async function hasBitmap(client: SharedApi): Promise<boolean> {
   const nodes = await client.execute("query-named-block-nodes", { flat: true });
   const disk = nodes.find((node) => node["node-name"] === "backup-a");
@@ -83,11 +85,6 @@ async function hasBitmap(client: SharedApi): Promise<boolean> {
   if (!bitmap?.inconsistent) return bitmap !== undefined;
   await client.execute("block-dirty-bitmap-remove", { node: "backup-a", name: BITMAP });
   return false;
-}
-
-async function addBitmap(client: SharedApi): Promise<void> {
-  const args = { node: "backup-a", name: BITMAP, persistent: true };
-  await client.execute("block-dirty-bitmap-add", args);
 }
 
 function otherOf(kind: "stream" | "commit" | "mirror", top: string): string {
