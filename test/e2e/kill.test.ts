@@ -17,11 +17,11 @@ import { build } from "vite";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { ROOT } from "../../scripts/setup.mjs";
 import { seededRandom } from "../../src/base/random.ts";
-import { idsOf, SECTOR_BYTES } from "../crash/content.ts";
-import { Expected, type Version } from "../crash/guest.ts";
+import { idsOf } from "../crash/content.ts";
 import { qemuCheck, qemuImg } from "../drivers/format/rig.ts";
 import { KillableChromium } from "./kill/chromium.ts";
-import { DISK_BYTES, stepsOf } from "./kill/plan.ts";
+import { expectedAfter } from "./kill/expected.ts";
+import { stepsOf } from "./kill/plan.ts";
 
 const KILLS = Number(process.env["CRASH_KILLS"] ?? 10);
 const SEED = Number(process.env["CRASH_SEED"] ?? 1);
@@ -84,7 +84,7 @@ it(`a browser that is killed ${KILLS} times loses nothing that was flushed`, asy
     const seed = SEED + round;
     const { begun, done } = await liveAndDie(seed, firstIdOf(round));
     steps += done;
-    const expected = expectedAfter(start, seed, firstIdOf(round), begun, done);
+    const expected = expectedAfter(start, stepsOf(seed, firstIdOf(round)), begun, done);
     judge = (disk) => {
       const where = `seed ${seed}: killed in step ${begun}, ${done} were done`;
       for (const name of ["base", "top"]) {
@@ -142,30 +142,4 @@ async function liveAndDie(seed: number, firstId: number): Promise<{ begun: numbe
   await browser!.kill();
   expect((await death).message).toMatch(/closed|crash|disconnect/i);
   return { begun, done };
-}
-
-/** @param start what each sector was before */
-function expectedAfter(
-  start: Int32Array,
-  seed: number,
-  firstId: number,
-  begun: number,
-  done: number,
-): Expected {
-  const sectors: Version[][] = Array.from(start, (id) => [{ id, from: 0, done: 0 }]);
-  let before = 0;
-  let step = 0;
-  for (const { kind, offset, bytes, id } of stepsOf(seed, firstId)) {
-    if (step > begun) break;
-    if (kind === "flush") {
-      if (step < done) before = step + 1;
-    } else {
-      for (let at = offset; at < offset + bytes; at += SECTOR_BYTES) {
-        sectors[at / SECTOR_BYTES]!.push({ id, from: step, done: step + 1 });
-      }
-    }
-    step++;
-  }
-  const sizes = [{ id: DISK_BYTES, from: 0, done: 0 }];
-  return new Expected(sectors, sizes, { from: 0, before, root: "top" }, begun + 1);
 }

@@ -34,7 +34,7 @@ export const HAND_OVER_LINES: readonly Line[] = [
     reference:
       "from the crash of a tab until a bare worker of another tab has its Web Lock and has opened and " +
       "read its OPFS file; ours: until a read of the other tab's guest is answered, by a new engine " +
-      "that has opened a qcow2",
+      "that has brought back a domain of two qcow2 from the journal",
     aim: null,
     runs: 10,
     async prepare(lab) {
@@ -44,7 +44,10 @@ export const HAND_OVER_LINES: readonly Line[] = [
         warmUp: true,
         ours: () =>
           crashed(chromium, url, {
-            isUp: (page) => page.waitForFunction(() => "tab" in window),
+            async isUp(page) {
+              await page.waitForFunction(() => "tab" in window);
+              await page.evaluate(() => window.tab.make());
+            },
             look: (page) => page.evaluate(() => window.tab.look()),
           }),
         theirs: () =>

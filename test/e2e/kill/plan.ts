@@ -15,11 +15,11 @@ export interface Step {
 }
 
 /** Without end. @param firstId no id below it is used */
-export function* stepsOf(seed: number, firstId: number): Generator<Step> {
+export function* stepsOf(seed: number, firstId: number, diskBytes = DISK_BYTES): Generator<Step> {
   const random = seededRandom(seed);
   for (let id = firstId; ; id++) {
     const count = 1 + random.below(random.below(3) === 0 ? MOST_SECTORS : 9);
-    const offset = random.below(DISK_BYTES / SECTOR_BYTES - count + 1) * SECTOR_BYTES;
+    const offset = random.below(diskBytes / SECTOR_BYTES - count + 1) * SECTOR_BYTES;
     const dice = random.below(10);
     const kind = dice < 6 ? "write" : dice < 8 ? "zeroes" : "flush";
     yield { kind, offset, bytes: count * SECTOR_BYTES, id: kind === "zeroes" ? 0 : id };

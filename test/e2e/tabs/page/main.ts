@@ -1,10 +1,12 @@
 /** A tab with a guest. The test calls it through window.tab, and hears of every step beforehand. */
 
 import { seededRandom } from "../../../../src/base/random.ts";
+import { connectTab } from "../../../../src/domain/connect-tab.ts";
 import type { Device } from "../../../../src/engine/device.ts";
 import { QmpError } from "../../../../src/engine/qmp-error.ts";
-import { connectShared } from "../../../../src/engine/tabs/connect.ts";
-import { DISK, DISK_BYTES, SECTOR_BYTES, SECTORS, STRIDE, type Word } from "../plan.ts";
+import { DISK_BYTES, DOMAIN, SECTOR_BYTES, SECTORS, STRIDE, type Word } from "../plan.ts";
+import { makeDomain } from "./make.ts";
+import { settle, User } from "./user.ts";
 
 declare global {
   interface Window {
@@ -14,22 +16,35 @@ declare global {
   }
 }
 
-const client = await connectShared({
-  worker: (name) => new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name }),
+/** Of its state. */
+let epoch = 0;
+let isServing = false;
+const { client, domains } = await connectTab({
+  onState: (state) => {
+    epoch = state.epoch;
+    isServing = state.phase === "serving";
+  },
 });
+const domain = domains.domain(DOMAIN);
 let isStopped = false;
 /** Of this document: the next one in this tab is another guest. */
 let guest = 0;
 const tell = (word: Word) => window.tell(guest, word);
 
 const tab = {
-  state: () => client.state,
+  make: () => makeDomain(client, domains),
+
+  async device(): Promise<Device> {
+    const { disks } = await domain.info();
+    return client.openDevice(disks[0]!.device!);
+  },
 
   /** Goes on until stop(), or the end of the tab. */
   async run(seed: number): Promise<number> {
     guest = seed;
     const random = seededRandom(seed);
-    const disk = await client.openDevice("d");
+    const disk = await tab.device();
+    const user = this.use(new User(domain, random, `${seed}`));
     let steps = 0;
     for (; !isStopped; steps++) {
       const dice = random.below(10);
@@ -39,7 +54,12 @@ const tab = {
       else if (dice < 9) await flush(disk);
       else await client.execute("query-block-exports");
     }
+    await user;
     return steps;
+  },
+
+  async use(user: User): Promise<void> {
+    while (!isStopped) await tell({ what: "asked", text: await user.act() });
   },
 
   stop(): void {
@@ -48,7 +68,7 @@ const tab = {
 
   async read(sector: number, disk?: Device): Promise<void> {
     const began = await tell({ what: "begin" });
-    const device = disk ?? (await client.openDevice("d"));
+    const device = disk ?? (await tab.device());
     const data = await device.read(sector * STRIDE, SECTOR_BYTES);
     const ids = new Set(new Uint32Array(data.buffer));
     if (ids.size !== 1) throw new Error(`Sector ${sector} is torn`);
@@ -57,19 +77,25 @@ const tab = {
 
   /** A read, whoever answers it. */
   async look(): Promise<void> {
-    const disk = await client.openDevice("d");
+    const disk = await tab.device();
     await disk.read(0, SECTOR_BYTES);
     await disk.close();
   },
 
-  /** Closes the disk for all tabs, and sends it: as this engine reads it, and the file. */
-  async send(): Promise<void> {
-    const disk = await client.openDevice("d");
+  /** Every job comes to its end. */
+  settle: () => settle(domain),
+
+  /** Stops the domain, and sends the disk as this engine reads it, and its files. @returns these, the top first */
+  async send(): Promise<string[]> {
+    const { disks } = await domain.info();
+    const disk = await tab.device();
     await put("disk", await disk.read(0, DISK_BYTES));
-    await client.execute("block-export-del", { id: "d", mode: "hard" });
-    await client.execute("blockdev-del", { "node-name": "disk" });
-    await put("file", await client.getFile(DISK));
+    await disk.close();
+    await domain.destroy();
+    const names = disks[0]!.chain.map(({ source }) => (source as { filename?: string }).filename!);
+    for (const name of names) await put(name, await client.getFile(name));
     await client.close();
+    return names;
   },
 };
 
@@ -80,11 +106,11 @@ async function write(disk: Device, sector: number): Promise<void> {
   const data = new Uint8Array(SECTOR_BYTES);
   new Uint32Array(data.buffer).fill(id);
   await disk.write(sector * STRIDE, data);
-  await tell({ what: "wrote", id, epoch: client.state.epoch });
+  await tell({ what: "wrote", id, epoch });
 }
 
 async function flush(disk: Device): Promise<void> {
-  const { epoch, phase } = client.state;
+  const owner = isServing ? epoch : -1;
   const began = await tell({ what: "begin" });
   try {
     await disk.flush();
@@ -93,8 +119,7 @@ async function flush(disk: Device): Promise<void> {
     await tell({ what: "lost" });
     return;
   }
-  const isOneOwner = phase === "serving" && client.state.epoch === epoch;
-  await tell({ what: "flushed", began, epoch: isOneOwner ? epoch : -1 });
+  await tell({ what: "flushed", began, epoch: epoch === owner ? epoch : -1 });
 }
 
 async function put(name: string, body: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
