@@ -16,7 +16,7 @@ export class Recorder implements LogSource {
   /** Since record(). */
   readonly log: Entry[] = [];
   /** The files as they were at record(). */
-  starts: Files = new Map();
+  starts = new Map<string, Uint8Array<ArrayBuffer>>();
   /** Is told what somebody has read. */
   onRead: ((bytes: Uint8Array, offset: number) => void) | null = null;
   readonly #files = new Map<string, Content>();
@@ -24,6 +24,20 @@ export class Recorder implements LogSource {
 
   add(name: string, bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0)): void {
     this.#files.set(name, new Content(bytes));
+  }
+
+  /** A new file, durable at once: whoever makes one writes to it afterwards. */
+  make(name: string, length: number): void {
+    this.remove(name);
+    this.add(name, new Uint8Array(length));
+    this.starts.set(name, new Uint8Array(length));
+  }
+
+  /** As if it had never been. */
+  remove(name: string): void {
+    this.#files.delete(name);
+    this.starts.delete(name);
+    this.log.splice(0, this.log.length, ...this.log.filter(({ file }) => file !== name));
   }
 
   has(name: string): boolean {
