@@ -16,7 +16,7 @@ import { sleep } from "../../src/base/clock.ts";
 import { BlockError } from "../../src/base/errors.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { VirtualClock } from "../../src/base/virtual-clock.ts";
-import type { BlockDriver } from "../../src/block/driver.ts";
+import type { BlockDriver, BlockState } from "../../src/block/driver.ts";
 import { Connection } from "../../src/domain/domain.ts";
 import { DomainDriver } from "../../src/domain/driver.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
@@ -123,6 +123,7 @@ export class Ticks {
   count = 0;
   /** The moment of the end. */
   last = Number.POSITIVE_INFINITY;
+  readonly open = new Set<BlockState>();
   /** What was under way then comes to its end, unheard. */
   readonly #begun = new Set<Promise<unknown>>();
 
@@ -146,9 +147,10 @@ export class Ticks {
     return settled();
   }
 
-  /** All that had begun. */
+  /** All that had begun is over; whoever is dead has nothing open. */
   async quiet(): Promise<void> {
     await Promise.allSettled(this.#begun);
+    for (const state of this.open) await state.close?.();
   }
 
   async #tick(): Promise<void> {
@@ -163,11 +165,17 @@ function ticking(driver: BlockDriver, ticks: Ticks): BlockDriver {
   return {
     ...driver,
     async open(context) {
-      const state = await ticks.do(() => driver.open(context));
+      const opened = async () => {
+        const state = await driver.open(context);
+        ticks.open.add(state);
+        return state;
+      };
+      const state = await ticks.do(opened);
       return new Proxy(state, {
         get(target, key) {
           const member = Reflect.get(target, key);
           if (typeof member !== "function") return member;
+          if (key === "close") ticks.open.delete(target);
           return (...args: unknown[]) => {
             const call = () => member.apply(target, args);
             return ACCESSES.includes(key as string) ? ticks.do(call) : call();
