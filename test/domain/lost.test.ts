@@ -35,6 +35,8 @@ const FIRST_SEED = Number(process.env["DOMAIN_SEED"] ?? 1);
 const LOSSES = 2;
 /** Of real files, whose every save waits for a disk. */
 const FEW = Math.ceil(TRIALS / 2);
+/** Of a life, from the call that ends a job that is ready until that is over: about so many. */
+const MOMENTS_OF_END = 60;
 
 const SIZE = 192 * KiB;
 const SPEED = 512 * KiB;
@@ -48,6 +50,8 @@ interface User {
   /** Starts that nobody may have heard of: each uses other names. */
   tries: number;
   isAccepted: boolean;
+  /** This life is to end over the end of a job that is ready. */
+  isLate: boolean;
   /** Told in any life. */
   readonly ends: BlockJobEvent[];
   /** What the disk was when the last start was asked for. */
@@ -59,6 +63,8 @@ interface User {
 }
 
 interface Plan {
+  /** Of a life, until its job is over: about so many. */
+  readonly moments: number;
   start(domain: Domain, user: User): Promise<void>;
   ready?(domain: Domain): Promise<void>;
   /** By how it ended: the images of the disk, the top first. */
@@ -86,11 +92,13 @@ const pathTo = async (domain: Domain, at: number) => {
 
 const PLANS: Record<string, Plan> = {
   pull: {
+    moments: 70,
     start: (domain) => domain.blockPull("vda", SPEED, BLOCK_PULL.BANDWIDTH_BYTES),
     chains: { [COMPLETED!]: () => ["top"] },
     kept: { [COMPLETED!]: () => ["mid", "base"] },
   },
   commit: {
+    moments: 110,
     async start(domain) {
       const flags = BLOCK_COMMIT.DELETE | BLOCK_COMMIT.BANDWIDTH_BYTES;
       await domain.blockCommit("vda", null, await pathTo(domain, 1), SPEED, flags);
@@ -99,6 +107,7 @@ const PLANS: Record<string, Plan> = {
     removed: { [COMPLETED!]: () => ["mid"] },
   },
   "active commit": {
+    moments: 300,
     async start(domain) {
       const flags = BLOCK_COMMIT.ACTIVE | BLOCK_COMMIT.DELETE | BLOCK_COMMIT.BANDWIDTH_BYTES;
       await domain.blockCommit("vda", null, null, SPEED, flags);
@@ -108,6 +117,7 @@ const PLANS: Record<string, Plan> = {
     removed: { [COMPLETED!]: () => ["top", "mid"] },
   },
   "copy with a pivot": {
+    moments: 320,
     start: (domain, user) =>
       domain.blockCopy("vda", target(user, copyOf(user)), { bandwidth: SPEED }),
     ready: pivot,
@@ -115,6 +125,7 @@ const PLANS: Record<string, Plan> = {
     kept: { [COMPLETED!]: () => ALL },
   },
   "copy with an abort": {
+    moments: 280,
     start: (domain, user) =>
       domain.blockCopy("vda", target(user, copyOf(user)), { bandwidth: SPEED }),
     ready: (domain) => domain.blockJobAbort("vda"),
@@ -122,6 +133,7 @@ const PLANS: Record<string, Plan> = {
     kept: { [CANCELED!]: (user) => [copyOf(user)] },
   },
   "push backup with a checkpoint": {
+    moments: 250,
     async start(domain, user) {
       const store = target(user, backupOf(user)).source;
       user.moment = user.guest!.ids();
@@ -164,6 +176,7 @@ async function trial(ground: Ground, plan: Plan, random: Random): Promise<void> 
     random,
     tries: 0,
     isAccepted: false,
+    isLate: false,
     ends: [],
     moment: new Int32Array(),
     guest: null,
@@ -172,15 +185,16 @@ async function trial(ground: Ground, plan: Plan, random: Random): Promise<void> 
   let nowMs = 0;
   for (let life = 0; ; life++) {
     const one = new Life(nowMs);
-    // Most of what happens, happens early.
     const isLast = life === LOSSES;
-    const chosen = 1 + random.below(random.below(2) === 0 ? 60 : 600);
-    if (life > 0 && !isLast) one.ticks.last = chosen;
+    const chosen = 1 + random.below(plan.moments);
+    // Some while a job that is ready is being ended.
+    user.isLate = !isLast && plan.ready !== undefined && random.below(2) === 0;
+    if (life > 0 && !isLast && !user.isLate) one.ticks.last = chosen;
     const all = async () => {
       await one.begin(ground);
       if (life === 0) await prepare(one, user);
       await enter(one, user);
-      if (life === 0) one.ticks.last = one.ticks.count + chosen;
+      if (life === 0 && !user.isLate) one.ticks.last = one.ticks.count + chosen;
       await use(one, plan, user);
       if (isLast) await judge(one, plan, user);
     };
@@ -288,6 +302,10 @@ async function use(life: Life, plan: Plan, user: User): Promise<void> {
     expect(round).toBeLessThan(500);
     const [job] = await domain.listBlockJobs();
     if (!job && isEnded(life, user)) break;
+    if (job?.state === "ready" && user.isLate) {
+      life.ticks.last = life.ticks.count + 1 + random.below(MOMENTS_OF_END);
+      user.isLate = false;
+    }
     if (job?.state === "ready") await plan.ready?.(domain).catch(isNotThere);
     else if (round < 40) await guest.acts(1 + random.below(2), HABITS);
     await life.nap(20 + random.below(60));
