@@ -105,7 +105,7 @@ export function nodeGround(): Ground {
   const folder = mkdtempSync(join(tmpdir(), "blocktab-domain-"));
   return {
     journal: new FileJournal(join(folder, "journal.json")),
-    domains: new FileJournal(join(folder, "domains.json")) as DomainStore,
+    domains: new FileJournal(join(folder, "domains.json")),
     driver: fileDriver() as BlockDriver,
     source: (name) => ({ driver: "file", filename: join(folder, name) }),
     files: nodeFiles,
