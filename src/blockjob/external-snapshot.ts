@@ -13,7 +13,7 @@ import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import { skipFilters } from "../block/status.ts";
 import { fileNameOf, formatFor } from "./backing-names.ts";
-import { type StillNode, standStill } from "./hold.ts";
+import { isKeeper, type StillNode, standStill } from "./hold.ts";
 import { createImage, parseImageName, type StoreName } from "./image-name.ts";
 import type { TransactionAction } from "./transaction.ts";
 import { protect } from "./writable.ts";
@@ -169,7 +169,8 @@ class ExternalSnapshot implements TransactionAction {
 function checkOverlay(node: BlockNode, overlay: BlockNode): void {
   const bad = (problem: string) => new BlockError("EINVAL", problem);
   if (overlay === node) throw bad(`Node '${node.name}' cannot be its own overlay`);
-  const [user] = overlay.parents;
+  // An action before this one, of the same transaction, may have something done to the overlay, too.
+  const user = [...overlay.parents].find(({ parent }) => !isKeeper(parent));
   if (user) {
     throw new BlockError(
       "EBUSY",

@@ -6,6 +6,9 @@ import type { Graph } from "../block/graph.ts";
 import type { BlockNode } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
 
+/** Whom standStill() has put on a node: they only keep it as it is. */
+const KEEPERS = new WeakSet<object>();
+
 /** Until Graph.closeBackend() nobody can close the node. @param description as below */
 export function hold(graph: Graph, node: BlockNode, description: string): BlockBackend {
   const permissions = { take: Perm.none, share: Perm.all };
@@ -36,6 +39,11 @@ export interface StillNode {
   end(): Promise<void>;
 }
 
+/** Does this user of a node do no more than bring it to rest: an action of the same transaction? */
+export function isKeeper(user: object): boolean {
+  return KEEPERS.has(user);
+}
+
 /**
  * Brings a node to rest. Its name may mean another one when the one that it meant has come to rest:
  * then that one is.
@@ -52,6 +60,7 @@ export async function standStill(
   for (;;) {
     const node = graph.getDeviceOrNode(name);
     const holder = hold(graph, node, description);
+    KEEPERS.add(holder);
     const section = await graph.drain([node]);
     const still = {
       node,

@@ -18,7 +18,7 @@ import { domainInfo } from "./domain-info.ts";
 import { DomainEntry } from "./entry.ts";
 import { DomainError } from "./errors.ts";
 import { type DomainListener, Listeners } from "./events.ts";
-import { HANDLERS } from "./handlers.ts";
+import { HANDLERS } from "./handlers/index.ts";
 import type { ImageFiles } from "./image-files.ts";
 import type { Ctx } from "./locks/ctx.ts";
 import { DomainObject, DriverObject, type DriverOptions } from "./locks/domain-object.ts";

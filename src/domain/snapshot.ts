@@ -95,8 +95,7 @@ export async function snapshot(
         return addAction(overlay, bitmap, { persistent: true, granularity });
       });
       const data = { node: formatNode(top!), overlay: formatNode(overlay) };
-      // In this order: an overlay must have no users before it takes its place.
-      return [{ type: "blockdev-snapshot", data }, ...bitmaps];
+      return [...bitmaps, { type: "blockdev-snapshot", data }];
     });
     await runTransaction(op, actions);
   } catch (error) {

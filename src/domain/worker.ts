@@ -13,13 +13,14 @@ import { openJournal } from "../engine/journal/store.ts";
 import { runCandidate } from "../engine/tabs/run-candidate.ts";
 import { domainRealm } from "./realm.ts";
 
-/** The database in which the record of domains is. */
+/** The databases of the records beside the journal's own. */
+const INTENTS = "blocktab:intents";
 const DOMAINS = "blocktab:domains";
 
 let engine: Engine | null = null;
 
 runCandidate(async (opening) => {
-  const journal = await openJournal(new IndexeddbJournal());
+  const journal = await openJournal(new IndexeddbJournal(), new IndexeddbJournal(INTENTS));
   engine = await createBrowserEngine(new Map(opening.blobs), journal);
   opening.tell("Bringing back what was open before");
   try {

@@ -17,7 +17,7 @@ export class Recorder implements LogSource {
   /** Since record(). */
   readonly log: Entry[] = [];
   /** The files as they were at record(). */
-  starts: Files = new Map();
+  starts = new Map<string, Uint8Array<ArrayBuffer>>();
   /** Is told what somebody has read. */
   onRead: ((bytes: Uint8Array, offset: number) => void) | null = null;
   readonly #files = new Map<string, Content>();
@@ -27,10 +27,19 @@ export class Recorder implements LogSource {
     this.#files.set(name, new Content(bytes));
   }
 
-  /** @returns what was in it */
+  /** A new file, durable at once: whoever makes one writes to it afterwards. */
+  make(name: string, length: number): void {
+    if (this.has(name)) this.remove(name);
+    this.add(name, new Uint8Array(length));
+    this.starts.set(name, new Uint8Array(length));
+  }
+
+  /** As if it had never been. @returns what was in it */
   remove(name: string): Uint8Array<ArrayBuffer> {
     const { bytes } = this.#file(name);
     this.#files.delete(name);
+    this.starts.delete(name);
+    this.log.splice(0, this.log.length, ...this.log.filter(({ file }) => file !== name));
     return bytes;
   }
 

@@ -1,9 +1,11 @@
 /** blockJobAbort(), copies, commits, and their ends. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
+import type { BlockDriver } from "../../src/block/driver.ts";
 import type { Domain } from "../../src/domain/domain.ts";
 import { BLOCK_COMMIT, BLOCK_COPY, BLOCK_JOB_ABORT, BLOCK_PULL } from "../../src/domain/flags.ts";
 import { withJob, withUnlocked } from "../../src/domain/locks/with-job.ts";
+import { MemoryStore, memoryDriver } from "../../src/drivers/protocol/memory.ts";
 import {
   disk,
   ended,
@@ -313,3 +315,58 @@ it("refuses a granularity that is no power of two", async () => {
   expect(await refusal(world, call)).toBe("INVALID_ARG");
   expect(world.stores.has("copy")).toBe(false);
 });
+
+it("L19 answers for info and speed while an abort waits for a store that is stuck", async () => {
+  let letGo = () => {};
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  let isStuck = false;
+  await world.end();
+  const { stores } = world;
+  world = await makeWorld({ stores, drivers: [stuck(() => (isStuck ? held : Promise.resolve()))] });
+  const domain = await running(world);
+  const destination = { format: "raw" as const, source: { driver: "stuck", name: "copy" } };
+  world.stores.set("copy", new MemoryStore(1024 * 1024));
+  isStuck = true;
+  await world.run(domain.blockCopy("vda", destination, {}, BLOCK_COPY.REUSE_EXT));
+  await settle(world);
+  const device = await guest(world, domain, "vda");
+  let isOver = false;
+  const abort = domain.blockJobAbort("vda").then(() => {
+    isOver = true;
+  });
+  await world.clock.advance(40_000);
+  expect(isOver).toBe(false);
+  expect(await world.run(domain.getBlockJobInfo("vda"))).toMatchObject({ result: 1 });
+  await world.run(domain.blockJobSetSpeed("vda", 5));
+  expect((await world.run(domain.getBlockJobInfo("vda"))).info.bandwidth).toBe(5);
+  expect(await refusal(world, domain.blockJobAbort("vda"))).toBe("OPERATION_INVALID");
+  await world.run(device.read(0, 512));
+  letGo();
+  await world.run(abort);
+  expect(told(world, "vda").at(-1)).toEqual([2, 2]);
+  await world.run(device.close());
+});
+
+/** Memory that writes when it is let. */
+function stuck(free: () => Promise<void>): BlockDriver {
+  const driver = memoryDriver(world.stores) as BlockDriver;
+  return {
+    ...driver,
+    name: "stuck",
+    async open(context) {
+      const state = await driver.open(context);
+      return new Proxy(state, {
+        get(target, key) {
+          const member = Reflect.get(target, key);
+          if (typeof member !== "function") return member;
+          return (...args: unknown[]) =>
+            key === "pwrite"
+              ? free().then(() => member.apply(target, args))
+              : member.apply(target, args);
+        },
+      });
+    },
+  };
+}

@@ -9,6 +9,8 @@ import {
   JOB_STATS,
   SNAPSHOT_CREATE,
 } from "../../src/domain/flags.ts";
+import { MemoryDomainStore } from "../../src/domain/store.ts";
+import { MemoryStore } from "../../src/drivers/protocol/memory.ts";
 import {
   disk,
   ended,
@@ -52,6 +54,13 @@ async function push(domain: Domain, backup: object, checkpoint: object | null = 
   await until(world, isOver);
   await settle(world);
   return world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+}
+
+/** What a crash leaves: all that was written. */
+function copyOf(store: MemoryStore): MemoryStore {
+  const copy = new MemoryStore(store.length);
+  for (const [at, page] of store.pages) copy.pages.set(at, page.slice());
+  return copy;
 }
 
 it("backs up all disks as they are at one moment, into generated names", async () => {
@@ -169,6 +178,34 @@ it("K03 refuses an incremental backup from bitmaps that cannot be relied on", as
   const { METADATA_ONLY } = CHECKPOINT_DELETE;
   await world.run(domain.checkpointDelete("one", METADATA_ONLY));
   expect(await world.run(domain.listAllCheckpoints())).toEqual([]);
+});
+
+it("K03 refuses one from a bitmap that a lost engine has left inconsistent, until it is deleted", async () => {
+  const first = await running(world, { vda: ["a"] });
+  await push(first, {}, { name: "one" });
+  // Stored when the image is closed, and in use since it is written again.
+  await world.run(first.destroy());
+  await world.run(first.create());
+  await write(world, await guest(world, first, "vda"), { 3: 9 });
+  const left = new Map([...world.stores].map(([name, store]) => [name, copyOf(store)]));
+  const kept = await world.store.load();
+  await world.end();
+  const store = new MemoryDomainStore();
+  await store.save(kept as object);
+  world = await makeWorld({ stores: left, store });
+  const domain = world.connection.domain("demo");
+  await world.run(domain.create());
+  const disks = [{ name: "vda", target: memory("inc") }];
+  const incremental = () => domain.backupBegin({ incremental: "one", disks });
+  await expect(world.run(incremental())).rejects.toMatchObject({
+    code: "CHECKPOINT_INCONSISTENT",
+    message: expect.stringMatching(/'one'.*'vda'.*inconsistent/),
+  });
+  expect(world.stores.has("inc")).toBe(false);
+  await world.run(domain.checkpointDelete("one"));
+  await push(domain, { disks }, { name: "one" });
+  const again = { incremental: "one", disks: [{ name: "vda", target: memory("inc2") }] };
+  expect(await push(domain, again)).toMatchObject({ type: 3, disk_total: 0 });
 });
 
 it.each(["active", "middle"] as const)(

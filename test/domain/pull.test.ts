@@ -5,6 +5,7 @@ import { BLOCK_JOB_ABORT, BLOCK_PULL, BLOCK_REBASE } from "../../src/domain/flag
 import {
   disk,
   ended,
+  GRAIN,
   guest,
   image,
   MiB,
@@ -123,6 +124,26 @@ it("A07 limits a job from its first cluster on, and changes the limit while it r
   expect(await refusal(world, domain.blockJobSetSpeed("vda", 2 ** 43))).toBe("OVERFLOW");
   expect((await world.run(domain.getBlockJobInfo("vda", 1))).info.bandwidth).toBe(1);
   await world.run(domain.blockJobSetSpeed("vda", 0));
+  await world.clock.advance(1000);
+  expect(told(world, "vda")).toEqual([[1, 0]]);
+});
+
+it("A07 holds the limit of a pull of 64 MiB in every second, from the first cluster on", async () => {
+  const size = 64 * MiB;
+  const full = Object.fromEntries(Array.from({ length: size / GRAIN }, (_, at) => [at, 7]));
+  await makeImage(world, "base", { size, content: full });
+  await makeImage(world, "top", { size, backing: "base" });
+  const definition = { name: "demo", disks: [disk("vda", "top", "base")] };
+  const domain = await world.run(world.connection.define(definition));
+  await world.run(domain.create());
+  await world.run(domain.blockPull("vda", 8));
+  for (let second = 0; second < 8; second++) {
+    const { cur, end } = (await world.run(domain.getBlockJobInfo("vda"))).info;
+    expect(cur).toBeLessThanOrEqual((second * 8 + 1) * MiB);
+    if (second > 0) expect(cur).toBeGreaterThanOrEqual((second * 8 - 1) * MiB);
+    if (second > 0) expect(end).toBe(size);
+    await world.clock.advance(1000);
+  }
   await world.clock.advance(1000);
   expect(told(world, "vda")).toEqual([[1, 0]]);
 });

@@ -130,6 +130,42 @@ describe("transaction", () => {
     expect(await bitmaps(qmp)).toEqual(["b on"]);
   });
 
+  it("gives an overlay its bitmap before it takes its place, as libvirt does, or neither", async () => {
+    const qmp = await disks();
+    const before = await images(qmp);
+    const add = { node: "t1", name: "b", persistent: true };
+    const actions = [
+      { type: "block-dirty-bitmap-add", data: add },
+      { type: "blockdev-snapshot", data: { node: "disk", overlay: "t1" } },
+    ];
+    const refused = await qmp.execute("transaction", {
+      actions: [...actions, { type: "abort", data: {} }],
+    });
+    expect(refused).toMatchObject({ error: { desc: expect.stringContaining("aborted") } });
+    expect(await images(qmp)).toEqual(before);
+    expect(await qmp.execute("transaction", { actions })).toMatchObject({ return: {} });
+    const { backend } = qmp.engine.exports.get("guest");
+    expect(backend.node.name).toBe("t1");
+    await qmp.clock.runUntil(backend.write(new Uint8Array(65_536).fill(1), 0));
+    const overlay = (await images(qmp)).find((node) => (node as Wire)["node-name"] === "t1");
+    expect(overlay).toMatchObject({
+      "dirty-bitmaps": [{ name: "b", recording: true, count: 65_536 }],
+    });
+  });
+
+  it("does not take an overlay that a job of the same transaction reads", async () => {
+    const qmp = await disks();
+    const job = { "job-id": "b0", device: "t1", target: "t0", sync: "full" };
+    const refused = await qmp.execute("transaction", {
+      actions: [
+        { type: "blockdev-backup", data: job },
+        { type: "blockdev-snapshot", data: { node: "disk", overlay: "t1" } },
+      ],
+    });
+    expect(refused).toMatchObject({ error: { desc: expect.stringContaining("in use") } });
+    await leavesNothing(qmp);
+  });
+
   it("makes the targets of drive-backup, and takes none of the graph with it on failure", async () => {
     const qmp = await disks();
     const drive = (id: string, target: string) => ({

@@ -98,6 +98,17 @@ export const transaction = area("transaction", [
     await run(t, [action("block-dirty-bitmap-add", on("b")), snapshot]);
     await t.nodes();
   }),
+  script("a bitmap of an overlay that takes its place after it, taken back and not", async (t) => {
+    await disk(t);
+    await t.image("overlay.qcow2");
+    await t.open("overlay", "overlay.qcow2", { backing: null });
+    const add = action("block-dirty-bitmap-add", { node: "overlay", name: "b", persistent: true });
+    const snapshot = action("blockdev-snapshot", { node: "top", overlay: "overlay" });
+    await run(t, [add, snapshot, action("abort")]);
+    await t.nodes();
+    await run(t, [add, snapshot]);
+    await t.nodes();
+  }),
   script("two snapshots, of which the second cannot be", async (t) => {
     await disk(t);
     await t.image("overlay.qcow2");

@@ -1,0 +1,191 @@
+/** Domains beside an engine on Node: real files, a real socket, and QEMU's tools as the judge. */
+
+import { execFile, execFileSync } from "node:child_process";
+import { existsSync, linkSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { SystemClock } from "../../src/base/clock.ts";
+import type { ImageDefinition } from "../../src/domain/definition.ts";
+import { Connection, type Domain } from "../../src/domain/domain.ts";
+import { DomainDriver } from "../../src/domain/driver.ts";
+import type { DomainEvent } from "../../src/domain/events.ts";
+import { BLOCK_COMMIT, BLOCK_REBASE } from "../../src/domain/flags.ts";
+import { nodeFiles } from "../../src/domain/node-files.ts";
+import { MemoryDomainStore } from "../../src/domain/store.ts";
+import type { Client } from "../../src/engine/client.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { connectLocally, createNodeEngine } from "../../src/engine/node.ts";
+import { hasQemu, testFolder } from "../drivers/format/rig.ts";
+
+const root = testFolder();
+const KiB = 1024;
+let folder = "";
+let count = 0;
+let engine: Engine;
+let client: Client;
+let driver: DomainDriver;
+let connection: Connection;
+let events: DomainEvent[];
+
+beforeEach(async () => {
+  folder = join(root, `${count++}`);
+  for (const name of ["a", "b", "c"]) mkdirSync(join(folder, name), { recursive: true });
+  engine = await createNodeEngine();
+  client = await connectLocally(engine);
+  const store = new MemoryDomainStore();
+  events = [];
+  driver = await DomainDriver.start({
+    qmp: client,
+    store,
+    clock: new SystemClock(),
+    files: nodeFiles(client),
+    onEvent: (event) => void events.push(event),
+  });
+  connection = new Connection(driver);
+});
+afterEach(async () => {
+  await driver.close();
+  await engine.close();
+});
+
+const run = (program: string, ...args: string[]) =>
+  execFileSync(program, args, { encoding: "utf8", stdio: "pipe" });
+const path = (name: string) => join(folder, name);
+const source = (name: string) => ({ driver: "file", filename: path(name) });
+const image = (name: string, backingStore: ImageDefinition | null): ImageDefinition => ({
+  format: "qcow2",
+  source: source(name),
+  backingStore,
+});
+const info = (name: string) =>
+  JSON.parse(run("qemu-img", "info", "-U", "--output=json", path(name))) as Record<string, unknown>;
+const sameDisk = (one: string, other: string) => run("qemu-img", "compare", "-U", one, other);
+
+/** a/top ← b/mid ← c/low ← c/base, each naming the next by a relative name, and data in each. */
+async function chain(): Promise<Domain> {
+  const make = (...args: string[]) => run("qemu-img", "create", "-q", "-f", "qcow2", ...args);
+  const write = (name: string, at: number) =>
+    run("qemu-io", "-c", `write -P ${at + 1} ${at * 128}k 192k`, path(name));
+  make(path("c/base"), "1M");
+  make("-b", "base", "-F", "qcow2", path("c/low"));
+  make("-b", "../c/low", "-F", "qcow2", path("b/mid"));
+  make("-b", "../b/mid", "-F", "qcow2", path("a/top"));
+  for (const [at, name] of ["c/base", "c/low", "b/mid", "a/top"].entries()) write(name, at);
+  run("qemu-img", "convert", "-O", "qcow2", path("a/top"), path("model"));
+  const top = image("a/top", image("b/mid", image("c/low", image("c/base", null))));
+  const domain = await connection.define({ name: "demo", disks: [{ target: "vda", ...top }] });
+  await domain.create();
+  return domain;
+}
+
+const ends = () => events.filter((one) => one.event === "block-job-2");
+
+/** Waits for what the driver tells. */
+function told(count: number): Promise<void> {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (ends().length >= count) stop(resolve);
+    };
+    const end = connection.subscribe(look);
+    const stop = (then: () => void) => {
+      end();
+      then();
+    };
+    look();
+  });
+}
+
+describe.runIf(hasQemu)("with the real QEMU as the judge", () => {
+  it("rebases with a relative name that QEMU follows", async () => {
+    const domain = await chain();
+    await domain.blockRebase("vda", path("c/base"), 0, BLOCK_REBASE.RELATIVE);
+    await told(1);
+    expect(ends()).toMatchObject([{ type: 1, status: 0 }]);
+    expect(info("a/top")["backing-filename"]).toBe("../b/../c/base");
+    sameDisk(path("a/top"), path("model"));
+  });
+
+  it("commits with a relative name that QEMU follows, and removes the files", async () => {
+    const domain = await chain();
+    const flags = BLOCK_COMMIT.RELATIVE | BLOCK_COMMIT.DELETE;
+    await domain.blockCommit("vda", path("c/base"), path("b/mid"), 0, flags);
+    await told(1);
+    expect(ends()).toMatchObject([{ type: 3, status: 0 }]);
+    expect(ends()[0]).not.toHaveProperty("warning");
+    expect(info("a/top")["backing-filename"]).toBe("../b/../c/base");
+    expect(existsSync(path("b/mid"))).toBe(false);
+    expect(existsSync(path("c/low"))).toBe(false);
+    sameDisk(path("a/top"), path("model"));
+  });
+
+  it("refuses a relative name where an image of the chain has none, and does nothing", async () => {
+    const domain = await chain();
+    await domain.destroy();
+    run("qemu-img", "rebase", "-u", "-b", path("c/low"), "-F", "qcow2", path("b/mid"));
+    await domain.create();
+    const rebase = domain.blockRebase("vda", path("c/base"), 0, BLOCK_REBASE.RELATIVE);
+    await expect(rebase).rejects.toMatchObject({ code: "OPERATION_INVALID" });
+    expect(await domain.listBlockJobs()).toEqual([]);
+  });
+
+  it("keeps a file that somebody has open, under whatever name, and says so", async () => {
+    const domain = await chain();
+    linkSync(path("b/mid"), path("other"));
+    await client.execute("blockdev-add", {
+      ...source("other"),
+      "node-name": "theirs",
+      "read-only": true,
+      locking: "off",
+    } as never);
+    await domain.blockCommit("vda", null, path("b/mid"), 0, BLOCK_COMMIT.DELETE);
+    await told(1);
+    expect(ends()).toMatchObject([{ status: 0, warning: expect.stringContaining("in use") }]);
+    expect(existsSync(path("b/mid"))).toBe(true);
+  });
+
+  it("serves a backup of mode pull over NBD, with what has changed since a checkpoint", async () => {
+    const domain = await chain();
+    await domain.checkpointCreate({ name: "one" });
+    const { disks } = await domain.info();
+    const guest = await client.openDevice(disks[0]!.device!);
+    await guest.write(512 * KiB, new Uint8Array(64 * KiB).fill(9));
+    await guest.flush();
+    // The model of this moment.
+    run("qemu-io", "-c", "write -P 9 512k 64k", path("model"));
+    const socket = path("nbd.sock");
+    const server = { transport: "unix", socket } as const;
+    const scratch = source("scratch");
+    await domain.backupBegin({
+      mode: "pull",
+      incremental: "one",
+      server,
+      disks: [{ name: "vda", scratch }],
+    });
+    // What the guest writes now is not in it.
+    await guest.write(0, new Uint8Array(1024 * KiB).fill(7));
+    await guest.flush();
+    await inBackground("qemu-img", "convert", "-O", "qcow2", nbd(socket), path("pulled"));
+    sameDisk(path("pulled"), path("model"));
+    const bitmap = "x-dirty-bitmap=qemu:dirty-bitmap:backup-vda";
+    const at = `driver=nbd,export=vda,server.type=unix,server.path=${socket},${bitmap}`;
+    const map = await inBackground("qemu-img", "map", "--output=json", "--image-opts", at);
+    const dirty = (JSON.parse(map) as { start: number; length: number; data: boolean }[]).filter(
+      ({ data }) => !data,
+    );
+    expect(dirty).toMatchObject([{ start: 512 * KiB, length: 64 * KiB }]);
+    await domain.abortJob();
+    while ((await domain.getJobStats()).type !== 0) await told(1);
+    expect(await domain.getJobStats(1)).toMatchObject({ type: 3, success: true });
+    expect(existsSync(path("scratch"))).toBe(false);
+    await guest.close();
+  });
+});
+
+const nbd = (socket: string) => `nbd+unix:///vda?socket=${socket}`;
+
+/** The engine is in this process: nobody may wait for the program in it. */
+function inBackground(program: string, ...args: string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    execFile(program, args, (error, stdout) => (error ? reject(error) : resolve(stdout)));
+  });
+}
