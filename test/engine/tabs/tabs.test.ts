@@ -24,7 +24,7 @@ async function origin(seed = 1) {
 
 const bytes = (value: number, length = 512) => new Uint8Array(length).fill(value);
 
-describe("M01: the second tab", () => {
+describe("M01 the second tab", () => {
   it("works through the first, on the same disk, jobs and events", async () => {
     const { open, run } = await origin();
     const a = await open();
@@ -69,7 +69,7 @@ describe("M01: the second tab", () => {
   });
 });
 
-describe("M02: the owner's tab", () => {
+describe("M02 the owner's tab", () => {
   it("is closed: the next one takes over, what was not accepted is asked again, once", async () => {
     const { open, run } = await origin();
     const a = await open();
@@ -226,7 +226,7 @@ describe("two owners, one after the other,", () => {
   });
 });
 
-describe("M09: a lock that is granted, and a disk that cannot be opened", () => {
+describe("M09 a lock that is granted, and a disk that cannot be opened", () => {
   it("another tab gets its chance, and the words say why", async () => {
     const { shared, open, run, clock } = await origin();
     const a = new Tab(shared, () => cannotOpen("The handle is held elsewhere"));
@@ -253,7 +253,7 @@ describe("M09: a lock that is granted, and a disk that cannot be opened", () => 
   });
 });
 
-describe("M10: a machine that sleeps for an hour", () => {
+describe("M10 a machine that sleeps for an hour", () => {
   it("the owner goes on with the same epoch, and nothing has timed out", async () => {
     const { shared, open, run, clock } = await origin();
     const a = await open();
