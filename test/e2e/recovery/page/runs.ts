@@ -73,7 +73,10 @@ export const START: Readonly<Record<Kind, (client: SharedApi, chains: Chains) =>
     const nodes = { device: "backup-a", target: "backup-target" };
     const isKept = await hasBitmap(client);
     const which = isKept ? ({ sync: "incremental", bitmap: BITMAP } as const) : FULL;
-    await client.execute("blockdev-backup", { "job-id": "backup", ...nodes, ...which, ...slowly });
+    // Or all of it would be one step.
+    const steps = { "x-perf": { "max-chunk": 64 * 1024 } };
+    const args = { "job-id": "backup", ...nodes, ...which, ...slowly, ...steps };
+    await client.execute("blockdev-backup", args);
   },
 };
 
