@@ -39,8 +39,9 @@ const CASES: Record<string, Case> = {
   backup: {
     command: "blockdev-backup",
     args: { target: "target", sync: "full" },
-    image: "top",
-    outcome: "failed",
+    // Nobody writes: the moment of the backup is still there after each kill.
+    image: "target",
+    outcome: "completed",
   },
 };
 
