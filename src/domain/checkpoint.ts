@@ -19,6 +19,7 @@ import { DomainError } from "./errors.ts";
 import { CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST } from "./flags.ts";
 import type { Operation } from "./operation.ts";
 import type { CheckpointRecord, DomainRecord } from "./record.ts";
+import { isRefused } from "./start-job.ts";
 
 export const checkpointSchema = v.strictObject({
   /** Default: the time, in seconds. */
@@ -108,21 +109,36 @@ export async function create(
     return name;
   }
   // Kept first: a bitmap that no checkpoint knows of would record for ever.
+  checkpoint.pending = true;
   op.record.checkpoints.push(checkpoint);
   await op.save();
   try {
     await runTransaction(op, checkpointActions(op, checkpoint));
   } catch (error) {
+    if (!isRefused(error)) throw error;
     op.record.checkpoints = op.record.checkpoints.filter((one) => one !== checkpoint);
     await op.save();
     throw error;
   }
+  delete checkpoint.pending;
+  await op.save();
   return name;
+}
+
+/** Of those whose making nobody has heard the end of: one that has bitmaps was made. Call with the disks open. */
+export async function settleCheckpoints(op: Operation): Promise<void> {
+  if (!op.record.checkpoints.some(({ pending }) => pending)) return;
+  const table = await queryBitmaps(op);
+  const hasBitmap = ({ name }: CheckpointRecord) =>
+    op.record.disks.some(({ layers }) => layers.some((layer) => findBitmap(table, layer, name)));
+  op.record.checkpoints = op.record.checkpoints.filter((one) => !one.pending || hasBitmap(one));
+  for (const checkpoint of op.record.checkpoints) delete checkpoint.pending;
+  await op.save();
 }
 
 /** @throws DomainError NO_DOMAIN_CHECKPOINT */
 export function find(record: DomainRecord, name: string): CheckpointRecord {
-  const found = record.checkpoints.find((one) => one.name === name);
+  const found = record.checkpoints.find((one) => one.name === name && !one.pending);
   if (found) return found;
   throw new DomainError("NO_DOMAIN_CHECKPOINT", `There is no checkpoint '${name}'`);
 }
@@ -177,7 +193,8 @@ async function discardBitmaps(op: Operation, { disks }: CheckpointRecord): Promi
 }
 
 /** @param flags of CHECKPOINT_LIST */
-export function list({ checkpoints }: DomainRecord, flags: number): CheckpointRecord[] {
+export function list(record: DomainRecord, flags: number): CheckpointRecord[] {
+  const checkpoints = record.checkpoints.filter(({ pending }) => !pending);
   const isParent = ({ name }: CheckpointRecord) =>
     checkpoints.some(({ parent }) => parent === name);
   return checkpoints.filter((one) => {

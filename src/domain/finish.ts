@@ -103,7 +103,7 @@ export async function conclude(op: Operation, job: JobRecord, outcome: Outcome):
   if (job.kind === "backup") return concludeBackup(op, job, outcome);
   const ending = ENDINGS[job.kind];
   const disk = op.record.disks.find(({ target }) => target === job.disk);
-  const hasSwitched = ending?.isSwitch && disk ? await isSwitched(op, disk, job) : false;
+  const hasSwitched = ending?.isSwitch && disk ? await isSwitched(op, disk, job, outcome) : false;
   job.state = outcomeOf(job, outcome, ending?.isSwitch ? hasSwitched : undefined);
   if (job.state === "failed" && outcome.error !== undefined) job.error = outcome.error;
   if (ending && disk) {
@@ -173,12 +173,19 @@ function isToUnlink({ kind, state, wasReady }: JobRecord): boolean {
   return state === "failed" || (state === "cancelled" && !wasReady);
 }
 
-async function isSwitched(op: Operation, disk: DiskRecord, job: JobRecord): Promise<boolean> {
+/** Without a device nothing shows it: a pivot that we had asked for, and that has not failed, is one. */
+async function isSwitched(
+  op: Operation,
+  disk: DiskRecord,
+  job: JobRecord,
+  { error }: Outcome,
+): Promise<boolean> {
   const to = job.kind === "copy" ? job.mirror?.[0]?.n : job.base;
   if (to === undefined || to === null) return false;
   const exports = await op.execute("query-block-exports");
   const device = exports.find(({ id }) => id === deviceId(op.record, disk));
-  return device?.["node-name"] === formatNode({ n: to });
+  if (!device) return job.state === "pivoting" && error === undefined;
+  return device["node-name"] === formatNode({ n: to });
 }
 
 /** The chain is what create() will start next time. */

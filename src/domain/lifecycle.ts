@@ -6,6 +6,7 @@
 
 import { QmpError } from "../engine/client.ts";
 import { nodesOf } from "./chain.ts";
+import { settleCheckpoints } from "./checkpoint.ts";
 import { type DiskDefinition, imageOf, layersOf } from "./definition.ts";
 import { removeDevice } from "./devices.ts";
 import { END_STATES, LIFECYCLE } from "./enums.ts";
@@ -13,6 +14,7 @@ import { DomainError } from "./errors.ts";
 import { conclude, type Outcome } from "./finish.ts";
 import { closeNodes, openImage } from "./images.ts";
 import type { Operation } from "./operation.ts";
+import { settleOverlays } from "./overlay.ts";
 import { type DiskRecord, deviceId, formatNode } from "./record.ts";
 
 /** @throws DomainError OPERATION_INVALID if it runs; QmpError what cannot be opened, and then nothing is */
@@ -32,6 +34,7 @@ export async function create(op: Operation): Promise<void> {
   await op.save();
   try {
     for (const disk of record.disks) await openDisk(op, disk);
+    await settleCheckpoints(op);
   } catch (error) {
     await clear(op);
     throw error;
@@ -52,7 +55,7 @@ async function openDisk(op: Operation, disk: DiskRecord): Promise<void> {
   await addDevice(op, disk);
 }
 
-async function addDevice(op: Operation, disk: DiskRecord): Promise<void> {
+export async function addDevice(op: Operation, disk: DiskRecord): Promise<void> {
   await op.run("block-export-add", {
     type: "message-port",
     id: deviceId(op.record, disk),
@@ -106,6 +109,7 @@ async function checkIdle(op: Operation): Promise<void> {
  */
 export async function clear(op: Operation): Promise<void> {
   const { record } = op;
+  await settleOverlays(op);
   for (const job of [...record.jobs]) {
     const outcome = await cancel(op, job.name);
     if (!END_STATES.includes(job.state)) job.state = "aborting";

@@ -12,6 +12,9 @@
  *     aborting                   still at it                 told again to end
  *     any                        concluded, or in history    its end, as at any time
  *     any                        does not know it            the graph tells of a switch; else FAILED
+ *     an overlay                 nothing below it            dropped; else it is the top of its disk
+ *     a pending checkpoint       has its bitmap              made; without one: dropped
+ *     a disk without a job       has no device for it        added again: a shutdown was broken off
  *     not understood             -                           cancelled, put aside; the disk is usable
  *     -                          not ours                    left alone
  *
@@ -23,16 +26,20 @@ import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
 import { findBitmap, queryBitmaps } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
+import { settleCheckpoints } from "./checkpoint.ts";
+import { removeDevice } from "./devices.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
 import { conclude, dismiss, tell, unlink } from "./finish.ts";
 import { closeNodes } from "./images.ts";
-import { cancel, clear } from "./lifecycle.ts";
+import { addDevice, cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
-import { formatNode, type JobRecord } from "./record.ts";
+import { settleOverlays } from "./overlay.ts";
+import { deviceId, formatNode, type JobRecord } from "./record.ts";
 import type { Source } from "./source.ts";
+import { isRefused, jobOf } from "./start-job.ts";
 
 /** Jobs that the engine has done with, the newest first. */
 type History = readonly {
@@ -49,12 +56,15 @@ export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
     withJob(ctx, object, { class: "modify", offline: true }, async () => {
       const op = new Operation(host, entry, ctx);
       if (record.state !== "running") return clear(op);
+      await settleOverlays(op);
       if (!(await isOpen(op))) return crashed(op);
       await dismissCreations(op);
       const history = await queryHistory(host.qmp);
       await dropUnbegun(op, history);
       for (const job of [...record.jobs]) await takeUp(op, job, history);
       await takeUpBackup(op);
+      await settleCheckpoints(op);
+      await addDevices(op);
       await closeNodes(op, record.leftovers);
       await op.save();
     }),
@@ -65,6 +75,23 @@ export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
 async function takeUpBackup(op: Operation): Promise<void> {
   const isEnding = ["failed", "cancelled", "cancelling"];
   if (op.record.backup?.disks.some(({ state }) => isEnding.includes(state))) await cancelAll(op);
+}
+
+/** Under a job's filter one would go round it; and no job is there where a shutdown has begun. */
+async function addDevices(op: Operation): Promise<void> {
+  const exports = await op.execute("query-block-exports");
+  for (const disk of op.record.disks) {
+    const id = deviceId(op.record, disk);
+    const found = exports.find((one) => one.id === id);
+    if ((found && !found["shutting-down"]) || jobOf(op, disk.target)) continue;
+    await removeDevice(op, id, "safe");
+    try {
+      await addDevice(op, disk);
+    } catch (error) {
+      // Its image is not open: whoever wants the device is told, and the other disks can be used.
+      if (!isRefused(error)) throw error;
+    }
+  }
 }
 
 async function isOpen({ record, execute }: Operation): Promise<boolean> {

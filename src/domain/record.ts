@@ -39,6 +39,8 @@ const diskSchema = v.strictObject({
   readonly: v.boolean(),
   /** The top first. */
   layers: v.pipe(v.array(layerSchema), v.minLength(1)),
+  /** On its way to become the top: see overlay.ts. */
+  overlay: v.optional(layerSchema),
   /** Bitmaps that may lack what was written: nothing incremental is made from them. */
   badBitmaps: v.array(v.string()),
 });
@@ -127,6 +129,8 @@ const checkpointSchema = v.strictObject({
   parent: v.optional(v.string()),
   /** Seconds of wall time. */
   creationTime: count,
+  /** Nobody knows yet whether its bitmaps have been made. */
+  pending: v.optional(v.literal(true)),
   disks: v.array(
     v.strictObject({
       name: v.string(),

@@ -17,10 +17,10 @@ import {
 import { nodesOf } from "./chain.ts";
 import { formatSchema, nameSchema } from "./definition.ts";
 import { DomainError } from "./errors.ts";
-import { redefine } from "./finish.ts";
 import { SNAPSHOT_CREATE } from "./flags.ts";
-import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
+import { closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
 import type { Operation } from "./operation.ts";
+import { putOnTop } from "./overlay.ts";
 import { formatNode, type Layer } from "./record.ts";
 import { checkSource, fromPath, pathOf, sourceSchema } from "./source.ts";
 import { checkNoJob, isRefused } from "./start-job.ts";
@@ -85,6 +85,9 @@ export async function snapshot(
         : await open(op, { n: op.newLayerNumber(), format, source: where });
       overlays.set(disk.target, layer);
     }
+    // Kept first: from the transaction on the guest may write to it, whoever is there to hear the reply.
+    for (const [target, overlay] of overlays) op.disk(target).overlay = overlay;
+    await op.save();
     const table = await queryBitmaps(op);
     const actions = [...overlays].flatMap(([target, overlay]): TransactionAction[] => {
       const disk = op.disk(target);
@@ -100,15 +103,13 @@ export async function snapshot(
     await runTransaction(op, actions);
   } catch (error) {
     if (!isRefused(error)) throw error;
+    // Before its file goes: what is on record is taken for the top if its node is not there.
+    for (const disk of op.record.disks) delete disk.overlay;
+    await op.save();
     await undo(op, [...overlays.values()], isNew);
     throw error;
   }
-  for (const [target, overlay] of overlays) {
-    const disk = op.disk(target);
-    disk.layers = [overlay, ...disk.layers];
-    redefine(op.record, disk);
-  }
-  adopt(op, [...overlays.values()]);
+  for (const disk of op.record.disks) putOnTop(op, disk);
   await op.save();
 }
 

@@ -1,0 +1,201 @@
+/** A driver is lost between a record and the command that it is about, on either side of it. */
+
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { BlockError } from "../../src/base/errors.ts";
+import { DomainError } from "../../src/domain/errors.ts";
+import { BLOCK_JOB_ABORT, SNAPSHOT_CREATE } from "../../src/domain/flags.ts";
+import type { DriverRecord } from "../../src/domain/record.ts";
+import { MemoryDomainStore } from "../../src/domain/store.ts";
+import {
+  guest,
+  image,
+  isReady,
+  makeWorld,
+  read,
+  refusal,
+  running,
+  settle,
+  until,
+  type World,
+  write,
+} from "./world.ts";
+
+let world: World;
+/** Of this driver no record is kept any more as soon as this is true. */
+let isLost: () => boolean;
+
+beforeEach(async () => {
+  const inner = new MemoryDomainStore();
+  isLost = () => false;
+  const store = {
+    load: () => inner.load(),
+    async save(record: object) {
+      if (isLost()) throw new BlockError("ESTALE", "Another driver has taken over");
+      await inner.save(record);
+    },
+  };
+  world = await makeWorld({ store });
+});
+afterEach(() => world.end());
+
+const demo = () => world.connection.domain("demo");
+const paths = async () => (await world.run(demo().info())).disks[0]!.chain.map(({ path }) => path);
+const topNode = () => world.engine.exports.get("domain-1-vda").backend.node.name;
+
+/** Lost as soon as the engine has done it, and the next driver comes. */
+async function lostAfter(call: () => Promise<unknown>, isDone: () => boolean): Promise<void> {
+  isLost = isDone;
+  await expect(world.run(call())).rejects.toThrow(DomainError);
+  isLost = () => false;
+}
+
+/** The call sends everything but its transaction; then the driver is lost. */
+async function lostBeforeTransaction(call: () => Promise<unknown>): Promise<void> {
+  const { client } = world;
+  const execute = client.execute.bind(client) as (...args: unknown[]) => Promise<never>;
+  let isSent = false;
+  client.execute = (...args: unknown[]) => {
+    if (args[0] !== "transaction") return execute(...args);
+    isSent = true;
+    return new Promise<never>(() => {});
+  };
+  void call();
+  while (!isSent) await world.clock.advance(10);
+  client.execute = execute;
+}
+
+const snapshot = () => {
+  const disks = [{ name: "vda", source: image("snap").source }];
+  return demo().snapshotCreate({ disks }, SNAPSHOT_CREATE.DISK_ONLY);
+};
+
+it("keeps what a guest writes to a snapshot of which only the engine had heard", async () => {
+  await running(world, { vda: ["base"] });
+  const before = topNode();
+  await lostAfter(snapshot, () => topNode() !== before);
+  await world.restart();
+  expect(await paths()).toEqual(["/memory/snap", "/memory/base"]);
+  expect(world.driver.host.record.domains[0]!.leftovers).toEqual([]);
+  const device = await guest(world, demo(), "vda");
+  await write(world, device, { 3: 99 });
+  const written = await read(world, device);
+  await world.run(device.close());
+  await world.run(demo().destroy());
+  await world.run(demo().create());
+  expect(await paths()).toEqual(["/memory/snap", "/memory/base"]);
+  expect(await read(world, await guest(world, demo(), "vda"))).toBe(written);
+});
+
+it("keeps it also when the domain was being stopped, and when the engine is gone", async () => {
+  await running(world, { vda: ["base"] });
+  const before = topNode();
+  await lostAfter(snapshot, () => topNode() !== before);
+  const device = await world.run(world.client.openDevice("domain-1-vda"));
+  await write(world, device, { 3: 99 });
+  const written = await read(world, device);
+  await world.run(device.close());
+  await world.driver.close();
+  const record = (await world.store.load()) as DriverRecord;
+  await world.store.save({
+    ...record,
+    domains: [{ ...record.domains[0]!, state: "stopping" }],
+  });
+  await world.restart();
+  await world.run(demo().create());
+  expect(await paths()).toEqual(["/memory/snap", "/memory/base"]);
+  expect(await read(world, await guest(world, demo(), "vda"))).toBe(written);
+
+  await world.run(world.engine.close());
+  const kept = new MemoryDomainStore();
+  await kept.save(record);
+  const second = await makeWorld({ store: kept, stores: world.stores });
+  const again = second.connection.domain("demo");
+  expect((await second.run(again.info())).state).toBe(5);
+  await second.run(again.create());
+  expect(await read(second, await guest(second, again, "vda"))).toBe(written);
+  await second.end();
+});
+
+it("drops the overlay of a snapshot of which the engine has never heard", async () => {
+  await running(world, { vda: ["base"] });
+  await lostBeforeTransaction(snapshot);
+  await world.restart();
+  expect(await paths()).toEqual(["/memory/base"]);
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  expect(nodes.map((node) => node["node-name"]).sort()).toEqual([
+    "libvirt-1-format",
+    "libvirt-1-storage",
+  ]);
+  const [record] = world.driver.host.record.domains;
+  expect(record!.leftovers).toEqual([]);
+  expect(record!.disks[0]).not.toHaveProperty("overlay");
+  await world.run(demo().snapshotCreate({ name: "next" }, SNAPSHOT_CREATE.DISK_ONLY));
+  expect(await paths()).toEqual(["/memory/base.next", "/memory/base"]);
+});
+
+it("forgets a checkpoint of which the engine has never heard", async () => {
+  await running(world, { vda: ["base"] });
+  await lostBeforeTransaction(() => demo().checkpointCreate({ name: "one" }));
+  expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
+  expect(await refusal(world, demo().checkpointGetDesc("one"))).toBe("NO_DOMAIN_CHECKPOINT");
+  await world.restart();
+  expect(world.driver.host.record.domains[0]!.checkpoints).toEqual([]);
+  await world.run(demo().checkpointCreate({ name: "one" }));
+  await world.run(demo().checkpointDelete("one"));
+});
+
+it("keeps a checkpoint of which only the engine had heard", async () => {
+  await running(world, { vda: ["base"] });
+  const { node } = world.engine.exports.get("domain-1-vda").backend;
+  await lostAfter(
+    () => demo().checkpointCreate({ name: "one" }),
+    () => !node.bitmaps.isEmpty,
+  );
+  await world.restart();
+  const [checkpoint] = await world.run(demo().listAllCheckpoints());
+  expect(checkpoint).toMatchObject({ name: "one" });
+  expect(checkpoint).not.toHaveProperty("pending");
+  await world.run(demo().checkpointDelete("one"));
+});
+
+it("decides on a checkpoint when its domain starts, if it had stopped before anybody knew", async () => {
+  await running(world, { vda: ["base"] });
+  await lostBeforeTransaction(() => demo().checkpointCreate({ name: "one" }));
+  await world.driver.close();
+  const record = (await world.store.load()) as DriverRecord;
+  await world.store.save({ ...record, domains: [{ ...record.domains[0]!, state: "stopping" }] });
+  await world.restart();
+  expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
+  await world.run(demo().create());
+  await world.run(demo().checkpointCreate({ name: "one" }));
+});
+
+it("gives a domain its devices back when a shutdown was lost half way", async () => {
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] });
+  const device = await guest(world, domain, "vda");
+  const before = await read(world, device);
+  await world.run(device.close());
+  await settle(world);
+  await lostAfter(
+    () => demo().shutdown(),
+    () => true,
+  );
+  expect(await world.run(world.client.execute("query-block-exports"))).toEqual([]);
+  await world.restart();
+  expect((await world.run(demo().info())).state).toBe(1);
+  expect(await read(world, await guest(world, demo(), "vda"))).toBe(before);
+  await guest(world, demo(), "vdb");
+});
+
+it("takes a pivot that has not failed for a switch when there is no device to tell", async () => {
+  const domain = await running(world, { vda: ["base"] });
+  const before = await read(world, await guest(world, domain, "vda"));
+  await world.run(domain.blockCopy("vda", image("copy")));
+  await until(world, isReady("vda"));
+  const isOver = () => world.driver.host.record.domains[0]!.jobs[0]!.state === "completed";
+  await lostAfter(() => domain.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT), isOver);
+  await world.run(world.client.execute("block-export-del", { id: "domain-1-vda", mode: "hard" }));
+  await world.restart();
+  expect(await paths()).toEqual(["/memory/copy"]);
+  expect(await read(world, await guest(world, demo(), "vda"))).toBe(before);
+});
