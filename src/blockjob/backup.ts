@@ -232,7 +232,11 @@ function backupDriver(backup: Backup): JobDriver {
 
     journal: () => again(backup),
 
-    commit: () => endBitmap(backup, true),
+    commit(job) {
+      endBitmap(backup, true);
+      // On record before clean() lets go of the moment: the next engine could not go on without it.
+      job.hasTakenEffect = true;
+    },
     abort: () => endBitmap(backup, false),
 
     async clean(job) {

@@ -108,7 +108,10 @@ export class Engine {
         this.#journal?.jobMoved(data.id, data.status);
         this.emit({ event: "JOB_STATUS_CHANGE", data });
       },
-      ...(options.journal && { beforeRun: (job) => this.#journal!.beforeRun(job) }),
+      ...(options.journal && {
+        beforeRun: (job) => this.#journal!.beforeRun(job),
+        beforeClean: () => this.#journal!.settled(),
+      }),
       onBug: (bug) => this.stop(bug),
       trace: graph.world.trace,
     });

@@ -244,7 +244,7 @@ export class Job extends JobState {
     this.settle();
     if (this.error) await this.mustNotFail(() => this.driver.abort?.(this));
     else await this.mustNotFail(() => this.driver.commit?.(this));
-    await this.mustNotFail(() => this.driver.clean?.(this));
+    await this.mustNotFail(() => this.#clean());
     this.settle();
     this.trace?.job_completed?.(this.id ?? "", this.error?.errno ?? "");
     this.guard(() => this.options.cb?.(this.error));
@@ -288,6 +288,12 @@ export class Job extends JobState {
       }),
     );
     while (!isAllowed && !this.cancelled) await this.yield();
+  }
+
+  async #clean(): Promise<void> {
+    const { beforeClean } = this.options.list.hooks;
+    if (beforeClean && this.hasTakenEffect && !this.internal) await beforeClean(this);
+    await this.driver.clean?.(this);
   }
 
   #vanish(): void {

@@ -25,6 +25,12 @@ export interface JobListHooks {
    * @returns when it may
    */
   beforeRun?(job: Job): Promise<void>;
+  /**
+   * What a named job has brought about is there to stay (Job.hasTakenEffect), and it is about to clean up.
+   *
+   * @returns when it may. Rejects if the engine has stopped: it must not, then
+   */
+  beforeClean?(job: Job): Promise<void>;
   /** Where jobs can be watched. */
   readonly trace?: Trace;
 }

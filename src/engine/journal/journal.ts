@@ -6,6 +6,7 @@
  *     │                    ▲ covered
  *     ├─ monitors ─────────┤ Outbox: replies and events wait
  *     ├─ jobs ─────────────┤ beforeRun: no job works that is not on record
+ *     │                    │ beforeClean: none lets go of what it would go on with, before its effect is
  *     └─ drained sections ─┘ linksSettled: no guest writes through a link that is not on record
  */
 
@@ -159,7 +160,7 @@ export class EngineJournal implements JournalView {
   /** All that is now is on record; what comes afterwards is for the next engine to do. @throws BlockError */
   async seal(): Promise<void> {
     await this.settled();
-    this.#recorder.seal();
+    await this.#recorder.seal();
   }
 
   /** The engine has closed: all is said, and the record has what is left. */

@@ -45,6 +45,8 @@ export class Recorder {
   #text = "";
   #isSaving = false;
   #isSealed = false;
+  /** The last #saveAll(). */
+  #saves: Promise<void> = Promise.resolve();
   #waiters: Waiter[] = [];
 
   constructor(init: RecorderInit, seq: number) {
@@ -57,12 +59,16 @@ export class Recorder {
     this.#touches++;
     if (this.#isSaving || this.#isSealed) return;
     this.#isSaving = true;
-    this.#saveAll().catch(this.#init.onFailed);
+    this.#saves = this.#saveAll().catch(this.#init.onFailed);
   }
 
-  /** Nothing more is put on record: what waits for it stands still for ever. */
-  seal(): void {
+  /**
+   * Nothing more is put on record: what waits for it stands still for ever. Resolves when no save is
+   * under way any more.
+   */
+  async seal(): Promise<void> {
     this.#isSealed = true;
+    await this.#saves;
   }
 
   get isCovered(): boolean {
@@ -85,6 +91,8 @@ export class Recorder {
       const touches = this.#touches;
       const { saveOthers } = this.#init;
       if (saveOthers) await this.#tryOften(saveOthers);
+      // What there is now may be on its way out.
+      if (this.#isSealed) return;
       const record = this.#init.describe();
       const text = JSON.stringify({ ...record, seq: 0 });
       if (text !== this.#text) {

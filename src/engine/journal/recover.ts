@@ -1,7 +1,8 @@
 /**
  * Brings back what the record of a lost engine has: objects, nodes, exports, jobs, in this order, as a
- * job's filter goes between a node and those who use it. A guest who writes before the job is there does
- * no harm: no job that is started again relies on having seen every write.
+ * job's filter goes between a node and those who use it. A guest who writes before the job is there makes
+ * the job's write intent one that is not trusted: a mirror begins anew, a backup has lost its moment and
+ * says so. Nothing wrong is copied.
  *
  *   job's record           what becomes of it
  *   created                gone; in the history: it never started

@@ -53,7 +53,9 @@ export async function openJournal(
   intentStore?: IntentStore,
 ): Promise<OpenedJournal> {
   const found = parseRecord(await store.load());
-  const record = { ...found, epoch: found.epoch + 1, seq: found.seq + 1 };
+  // One of the two may be damaged, or gone: the other one still knows how far it has come.
+  const latest = Math.max(found.epoch, epochOf(await intentStore?.load()));
+  const record = { ...found, epoch: latest + 1, seq: found.seq + 1 };
   await store.save(record);
   if (!intentStore) return { store, record };
   const intents = await WriteIntents.load(intentStore, record.epoch);

@@ -5,9 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { BlockError } from "../../../src/base/errors.ts";
+import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import { emptyRecord } from "../../../src/engine/journal/record.ts";
+import { Recorder as JournalRecorder } from "../../../src/engine/journal/recorder.ts";
 import { openJournal } from "../../../src/engine/journal/store.ts";
 import { FileJournal } from "../../../src/engine/node-journal.ts";
+import { MemoryIntentStore } from "../../block/intent-store.ts";
 import { Recorder } from "../../crash/recorder.ts";
 import { disks, MemoryJournal, startEngine } from "./rig.ts";
 
@@ -191,5 +194,89 @@ describe("the journal's file", () => {
     } finally {
       rmSync(folder, { recursive: true });
     }
+  });
+});
+
+describe("two records side by side", () => {
+  async function both() {
+    const journal = new MemoryJournal();
+    const intents = new MemoryIntentStore();
+    for (let n = 0; n < 3; n++) await openJournal(journal, intents);
+    return { journal, intents };
+  }
+
+  it("are opened when the journal is broken or gone: nobody older writes either of them", async () => {
+    for (const text of ['"{ half a rec"', null]) {
+      const { journal, intents } = await both();
+      journal.text = text;
+      const { record } = await openJournal(journal, intents);
+      expect(record.epoch).toBe(4);
+      expect(intents.record?.epoch).toBe(4);
+    }
+  });
+
+  it("are opened when the intents are broken or gone", async () => {
+    for (const text of ['"{ half a rec"', null]) {
+      const { journal, intents } = await both();
+      intents.text = text;
+      const { record } = await openJournal(journal, intents);
+      expect(record.epoch).toBe(4);
+      expect(intents.record?.epoch).toBe(4);
+    }
+  });
+});
+
+describe("a journal that is sealed", () => {
+  /** A recorder whose saves end when the test says so. */
+  function slow() {
+    const journal = new MemoryJournal();
+    const turns: (() => void)[] = [];
+    const turn = () => new Promise<void>((resolve) => void turns.push(resolve));
+    let described = 0;
+    const recorder = new JournalRecorder(
+      {
+        store: journal,
+        clock: new VirtualClock(),
+        describe: () => ({ ...emptyRecord(1), broken: [entry(++described)] }),
+        onFailed: (why) => expect.unreachable(String(why)),
+        saveOthers: turn,
+      },
+      0,
+    );
+    const entry = (n: number) => ({ kind: "record" as const, name: `${n}`, why: "", entry: n });
+    const next = async () => {
+      while (turns.length === 0) await Promise.resolve();
+      turns.shift()!();
+    };
+    return { journal, recorder, next, turn, described: () => described };
+  }
+
+  it("is not described any more, though what is beside it was being saved", async () => {
+    const { recorder, journal, next, described } = slow();
+    recorder.touch();
+    const sealed = recorder.seal();
+    await next();
+    await sealed;
+    expect(described()).toBe(0);
+    expect(journal.text).toBeNull();
+  });
+
+  it("is saved to its end if that was under way", async () => {
+    const { recorder, journal, next, turn, described } = slow();
+    journal.before = turn;
+    recorder.touch();
+    await next();
+    while (described() === 0) await Promise.resolve();
+    const order: string[] = [];
+    journal.after = () => void order.push("saved");
+    const sealed = recorder.seal();
+    const told = (async () => {
+      await sealed;
+      order.push("sealed");
+    })();
+    for (let n = 0; n < 10; n++) await Promise.resolve();
+    await next();
+    await told;
+    expect(order).toEqual(["saved", "sealed"]);
   });
 });

@@ -51,7 +51,7 @@ async function first() {
       file: { driver: "recorded", filename: name },
     });
   }
-  return { ...t, again: () => startEngine(recorder, journal, intents), recorder };
+  return { ...t, again: () => startEngine(recorder, journal, intents), recorder, journal, intents };
 }
 
 it("M03 a mirror copies what it had not, under its id", async () => {
@@ -81,4 +81,31 @@ it("M08 a backup goes on with its moment", async () => {
   expect(await next.ok("x-query-job-history")).toMatchObject([{ id: "b", outcome: "completed" }]);
   expect(Buffer.compare(t.recorder.bytesOf("copy"), before)).toBe(0);
   expect(t.recorder.bytesOf("disk")[5 * MiB]).toBe(7);
+});
+
+it("a backup that is done is told as completed, wherever the engine is lost between its two records", async () => {
+  const t = await first();
+  /** What a loss would leave, before each save of either record. */
+  const moments: { journal: string | null; intents: string | null }[] = [];
+  const note = async () => {
+    moments.push({ journal: t.journal.text, intents: t.intents.text });
+  };
+  t.journal.before = note;
+  t.intents.before = note;
+  await t.ok("blockdev-backup", { "job-id": "b", device: "disk", target: "copy", sync: "full" });
+  await t.clock.advance(20_000);
+  await note();
+  t.journal.before = async () => {};
+  t.intents.before = null;
+  expect(t.intents.record?.records).toEqual({});
+  const begun = moments.findIndex(({ journal }) => journal?.includes('"kind":"backup"'));
+  expect(begun).toBeGreaterThanOrEqual(0);
+  for (const left of moments.slice(begun)) {
+    t.journal.text = left.journal;
+    t.intents.text = left.intents;
+    const next = await t.again();
+    await next.clock.advance(20_000);
+    const history = await next.ok("x-query-job-history");
+    expect(history, JSON.stringify(left)).toMatchObject([{ id: "b", outcome: "completed" }]);
+  }
 });
