@@ -166,6 +166,21 @@ export class Graph {
   }
 
   /**
+   * Closes the stores of all nodes and writes nothing more: for an end after which nobody knows whether what is
+   * still in memory is right. What is under way fails.
+   *
+   * @throws BlockError the first failure; the others are closed all the same
+   */
+  async letGo(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const { driver, isOpen, state } of this.nodes) {
+      if (!isOpen || driver.kind !== "protocol") continue;
+      await state.close?.().catch((error) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /**
    * Closes a node that blockdev-add opened, and what was nested in its options.
    *
    * @throws BlockError ENOENT, EBUSY while something uses it; what flushing it throws, and then

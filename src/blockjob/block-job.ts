@@ -31,7 +31,17 @@ export interface BlockJobServices {
   readonly clock: Clock;
   /** Sends a QMP event to all monitors. */
   emit(event: { readonly event: string; readonly data: object }): void;
+  /** Without it nobody needs to know. */
+  readonly replacing?: Replacing;
 }
+
+/**
+ * Runs what puts other content in a disk's place than guests have written. What they write meanwhile may have
+ * to wait.
+ *
+ * @throws BlockError if it cannot begin; what `work` throws
+ */
+export type Replacing = (work: () => Promise<void>) => Promise<void>;
 
 export interface BlockJobInit {
   /** null: an internal job, of which no query and no event tells. */

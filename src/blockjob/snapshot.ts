@@ -14,7 +14,7 @@ import { BlockError } from "../base/errors.ts";
 import type { SnapshotInfo } from "../block/driver.ts";
 import type { BlockNode } from "../block/node.ts";
 import { Job } from "../job/job.ts";
-import type { BlockJobServices } from "./block-job.ts";
+import type { BlockJobServices, Replacing } from "./block-job.ts";
 import { holding } from "./hold.ts";
 import {
   applySnapshot,
@@ -83,7 +83,7 @@ async function takeBack(
  */
 export function startSnapshotLoad(services: BlockJobServices, options: VmStateOptions): Job {
   const { tag } = options;
-  return startJob(services, options, "snapshot-load", async (homes) => {
+  const load = async (homes: readonly SnapshotHome[]) => {
     const found = homes.map((home) => ({ home, info: findTag(home, tag) }));
     const missing = found.filter(({ info }) => !info).map(({ home }) => home);
     if (missing.length > 0) throw tagError("ENOENT", tag, "does not exist on", missing);
@@ -98,7 +98,8 @@ export function startSnapshotLoad(services: BlockJobServices, options: VmStateOp
       }
       loaded.push(`'${home.node.name}'`);
     }
-  });
+  };
+  return startJob(services, options, "snapshot-load", load, services.replacing);
 }
 
 /** Starts a job that deletes the tag from every disk that has it. */
@@ -116,6 +117,7 @@ function startJob(
   options: SnapshotJobOptions & { readonly vmstate?: string },
   type: string,
   work: (homes: readonly SnapshotHome[]) => Promise<void>,
+  around: Replacing = async (begin) => begin(),
 ): Job {
   const { graph, jobs, clock } = services;
   const job = new Job({
@@ -127,15 +129,17 @@ function startJob(
       type,
       async run({ progress }) {
         progress.setRemaining(1);
-        const nodes = homesOf(services, options).map(({ node }) => node);
-        await holding(graph, nodes, `job '${options.jobId}'`, () =>
-          graph.drained(nodes, () => {
-            // While that is waited for, a job may begin, or a node become read-only.
-            const homes = homesOf(services, options);
-            checkDrained(homes, nodes);
-            return work(homes);
-          }),
-        );
+        await around(() => {
+          const nodes = homesOf(services, options).map(({ node }) => node);
+          return holding(graph, nodes, `job '${options.jobId}'`, () =>
+            graph.drained(nodes, () => {
+              // While that is waited for, a job may begin, or a node become read-only.
+              const homes = homesOf(services, options);
+              checkDrained(homes, nodes);
+              return work(homes);
+            }),
+          );
+        });
         progress.workDone(1);
       },
     },

@@ -18,7 +18,7 @@ import type { HostZlib } from "../base/zlib.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
 import { flush } from "../block/io.ts";
-import type { BlockJobServices } from "../blockjob/block-job.ts";
+import type { BlockJobServices, Replacing } from "../blockjob/block-job.ts";
 import type { BlockExportDriver } from "../export/driver.ts";
 import { ExportList } from "../export/list.ts";
 import { messagePort } from "../export/message-port.ts";
@@ -80,6 +80,11 @@ export class Engine {
   readonly jobs: JobList;
   readonly exports: ExportList;
   readonly clock: Clock;
+  /** Of whoever keeps what guests write: src/engine/tabs/. */
+  replacing: Replacing = async (work) => work();
+  /** Resolves when the engine has stopped after an internal error. */
+  readonly whenStopped: Promise<BlockError>;
+  #tellStopped: (why: BlockError) => void = () => {};
   readonly #services: QmpServices;
   readonly #blobs: Map<string, Blob>;
   readonly #files: FileStore | undefined;
@@ -103,6 +108,9 @@ export class Engine {
     this.#blobs = options.blobs ?? new Map();
     this.#files = options.files;
     this.#onStopped = options.onStopped ?? (() => {});
+    this.whenStopped = new Promise((resolve) => {
+      this.#tellStopped = resolve;
+    });
     this.jobs = new JobList({
       onStatus: (data) => {
         this.#journal?.jobMoved(data.id, data.status);
@@ -121,12 +129,13 @@ export class Engine {
       onDeleted: (id) => this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
       onBug: (bug) => this.stop(bug),
     });
-    const services = {
+    const services: BlockJobServices & { readonly exports: ExportList } = {
       graph,
       jobs: this.jobs,
       exports: this.exports,
       clock: this.clock,
-      emit: (event: { readonly event: string; readonly data: object }) => this.emit(event),
+      emit: (event) => this.emit(event),
+      replacing: (work) => this.replacing(work),
     };
     this.#journal = options.journal ? this.#openJournal(options.journal, services) : null;
     const more = [...(options.commands ?? []), ...(this.#journal?.commands ?? [])];
@@ -289,6 +298,7 @@ export class Engine {
     for (const job of this.jobs.all()) job.pause();
     for (const monitor of this.#monitors) monitor.stop(why);
     for (const dataPort of this.#dataPorts) dataPort.stop(why);
+    this.#tellStopped(why);
     this.#onStopped(why);
   }
 
@@ -297,10 +307,10 @@ export class Engine {
    * where one of these fails, and then throws the first failure. A second call waits for the first.
    *
    * @throws BlockError of the first node that could not be flushed or closed, or if the engine has
-   *   stopped: then nothing is written
+   *   stopped: then nothing is written, and the stores are closed as they are
    */
   close(): Promise<void> {
-    this.#closed ??= this.#close();
+    this.#closed ??= this.#lettingGo(() => this.#close());
     return this.#closed;
   }
 
@@ -350,11 +360,25 @@ export class Engine {
    * With a journal: an end from which the next engine goes on. Jobs come to rest where they are, everything
    * is flushed, all files are closed; what is on record stays.
    *
-   * @throws BlockError of the first node that could not be flushed or closed, or if the engine has stopped
+   * @throws BlockError of the first node that could not be flushed or closed, or if the engine has stopped:
+   *   then nothing is written, and the stores are closed as they are
    */
   suspend(): Promise<void> {
-    this.#closed ??= this.#suspend();
+    this.#closed ??= this.#lettingGo(() => this.#suspend());
     return this.#closed;
+  }
+
+  /** Whoever comes next needs the files, however this engine ends. */
+  async #lettingGo(end: () => Promise<void>): Promise<void> {
+    try {
+      await end();
+    } catch (error) {
+      if (this.#stopped) {
+        this.#closing.abort();
+        await this.graph.letGo();
+      }
+      throw error;
+    }
   }
 
   async #suspend(): Promise<void> {

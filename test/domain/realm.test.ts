@@ -45,6 +45,7 @@ class Browser {
       signal: new AbortController().signal,
       tell: () => {},
       onExportDeleted: () => {},
+      replacing: (work: () => Promise<void>) => work(),
     };
     const realm = await clock.runUntil(domainRealm(engine, opening, this.store));
     const client = await clock.runUntil(connectLocally(engine));

@@ -11,7 +11,6 @@ import { Bell } from "../../base/bell.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
-import { BarrierPort } from "./barrier-port.ts";
 import type { Channel, Reign, TabHost } from "./host.ts";
 import type { KeptWrite } from "./kept-writes.ts";
 import {
@@ -85,7 +84,7 @@ export class Owner {
     return this.#notice;
   }
 
-  /** @throws BlockError if the disks could not be opened or closed */
+  /** @throws BlockError if the disks could not be opened or closed, or what serves them has stopped */
   async rule(): Promise<void> {
     const { leave, open, host, reign } = this.#init;
     this.#announce({});
@@ -100,12 +99,14 @@ export class Owner {
         signal: leave,
         tell: (text: string) => this.#announce({ text }),
         onExportDeleted: (id: string) => this.#tellDurable([id], this.#order.last),
+        replacing: (work: () => Promise<void>) => this.#replacing(work),
       };
       this.#realm = await open(opening);
-      const lost = await this.#writeAgain(this.#realm, kept);
+      const stopped = this.#realm.stopped.then((why) => Promise.reject(why));
+      const lost = await Promise.race([this.#writeAgain(this.#realm, kept), stopped]);
       await host.epochs.serve(reign.epoch);
       this.#serve(lost);
-      await this.#untilAskedToLeave(leave);
+      await Promise.race([this.#untilAskedToLeave(leave), stopped]);
     } catch (error) {
       if (error instanceof BlockError && !leave.aborted) {
         this.#announce({ state: "failed", text: error.message });
@@ -289,11 +290,8 @@ export class Owner {
       onDurable: (exports, upTo, id) => this.#tellDurable(exports, upTo, { client, id }),
       errorData,
     });
-    const commands = new BarrierPort(qmp, async () => {
-      for (const id of this.#realm!.disks.all()) await this.#flush(id);
-    });
-    for (const port of [ordered, commands]) this.#guests.get(client)?.ports.add(port);
-    this.#realm.services.get("engine")!(commands, ordered);
+    this.#guests.get(client)?.ports.add(ordered);
+    this.#realm.services.get("engine")!(qmp, ordered);
   }
 
   async #flushOthers(exportId: string): Promise<readonly string[]> {
@@ -301,6 +299,25 @@ export class Owner {
     const exports = disks.sharing(exportId);
     for (const other of exports) if (other !== exportId) await disks.writable(other).flush();
     return exports;
+  }
+
+  /** Nobody needs to keep any longer what has been written to them until now. */
+  async #flushAll(exports: readonly string[]): Promise<void> {
+    // What is under way comes first: everything behind it would have to be kept.
+    await this.#order.settle();
+    for (const id of exports) await this.#flush(id);
+  }
+
+  /** As a write to all bytes there are: all earlier ones are over and durable, and all later ones wait. */
+  async #replacing(work: () => Promise<void>): Promise<void> {
+    const { order, ready } = this.#order.enter(0, Number.POSITIVE_INFINITY);
+    try {
+      await ready;
+      for (const id of this.#realm?.disks.all() ?? []) await this.#flush(id);
+      await work();
+    } finally {
+      this.#order.leave(order);
+    }
   }
 
   async #flush(exportId: string): Promise<void> {
@@ -312,7 +329,7 @@ export class Owner {
 
   async #flushAtDesk(desk: Port, { n, exports }: FlushRequest): Promise<void> {
     try {
-      for (const id of exports) await this.#flush(id);
+      await this.#flushAll(exports);
       desk.postMessage({ type: "flushed", n } satisfies FromDesk, []);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;

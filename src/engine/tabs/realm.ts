@@ -6,6 +6,7 @@
 import { BlockError } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
 import type { BlockNode } from "../../block/node.ts";
+import type { Replacing } from "../../blockjob/block-job.ts";
 import type { Engine } from "../engine.ts";
 import type { Port } from "../protocol.ts";
 
@@ -27,11 +28,13 @@ export interface Realm {
   readonly disks: Disks;
   /** A command with an id {client, n} is not done twice, also by the next owner. */
   readonly remembers: boolean;
+  /** Resolves when it has stopped after an error that it cannot go on from. */
+  readonly stopped: Promise<BlockError>;
   /**
    * Brings jobs to rest, flushes, closes all files. If it remembers, nothing of this end is on record: the
    * next owner goes on.
    *
-   * @throws BlockError
+   * @throws BlockError; also if it has stopped: then nothing is written, and files are closed all the same
    */
   close(): Promise<void>;
 }
@@ -46,12 +49,19 @@ export interface Opening {
   readonly tell: (text: string) => void;
   /** An export is gone; another may get its name. */
   readonly onExportDeleted: (id: string) => void;
+  /**
+   * Puts other content in a disk's place, whoever asked for that: first what clients have written is flushed,
+   * and what they write meanwhile waits, so that none of them keeps a write that the next owner would do again
+   * on top of it.
+   */
+  readonly replacing: Replacing;
 }
 
 /** @throws BlockError if it cannot be opened; then nothing is left open */
 export type OpenRealm = (opening: Opening) => Promise<Realm>;
 
-export function engineRealm(engine: Engine, { onExportDeleted }: Opening): Realm {
+export function engineRealm(engine: Engine, { onExportDeleted, replacing }: Opening): Realm {
+  engine.replacing = replacing;
   const listener = engine.openMonitor((message) => {
     const { event, data } = message as { event?: string; data?: { id: string } };
     if (event === "BLOCK_EXPORT_DELETED") onExportDeleted(data!.id);
@@ -73,6 +83,7 @@ export function engineRealm(engine: Engine, { onExportDeleted }: Opening): Realm
       sharing: (exportId) => sharing(engine, exportId),
     },
     remembers: false,
+    stopped: engine.whenStopped,
     close: () => engine.close(),
   };
 }

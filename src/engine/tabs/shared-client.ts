@@ -326,5 +326,7 @@ export class SharedClient implements SharedApi {
     this.#flushing = null;
     // Holding writes back would not help: the next flush of the guest tells it.
     if (error) this.#data.giveUpKept();
+    // More may have come meanwhile than the next write waits for.
+    else if (this.#data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
   }
 }

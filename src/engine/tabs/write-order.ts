@@ -46,6 +46,11 @@ export class WriteOrder {
     this.#underWay.delete(order);
   }
 
+  /** Resolves when all that have entered until now are over. */
+  async settle(): Promise<void> {
+    await Promise.all([...this.#underWay.values()].map(({ over }) => over));
+  }
+
   get last(): number {
     return this.#last;
   }

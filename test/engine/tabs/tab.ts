@@ -52,9 +52,9 @@ export function openDisk(life: Life): OpenRealm {
 }
 
 /** The same with a journal, which remembers what the last owner had and was asked for. */
-export function recoverDisk(life: Life): OpenRealm {
+export function recoverDisk(life: Life, open = () => openJournal(life.journal)): OpenRealm {
   return async (opening) => {
-    const engine = await newEngine(life, opening.blobs, await openJournal(life.journal));
+    const engine = await newEngine(life, opening.blobs, await open());
     await engine.recover();
     if (engine.exports.all.length === 0) await addDisk(engine);
     return { ...engineRealm(engine, opening), remembers: true };

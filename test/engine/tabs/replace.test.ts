@@ -1,0 +1,70 @@
+/** A snapshot that is loaded while tabs write: nothing older comes back over it when the owner is lost. */
+
+import { describe, expect, it } from "vitest";
+import { VirtualClock } from "../../../src/base/virtual-clock.ts";
+import { Origin } from "./origin.ts";
+import { makeDisk, recoverDisk, Tab } from "./tab.ts";
+
+const SNAPSHOT = { tag: "s", vmstate: "disk", devices: ["disk"] };
+const bytes = (value: number) => new Uint8Array(512).fill(value);
+
+/** An owner and two more tabs; the snapshot has ones, the disk has twos that nobody has flushed. */
+async function saved(seed: number) {
+  const clock = new VirtualClock();
+  const origin = new Origin(clock, seed);
+  await clock.runUntil(makeDisk(origin));
+  const run = <T>(promise: Promise<T>) => clock.runUntil(promise);
+  const open = async () => {
+    const tab = new Tab(origin, recoverDisk);
+    await run(tab.client.start());
+    return tab;
+  };
+  const [owner, writer, loader] = [await open(), await open(), await open()];
+  const disk = await run(writer.client.openDevice("d"));
+  await run(disk.write(0, bytes(1)));
+  await run(loader.client.execute("snapshot-save", { "job-id": "save", ...SNAPSHOT }));
+  await run(loader.client.waitForJob("save", "concluded"));
+  await run(disk.write(0, bytes(2)));
+  const first = async () => (await run(disk.read(0, 512)))[0];
+  return { clock, run, owner, loader, disk, first };
+}
+
+describe("a snapshot is loaded", () => {
+  it.each([false, true])("through a monitor (text: %s)", async (text) => {
+    const { clock, run, owner, loader, first } = await saved(1);
+    const port = await run(loader.client.openMonitor({ text }));
+    const say = (request: object) => port.postMessage(text ? JSON.stringify(request) : request);
+    const heard: string[] = [];
+    port.onmessage = ({ data }) =>
+      heard.push(typeof data === "string" ? data : JSON.stringify(data));
+    say({ execute: "qmp_capabilities" });
+    say({ execute: "snapshot-load", arguments: { "job-id": "load", ...SNAPSHOT }, id: "asked" });
+    while (!heard.some((message) => message.includes("asked"))) {
+      await new Promise((resolve) => setImmediate(resolve));
+      await clock.advance(1);
+    }
+    const outcome = await run(loader.client.waitForJob("load", "concluded"));
+    expect(outcome).toEqual({ status: "concluded" });
+    expect(await first()).toBe(1);
+    port.close();
+    owner.crash();
+    expect(await first()).toBe(1);
+  });
+
+  it("while writes come in: after a crash the disk is what it was before", async () => {
+    for (let seed = 1; seed <= 3; seed++) {
+      const { run, owner, loader, disk } = await saved(seed);
+      // Each sector once: what the load takes away stays away.
+      const write = async (lane: number) => {
+        for (let n = 0; n < 16; n++) await disk.write(512 * (8 * n + lane), bytes(3));
+      };
+      const writers = Promise.all([0, 1, 2, 3, 4, 5, 6, 7].map(write));
+      const load = loader.client.execute("snapshot-load", { "job-id": "load", ...SNAPSHOT });
+      await run(load.then(() => loader.client.waitForJob("load", "concluded")));
+      await run(writers);
+      const before = await run(disk.read(0, 65_536));
+      owner.crash();
+      expect({ seed, disk: await run(disk.read(0, 65_536)) }).toEqual({ seed, disk: before });
+    }
+  });
+});
