@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +7,7 @@ import { seededRandom } from "../../src/base/random.ts";
 import { nodeHost } from "../../src/cli/img.ts";
 import { img } from "../../src/img/img.ts";
 import { hasQemu } from "../drivers/format/rig.ts";
+import { qemuImg } from "./rig.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "blocktab-img-luks-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -50,11 +50,10 @@ it.skipIf(!hasQemu)(
       format: "luks",
       "hash-alg": "sha256",
     });
-    const qemu = (...args: string[]) => execFileSync("qemu-img", args, { encoding: "utf8" });
-    qemu("map", ...SECRET, "--image-opts", opts("s"));
+    qemuImg("map", ...SECRET, "--image-opts", opts("s"));
     const added = "encrypt.state=active,encrypt.new-secret=t,encrypt.iter-time=1";
     await succeeds("amend", ...SECRET, ...NEXT, "--image-opts", "-o", added, opts("s"));
-    qemu("map", "--object", "secret,id=t,data=hunter3", "--image-opts", opts("t"));
+    qemuImg("map", "--object", "secret,id=t,data=hunter3", "--image-opts", opts("t"));
     expect(
       await run("map", "--object", "secret,id=s,data=wrong", "--image-opts", opts("s")),
     ).toMatchObject({ status: 1, problem: expect.stringMatching(/fits no key slot/) });
@@ -80,11 +79,10 @@ it.skipIf(!hasQemu)(
     const data = raw.findIndex((byte) => byte !== 0);
     expect(image.indexOf(raw.subarray(data, data + 512))).toBe(-1);
 
-    const qemu = (...args: string[]) => execFileSync("qemu-img", args, { encoding: "utf8" });
-    qemu("check", ...SECRET, "--image-opts", opts("s"));
+    qemuImg("check", ...SECRET, "--image-opts", opts("s"));
     const asRaw = `driver=raw,file.filename=${at("in.raw")}`;
-    expect(qemu("compare", ...SECRET, "--image-opts", opts("s"), asRaw)).toContain("identical");
-    const seen = qemu("map", "--output=json", ...SECRET, "--image-opts", opts("s"));
+    expect(qemuImg("compare", ...SECRET, "--image-opts", opts("s"), asRaw)).toContain("identical");
+    const seen = qemuImg("map", "--output=json", ...SECRET, "--image-opts", opts("s"));
     expect((JSON.parse(seen) as { data: boolean }[]).some(({ data }) => !data)).toBe(true);
 
     await succeeds("convert", ...SECRET, "--image-opts", "-O", "raw", opts("s"), at("back.raw"));

@@ -273,7 +273,7 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "backup: only the clusters that a write covers are saved",
     file: "src/drivers/filter/copy-before-write.ts",
-    from: "const start = alignDown(offset, clusterSize);\n    const span",
+    from: "const start = alignDown(wide.offset, clusterSize);\n    const span",
     to: "const start = Math.min(alignUp(offset, clusterSize), offset + bytes);\n    const span",
   },
   {

@@ -102,7 +102,14 @@ export async function readAll(disk: Disk, piece = 1_000_003): Promise<Uint8Array
 }
 
 export function qemuImg(folder: string, ...args: string[]): string {
-  return execFileSync("qemu-img", args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
+  for (let tries = 1; ; tries++) {
+    try {
+      return execFileSync("qemu-img", args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
+    } catch (error) {
+      // Said now and then on a machine with much to do, when it measures for LUKS how fast it is.
+      if (!String(error).includes("Unable to get accurate CPU usage") || tries >= 10) throw error;
+    }
+  }
 }
 
 /** Runs qemu-io commands on an image; its errors are errors. */
