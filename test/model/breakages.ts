@@ -146,7 +146,7 @@ export const BREAKAGES: readonly Breakage[] = [
   {
     name: "job: does not clean up",
     file: "src/job/job.ts",
-    from: "await this.mustNotFail(() => this.driver.clean?.(this));",
+    from: "await this.mustNotFail(() => this.#clean());",
     to: "",
   },
   {
