@@ -24,7 +24,7 @@ export class HeldPort {
    * @param onGone told once when the other end is gone; not after close(). Must not hold the port
    */
   constructor(port: Port, receive: (data: unknown) => void, onGone: () => void) {
-    this.#port = port instanceof MessagePort ? new WeakRef(port) : { deref: () => port };
+    this.#port = referenceTo(port);
     this.#onGone = onGone;
     registry.register(port, () => this.#gone(), this);
     port.addEventListener("close", () => this.#gone());
@@ -51,4 +51,9 @@ export class HeldPort {
     this.close();
     this.#onGone();
   }
+}
+
+/** Not in the constructor: a closure there that holds the port would hold it for all closures there. */
+function referenceTo(port: Port): { deref(): Port | undefined } {
+  return port instanceof MessagePort ? new WeakRef(port) : { deref: () => port };
 }
