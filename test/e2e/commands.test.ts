@@ -102,7 +102,10 @@ describe("npm run simulate", () => {
 
   it.each([
     [["--steps", "many"], /--steps takes a whole number up to \d+; got 'many'$/],
-    [["7"], /what is '7'\? it takes --steps, --seed, --trace, --breakages; --help tells more$/],
+    [
+      ["7"],
+      /what is '7'\? it takes --steps, --seed, --trace, --breakages, --locks; --help tells more$/,
+    ],
   ])("refuses %j in one line", async (args, message) => {
     const simulate = run("simulate", args);
     expect(await simulate.ended).toBe(1);
