@@ -10,7 +10,7 @@
  * begun yet.
  */
 
-import { Bell } from "./bell.ts";
+import { unlessAborted } from "./cancelable.ts";
 
 interface Run {
   readonly ended: Promise<void>;
@@ -33,13 +33,7 @@ export class Coalesced {
    */
   async done(signal?: AbortSignal): Promise<void> {
     this.#next ??= this.#follow(this.#running);
-    const { ended } = this.#next;
-    if (!signal) return ended;
-    const bell = new Bell();
-    const ring = () => bell.ring();
-    ended.then(ring, ring);
-    await bell.rung(signal);
-    return ended;
+    return unlessAborted(this.#next.ended, signal);
   }
 
   /** The run after `before`; it begins a turn later at least, for all of this turn to be in it. */

@@ -143,6 +143,18 @@ export const CALLS: Readonly<Record<CallName, readonly v.GenericSchema[]>> = {
   snapshotCreate: [name, json, flags],
 };
 
+/** They change nothing: whoever does not know whether he has been heard asks again. */
+export const QUESTIONS: ReadonlySet<CallName> = new Set<CallName>([
+  "listAllDomains",
+  "lookupByName",
+  "getDesc",
+  "getBlockJobInfo",
+  "listBlockJobs",
+  "backupGetDesc",
+  "checkpointGetDesc",
+  "listAllCheckpoints",
+]);
+
 export interface CallOptions {
   /** Raised when the caller does not wait any more: a call that waits for its turn or for an end is over. */
   readonly signal?: AbortSignal | undefined;

@@ -52,7 +52,7 @@ const image = {
   dataStore: v.optional(sourceSchema),
   backingStore: v.optional(v.nullable(v.lazy(() => imageSchema))),
 };
-export const imageSchema: v.GenericSchema<ImageDefinition> = v.strictObject(image);
+const imageSchema: v.GenericSchema<ImageDefinition> = v.strictObject(image);
 
 /** As in libvirt, where a name ends up in file names and on command lines. */
 export const nameSchema = v.pipe(

@@ -7,6 +7,7 @@
  * a job has a number, and what has been told of it is not told twice.
  */
 
+import { cancelable } from "../base/cancelable.ts";
 import type { Port } from "../engine/protocol.ts";
 import type { ArgumentsOf, CallName, CallOptions, ResultOf } from "./calls.ts";
 import type { Caller } from "./domain.ts";
@@ -45,26 +46,15 @@ export class DomainClient implements Caller {
     args: ArgumentsOf<Name>,
     { signal }: CallOptions = {},
   ): Promise<ResultOf<Name>> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      if (signal?.aborted) return reject(aborted(name));
-      const id = ++this.#count;
-      const stop = () => {
-        this.#post({ cancel: id });
-        this.#settle(id)?.reject(aborted(name));
-      };
-      const settled = () => signal?.removeEventListener("abort", stop);
-      signal?.addEventListener("abort", stop, { once: true });
-      this.#waiting.set(id, {
-        resolve: (value) => {
-          settled();
-          resolve(value as ResultOf<Name>);
-        },
-        reject: (why) => {
-          settled();
-          reject(why);
-        },
-      });
+    if (this.#failure) return Promise.reject(this.#failure);
+    if (signal?.aborted) return Promise.reject(aborted(name));
+    const id = ++this.#count;
+    const stop = () => {
+      this.#post({ cancel: id });
+      this.#settle(id)?.reject(aborted(name));
+    };
+    return cancelable(signal, stop, (resolve, reject) => {
+      this.#waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
       this.#post({ id, call: name, args });
     });
   }

@@ -3,7 +3,7 @@
  * the engine that have not been dealt with.
  */
 
-import { BlockError } from "../base/errors.ts";
+import { unlessAborted } from "../base/cancelable.ts";
 import { DomainError } from "./errors.ts";
 import type { Ctx } from "./locks/ctx.ts";
 import type { DomainObject } from "./locks/domain-object.ts";
@@ -13,9 +13,11 @@ import type { News } from "./news.ts";
 import type { Qmp } from "./operation.ts";
 import type { DomainRecord, JobRecord } from "./record.ts";
 
-interface Waiting {
-  readonly resolve: (job: JobRecord) => void;
-  readonly reject: (why: DomainError | BlockError) => void;
+/** Of one job. */
+interface Ending {
+  readonly ended: Promise<JobRecord>;
+  resolve(job: JobRecord): void;
+  reject(why: DomainError): void;
 }
 
 export class DomainEntry {
@@ -25,7 +27,8 @@ export class DomainEntry {
   readonly news: EventQueue<News>;
   /** The backup that goes on; ended by whoever sees its end. */
   asyncJob: AsyncJob | null = null;
-  readonly #waiting = new Map<number, Set<Waiting>>();
+  /** Those that somebody waits for, by serial. */
+  readonly #endings = new Map<number, Ending>();
 
   /** @param dealWith the news, within the domain's job */
   constructor(
@@ -50,40 +53,32 @@ export class DomainEntry {
    * @throws DomainError OPERATION_INVALID if the domain stops; BlockError ECANCELED by the signal
    */
   ended(serial: number, signal?: AbortSignal): Promise<JobRecord> {
-    return new Promise((resolve, reject) => {
-      const all = this.#waiting.get(serial) ?? new Set();
-      this.#waiting.set(serial, all);
-      const settled = () => {
-        all.delete(waiting);
-        signal?.removeEventListener("abort", stop);
-      };
-      const waiting: Waiting = {
-        resolve: (job) => {
-          settled();
-          resolve(job);
-        },
-        reject: (why) => {
-          settled();
-          reject(why);
-        },
-      };
-      const stop = () => waiting.reject(new BlockError("ECANCELED", "The wait was canceled"));
-      all.add(waiting);
-      if (signal?.aborted) stop();
-      else signal?.addEventListener("abort", stop, { once: true });
-    });
+    const ending = this.#endings.get(serial) ?? newEnding();
+    this.#endings.set(serial, ending);
+    return unlessAborted(ending.ended, signal);
   }
 
   /** A job has ended: tells those who wait. */
   tellEnded(job: JobRecord): void {
-    for (const { resolve } of [...(this.#waiting.get(job.serial) ?? [])]) resolve(job);
-    this.#waiting.delete(job.serial);
+    this.#endings.get(job.serial)?.resolve(job);
+    this.#endings.delete(job.serial);
   }
 
   /** The domain stops: nobody waits for anything of it any more. */
   tellStopped(): void {
     const why = new DomainError("OPERATION_INVALID", `Domain '${this.name}' is not running`);
-    for (const all of this.#waiting.values()) for (const { reject } of [...all]) reject(why);
-    this.#waiting.clear();
+    for (const { reject } of this.#endings.values()) reject(why);
+    this.#endings.clear();
   }
+}
+
+function newEnding(): Ending {
+  let resolve!: Ending["resolve"];
+  let reject!: Ending["reject"];
+  const ended = new Promise<JobRecord>((...settle) => {
+    [resolve, reject] = settle;
+  });
+  // All who have waited for it may have been called off.
+  ended.catch(() => {});
+  return { ended, resolve, reject };
 }

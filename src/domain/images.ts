@@ -21,12 +21,12 @@ export interface OpenImageOptions {
   readonly backing?: Backing;
 }
 
-export async function openStorage(op: Operation, layer: Layer, readOnly: boolean): Promise<void> {
+async function openStorage(op: Operation, layer: Layer, readOnly: boolean): Promise<void> {
   const access = readOnly ? { "auto-read-only": true } : {};
   await op.run("blockdev-add", { ...layer.source, "node-name": storageNode(layer), ...access });
 }
 
-export async function openFormat(
+async function openFormat(
   op: Operation,
   layer: Layer,
   { readOnly, backing }: OpenImageOptions,

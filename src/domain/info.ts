@@ -44,7 +44,7 @@ interface Rule {
 
 const isEmpty = ({ offset, len }: EngineFigures) => offset === 0 && len === 0;
 
-export const PROGRESS_RULES: readonly Rule[] = [
+const PROGRESS_RULES: readonly Rule[] = [
   {
     says: "not listed: not begun yet, or over",
     fits: (figures) => figures === null,

@@ -5,39 +5,30 @@
  * else nobody can tell whether it was done, and the error says where to look.
  */
 
+import { Bell } from "../base/bell.ts";
 import type { SharedClient } from "../engine/tabs/shared-client.ts";
-import type { ArgumentsOf, CallName, CallOptions, ResultOf } from "./calls.ts";
+import {
+  type ArgumentsOf,
+  type CallName,
+  type CallOptions,
+  QUESTIONS,
+  type ResultOf,
+} from "./calls.ts";
 import type { Caller } from "./domain.ts";
 import { DomainClient } from "./domain-client.ts";
 import { DomainError } from "./errors.ts";
 import { type DomainListener, Listeners } from "./events.ts";
-
-/** They change nothing. */
-const QUESTIONS: ReadonlySet<CallName> = new Set<CallName>([
-  "listAllDomains",
-  "lookupByName",
-  "getDesc",
-  "getBlockJobInfo",
-  "listBlockJobs",
-  "backupGetDesc",
-  "checkpointGetDesc",
-  "listAllCheckpoints",
-]);
 
 interface Line {
   readonly client: DomainClient;
   isOver: boolean;
 }
 
-interface Waiting {
-  readonly resolve: (line: Line) => void;
-  readonly reject: (why: DomainError) => void;
-}
-
 export class SharedCaller implements Caller {
   readonly #listeners = new Listeners();
   readonly #told = new Set<string>();
-  readonly #waiting = new Set<Waiting>();
+  /** Rung when there is another owner, and when there will be none. */
+  readonly #bell = new Bell();
   readonly #dial: Pick<SharedClient, "dial">["dial"];
   readonly #forget: () => void;
   #line: Line | null = null;
@@ -73,7 +64,7 @@ export class SharedCaller implements Caller {
     this.#closed = new DomainError("OPERATION_FAILED", "The client has been closed");
     this.#forget();
     this.#hangUp();
-    for (const { reject } of [...this.#waiting]) reject(this.#closed);
+    this.#bell.ring();
   }
 
   #connect(): void {
@@ -87,7 +78,7 @@ export class SharedCaller implements Caller {
     });
     client.subscribe((event) => this.#listeners.tell(event));
     this.#line = line;
-    for (const { resolve } of [...this.#waiting]) resolve(line);
+    this.#bell.ring();
   }
 
   #hangUp(): void {
@@ -98,30 +89,14 @@ export class SharedCaller implements Caller {
   }
 
   /** @throws DomainError OPERATION_ABORTED, OPERATION_FAILED */
-  #serving(name: CallName, signal: AbortSignal | undefined): Promise<Line> {
-    if (this.#closed) return Promise.reject(this.#closed);
-    if (this.#line && !this.#line.isOver) return Promise.resolve(this.#line);
-    return new Promise((resolve, reject) => {
-      const settled = () => {
-        this.#waiting.delete(waiting);
-        signal?.removeEventListener("abort", stop);
-      };
-      const waiting: Waiting = {
-        resolve: (line) => {
-          settled();
-          resolve(line);
-        },
-        reject: (why) => {
-          settled();
-          reject(why);
-        },
-      };
-      const stop = () =>
-        waiting.reject(new DomainError("OPERATION_ABORTED", `${name} was called off`));
-      this.#waiting.add(waiting);
-      if (signal?.aborted) stop();
-      else signal?.addEventListener("abort", stop, { once: true });
-    });
+  async #serving(name: CallName, signal: AbortSignal | undefined): Promise<Line> {
+    for (;;) {
+      if (this.#closed) throw this.#closed;
+      if (this.#line && !this.#line.isOver) return this.#line;
+      await this.#bell.rung(signal).catch((cause: unknown) => {
+        throw new DomainError("OPERATION_ABORTED", `${name} was called off`, cause);
+      });
+    }
   }
 }
 

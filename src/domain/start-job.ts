@@ -39,7 +39,7 @@ export function checkNoJob(op: Pick<Operation, "record">, disk: DiskRecord): voi
 }
 
 /** Deterministic, as libvirt's: the same job has the same name after a crash. */
-export function jobName(kind: JobKind, disk: DiskRecord, layer: Layer): string {
+function jobName(kind: JobKind, disk: DiskRecord, layer: Layer): string {
   const word = kind === "active-commit" ? "commit" : kind;
   return `${word}-${disk.target}-${formatNode(layer)}`;
 }

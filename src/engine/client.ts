@@ -15,6 +15,7 @@
 import { type JobStatus, mayApply } from "../job/status.ts";
 import type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
 import type { EventName, QmpEvent } from "../qmp/events.ts";
+import { DataCalls } from "./data-calls.ts";
 import { DataClient } from "./data-client.ts";
 import { Device } from "./device.ts";
 import type { EventQueue } from "./event-queue.ts";
@@ -105,22 +106,23 @@ export interface ClientInit {
   readonly log?: ((entry: LogEntry) => void) | undefined;
 }
 
-export class Client {
+export class Client extends DataCalls {
   /** For other clients of the same engine. */
   readonly worker: Worker | undefined;
   readonly #init: ClientInit;
   readonly #qmp: QmpClient;
-  readonly #data: DataClient;
+  protected readonly data: DataClient;
   readonly #onCrash: (event: Event) => void;
   #closed: Promise<void> | null = null;
   #isBroken = false;
 
   /** Use connect(). */
   constructor(init: ClientInit) {
+    super();
     this.#init = init;
     this.worker = init.worker;
     this.#qmp = new QmpClient(portTransport(init.qmp), init.log);
-    this.#data = new DataClient(init.data, (error) => this.#break(new QmpError(error)));
+    this.data = new DataClient(init.data, (error) => this.#break(new QmpError(error)));
     this.#onCrash = (event) => {
       const { message } = event as Partial<ErrorEvent>;
       const why = message || "it could not be loaded, or ran out of memory";
@@ -171,48 +173,13 @@ export class Client {
    */
   async openMonitor({ text = false }: MonitorOptions = {}): Promise<MessagePort> {
     const { port1, port2 } = new MessageChannel();
-    await this.#data.request({ op: "open-monitor", port: port2, text }, [port2]);
+    await this.data.request({ op: "open-monitor", port: port2, text }, [port2]);
     return port1;
   }
 
   /** See wait-for-job.ts. */
   waitForJob(id: string, status: JobStatus, signal?: AbortSignal): Promise<JobOutcome> {
     return this.#qmp.waitForJob(id, status, signal);
-  }
-
-  /** @param id of an export, see block-export-add. @throws QmpError ENOENT */
-  async openDevice(id: string): Promise<Device> {
-    return new Device(id, this.#data, await this.#data.request({ op: "open", export: id }));
-  }
-
-  /** Hands a File or Blob to the engine, where driver `blob` finds it by name. @throws EEXIST */
-  async addBlob(name: string, blob: Blob): Promise<void> {
-    await this.#data.request({ op: "add-blob", name, blob });
-  }
-
-  /** A node that has it open keeps it. */
-  async removeBlob(name: string): Promise<void> {
-    await this.#data.request({ op: "remove-blob", name });
-  }
-
-  /** The image files that are kept in this browser (OPFS). */
-  listFiles(): Promise<readonly StoredFile[]> {
-    return this.#data.request({ op: "list-files" });
-  }
-
-  /**
-   * An image file for a download: its bytes stay on disk until they are read. Close its node first;
-   * it can be read until the image is opened for writing again.
-   *
-   * @throws QmpError EBUSY while it is open as a node, ENOENT
-   */
-  getFile(filename: string): Promise<File> {
-    return this.#data.request({ op: "get-file", filename });
-  }
-
-  /** @throws QmpError EBUSY while it is open, ENOENT */
-  async removeFile(filename: string): Promise<void> {
-    await this.#data.request({ op: "remove-file", filename });
   }
 
   /**
@@ -229,9 +196,9 @@ export class Client {
   async #close(): Promise<void> {
     const { worker, ownsWorker } = this.#init;
     try {
-      if (ownsWorker && !this.#isBroken) await this.#data.request({ op: "shutdown" });
+      if (ownsWorker && !this.#isBroken) await this.data.request({ op: "shutdown" });
     } finally {
-      this.#data.disconnect();
+      this.data.disconnect();
       this.#break(clientError("ENOMEDIUM", "The client has been closed"));
       if (ownsWorker) worker?.terminate();
     }
@@ -242,7 +209,7 @@ export class Client {
     this.#init.worker?.removeEventListener("error", this.#onCrash);
     this.#init.worker?.removeEventListener("messageerror", this.#onCrash);
     this.#qmp.fail(why);
-    this.#data.fail(why);
+    this.data.fail(why);
     this.#init.data.close();
   }
 }

@@ -3,6 +3,7 @@
  * of requests under way below what the engine allows.
  */
 
+import { cancelable } from "../base/cancelable.ts";
 import type { DataMessage, DataRequest } from "./data-request.ts";
 import type { ErrorData, FromDataPort, Port, ResultOf } from "./protocol.ts";
 import { clientError, QmpError } from "./qmp-error.ts";
@@ -49,35 +50,23 @@ export class DataClient {
     transfer: Transferable[] = [],
     signal?: AbortSignal,
   ): Promise<ResultOf<Request["op"]>> {
-    return new Promise((resolve, reject) => {
-      let id: number | null = null;
-      const cancel = () => {
-        // One that waits for its turn has nothing to give up; it sees the signal when its turn comes.
-        if (id !== null) this.#post({ id: 0, request: { op: "cancel", request: id } });
-      };
-      const settled = () => signal?.removeEventListener("abort", cancel);
-      const waiting: Waiting = {
-        resolve: (value) => {
-          settled();
-          resolve(value as ResultOf<Request["op"]>);
-        },
-        reject: (reason) => {
-          settled();
-          reject(reason);
-        },
-      };
+    let id: number | null = null;
+    const cancel = () => {
+      // One that waits for its turn has nothing to give up; it sees the signal when its turn comes.
+      if (id !== null) this.#post({ id: 0, request: { op: "cancel", request: id } });
+    };
+    return cancelable(signal, cancel, (resolve, reject) => {
       const send = () => {
-        if (this.#failure) return waiting.reject(this.#failure);
+        if (this.#failure) return reject(this.#failure);
         if (signal?.aborted) {
-          waiting.reject(clientError("ECANCELED", "Operation canceled"));
+          reject(clientError("ECANCELED", "Operation canceled"));
           this.#queue.shift()?.();
           return;
         }
         id = ++this.#sentCount;
-        this.#waiting.set(id, waiting);
+        this.#waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
         this.#post({ id, request }, transfer);
       };
-      signal?.addEventListener("abort", cancel, { once: true });
       if (this.#failure || this.#waiting.size < REQUESTS_IN_FLIGHT) send();
       else this.#queue.push(send);
     });

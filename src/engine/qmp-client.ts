@@ -6,6 +6,7 @@
  * from there: a page that uses this loads none of the engine.
  */
 
+import { cancelable } from "../base/cancelable.ts";
 import type { JobStatus } from "../job/status.ts";
 import type { ArgumentsOf, CommandName, ReturnOf } from "../qmp/commands/index.ts";
 import type { EventName, QmpEvent } from "../qmp/events.ts";
@@ -101,26 +102,12 @@ export class QmpClient {
     name: Name,
     ...[args, { signal } = {}]: ArgumentList<Name>
   ): Promise<ReturnOf<Name>> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      if (signal?.aborted) return reject(canceled(`'${name}'`));
-      const id = ++this.#sentCount;
-      const giveUp = () => {
-        this.#waiting.delete(id);
-        reject(canceled(`The wait for the answer to '${name}'`));
-      };
-      signal?.addEventListener("abort", giveUp, { once: true });
-      const settled = () => signal?.removeEventListener("abort", giveUp);
-      this.#waiting.set(id, {
-        resolve: (value) => {
-          settled();
-          resolve(value as ReturnOf<Name>);
-        },
-        reject: (reason) => {
-          settled();
-          reject(reason);
-        },
-      });
+    if (this.#failure) return Promise.reject(this.#failure);
+    if (signal?.aborted) return Promise.reject(canceled(`'${name}'`));
+    const id = ++this.#sentCount;
+    const giveUp = () => this.#settle(id)?.reject(canceled(`The wait for the answer to '${name}'`));
+    return cancelable(signal, giveUp, (resolve, reject) => {
+      this.#waiting.set(id, { resolve: resolve as Waiting["resolve"], reject });
       const message = { execute: name, ...(args && { arguments: args }), id };
       this.log?.({ direction: "sent", message });
       this.#transport.send(message);
@@ -172,10 +159,15 @@ export class QmpClient {
     // Without an id somebody would wait for ever: every request had one.
     if (reply.id === undefined) return this.#failOn(message);
     // There is none if the wait has been given up.
-    const waiting = this.#waiting.get(reply.id);
-    this.#waiting.delete(reply.id);
+    const waiting = this.#settle(reply.id);
     if (reply.error) waiting?.reject(new QmpError(reply.error));
     else waiting?.resolve(reply.return);
+  }
+
+  #settle(id: unknown): Waiting | undefined {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    return waiting;
   }
 
   #failOn(message: unknown): void {

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect } from "vitest";
 import { nodeHost } from "../../src/cli/img.ts";
 import type { ImgHost } from "../../src/img/host.ts";
 import { img } from "../../src/img/img.ts";
+import { spawnQemuImg } from "../qemu-img.ts";
 
 export interface Outcome {
   readonly status: number;
@@ -41,18 +42,9 @@ export async function ours(argv: readonly string[], own: Partial<ImgHost> = {}):
   return { status, stdout, stderr };
 }
 
-/** What qemu-img says now and then on a machine with much to do, when it measures for LUKS how fast it is. */
-const UNMEASURED = "Unable to get accurate CPU usage";
-
 export function theirs(argv: readonly string[]): Outcome {
-  for (let tries = 1; ; tries++) {
-    const { status, stdout, stderr } = spawnSync("qemu-img", argv, {
-      encoding: "utf8",
-      maxBuffer: 1 << 28,
-    });
-    if (stderr.includes(UNMEASURED) && tries < 10) continue;
-    return { status: status ?? -1, stdout, stderr };
-  }
+  const { status, stdout, stderr } = spawnQemuImg(argv);
+  return { status: status ?? -1, stdout, stderr };
 }
 
 /** For making images and judging ours: it has to go well. */

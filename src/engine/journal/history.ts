@@ -6,7 +6,7 @@ import type { JobHistoryInfo } from "../../qmp/commands/journal.ts";
 import type { Timestamp } from "../../qmp/events.ts";
 
 /** The oldest ones go. */
-export const HISTORY_MAX = 1000;
+const HISTORY_MAX = 1000;
 
 export class History {
   #entries: JobHistoryInfo[];

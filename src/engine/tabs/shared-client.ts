@@ -14,9 +14,9 @@ import type { JobStatus } from "../../job/status.ts";
 import type { CommandName, ReturnOf } from "../../qmp/commands/index.ts";
 import type { EventName } from "../../qmp/events.ts";
 import type { Client } from "../client.ts";
-import { Device } from "../device.ts";
+import { DataCalls } from "../data-calls.ts";
 import type { EventQueue } from "../event-queue.ts";
-import type { MonitorOptions, Port, StoredFile } from "../protocol.ts";
+import type { MonitorOptions, Port } from "../protocol.ts";
 import { type ArgumentList, type EventOf, type LogEntry, QmpClient } from "../qmp-client.ts";
 import { clientError } from "../qmp-error.ts";
 import type { JobOutcome } from "../wait-for-job.ts";
@@ -61,12 +61,12 @@ export type SharedApi = Pick<
   | "close"
 >;
 
-export class SharedClient implements SharedApi {
+export class SharedClient extends DataCalls implements SharedApi {
   readonly id: string;
   readonly #init: SharedClientInit;
   readonly #transport: SharedTransport;
   readonly #qmp: QmpClient;
-  readonly #data = new SharedData();
+  protected readonly data = new SharedData();
   readonly #watch: Watch;
   #lobby: Channel | null = null;
   #worker: TabWorker | null = null;
@@ -81,16 +81,17 @@ export class SharedClient implements SharedApi {
 
   /** Use connectShared(). */
   constructor(init: SharedClientInit) {
+    super();
     this.#init = init;
     this.id = newId(init.host.random);
     this.#transport = new SharedTransport(this.id);
     this.#qmp = new QmpClient(this.#transport, init.log ?? null);
     this.#watch = new Watch(init.host.clock, {
-      isWaiting: () => this.#transport.isWaiting || this.#data.isWaiting || !this.#isWelcome,
+      isWaiting: () => this.#transport.isWaiting || this.data.isWaiting || !this.#isWelcome,
       ask: (message) => this.#lobby?.post(message),
     });
-    this.#data.onKept = () => {
-      if (this.#data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
+    this.data.onKept = () => {
+      if (this.data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
     };
   }
 
@@ -164,33 +165,9 @@ export class SharedClient implements SharedApi {
     return this.#watch.onHandOver(listener);
   }
 
-  async openDevice(id: string): Promise<Device> {
-    return new Device(id, this.#data, await this.#data.request({ op: "open", export: id }));
-  }
-
-  async addBlob(name: string, blob: Blob): Promise<void> {
-    await this.#data.request({ op: "add-blob", name, blob });
-  }
-
-  async removeBlob(name: string): Promise<void> {
-    await this.#data.request({ op: "remove-blob", name });
-  }
-
-  listFiles(): Promise<readonly StoredFile[]> {
-    return this.#data.request({ op: "list-files" });
-  }
-
-  getFile(filename: string): Promise<File> {
-    return this.#data.request({ op: "get-file", filename });
-  }
-
-  async removeFile(filename: string): Promise<void> {
-    await this.#data.request({ op: "remove-file", filename });
-  }
-
   /** Has the owner flush what this client keeps: before a tab is hidden, frozen or left. */
   flushKept(): void {
-    const { exports } = this.#data.kept;
+    const { exports } = this.data.kept;
     if (!this.#isWelcome || this.#flushing !== null || exports.length === 0) return;
     this.#flushing = ++this.#flushCount;
     const flush: ToDesk = { type: "flush", n: this.#flushing, exports };
@@ -251,8 +228,8 @@ export class SharedClient implements SharedApi {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#qmp.close();
-    this.#data.leave();
-    this.#data.fail(clientError("ENOMEDIUM", "The client has been closed"));
+    this.data.leave();
+    this.data.fail(clientError("ENOMEDIUM", "The client has been closed"));
     try {
       await this.#worker?.leave();
     } finally {
@@ -274,7 +251,7 @@ export class SharedClient implements SharedApi {
   }
 
   #hearDurable(notice: DurableNotice): void {
-    if (notice.epoch === this.#data.epoch) this.#data.durable(notice, this.id);
+    if (notice.epoch === this.data.epoch) this.data.durable(notice, this.id);
   }
 
   #hearOwner(notice: OwnerNotice): void {
@@ -289,7 +266,7 @@ export class SharedClient implements SharedApi {
     this.#isWelcome = false;
     this.#flushing = null;
     this.#transport.disconnect();
-    this.#data.disconnect();
+    this.data.disconnect();
     this.#line?.hangUp();
     this.#line = null;
     this.#desk = null;
@@ -302,22 +279,22 @@ export class SharedClient implements SharedApi {
     const [desk] = this.#line.dial("desk", 1);
     this.#desk = desk!;
     this.#desk.onmessage = ({ data }) => this.#hearDesk(data as FromDesk, epoch);
-    const kept = this.#data.kept.all;
-    const blobs = [...this.#data.blobs];
+    const kept = this.data.kept.all;
+    const blobs = [...this.data.blobs];
     this.#desk.postMessage(
-      { type: "hello", epoch: this.#data.epoch, kept, blobs } satisfies ToDesk,
+      { type: "hello", epoch: this.data.epoch, kept, blobs } satisfies ToDesk,
       [],
     );
   }
 
   #hearDesk(message: FromDesk, epoch: number): void {
     if (message.type === "flushed") return this.#flushed(message);
-    this.#data.kept.clear();
-    this.#data.lose(message.lost);
+    this.data.kept.clear();
+    this.data.lose(message.lost);
     this.#isWelcome = true;
     const [qmp, data] = this.#line!.dial("engine", 2);
     this.#transport.connect(qmp!, message.remembers);
-    void this.#data.connect(data!, epoch);
+    void this.data.connect(data!, epoch);
     this.#watch.welcome();
   }
 
@@ -325,8 +302,8 @@ export class SharedClient implements SharedApi {
     if (n !== this.#flushing) return;
     this.#flushing = null;
     // Holding writes back would not help: the next flush of the guest tells it.
-    if (error) this.#data.giveUpKept();
+    if (error) this.data.giveUpKept();
     // More may have come meanwhile than the next write waits for.
-    else if (this.#data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
+    else if (this.data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
   }
 }

@@ -10,6 +10,7 @@
  * written to these bytes meanwhile was written at the same time, as far as anybody can tell.
  */
 
+import { cancelable } from "../../base/cancelable.ts";
 import type { DataRequester } from "../data-client.ts";
 import type { DataRequest } from "../data-request.ts";
 import type { DataReply, FromDataPort, OpenedDevice, Port, ResultOf } from "../protocol.ts";
@@ -66,27 +67,18 @@ export class SharedData implements DataRequester {
     _transfer: Transferable[] = [],
     signal?: AbortSignal,
   ): Promise<ResultOf<Request["op"]>> {
-    return new Promise((resolve, reject) => {
-      if (this.#failure) return reject(this.#failure);
-      if (signal?.aborted) return reject(canceled());
-      const cancel = () => this.#cancel(pending);
-      const settled = () => signal?.removeEventListener("abort", cancel);
-      const pending: Pending = {
-        request,
-        signal,
-        resolve: (value) => {
-          settled();
-          resolve(value as ResultOf<Request["op"]>);
-        },
-        reject: (reason) => {
-          settled();
-          reject(reason);
-        },
-      };
-      signal?.addEventListener("abort", cancel, { once: true });
-      this.#queue.push(pending);
-      this.#pump();
-    });
+    if (this.#failure) return Promise.reject(this.#failure);
+    if (signal?.aborted) return Promise.reject(canceled());
+    let pending: Pending;
+    return cancelable(
+      signal,
+      () => this.#cancel(pending),
+      (resolve, reject) => {
+        pending = { request, signal, resolve: resolve as Pending["resolve"], reject };
+        this.#queue.push(pending);
+        this.#pump();
+      },
+    );
   }
 
   /** The owner can be talked to. All devices are opened anew; then what waits is sent. */

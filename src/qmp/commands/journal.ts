@@ -28,7 +28,7 @@ export type JobHistoryInfo = v.InferOutput<typeof jobHistoryInfo>;
  * lost        it cannot be brought back
  * broken      its record makes no sense
  */
-export const RECOVERY_OUTCOMES = ["continued", "ended", "kept", "lost", "broken"] as const;
+const RECOVERY_OUTCOMES = ["continued", "ended", "kept", "lost", "broken"] as const;
 export const RECOVERY_KINDS = [
   "record",
   "object",

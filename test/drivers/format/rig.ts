@@ -22,6 +22,7 @@ import { rawDriver } from "../../../src/drivers/format/raw.ts";
 import { fileDriver } from "../../../src/drivers/protocol/file.ts";
 import { memoryDriver } from "../../../src/drivers/protocol/memory.ts";
 import { testKernel } from "../../kernel/load.ts";
+import { spawnQemuImg } from "../../qemu-img.ts";
 
 /** Tests that need QEMU's tools are skipped, by name, where they are not installed. */
 export const hasQemu = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"].some(
@@ -102,14 +103,10 @@ export async function readAll(disk: Disk, piece = 1_000_003): Promise<Uint8Array
 }
 
 export function qemuImg(folder: string, ...args: string[]): string {
-  for (let tries = 1; ; tries++) {
-    try {
-      return execFileSync("qemu-img", args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
-    } catch (error) {
-      // Said now and then on a machine with much to do, when it measures for LUKS how fast it is.
-      if (!String(error).includes("Unable to get accurate CPU usage") || tries >= 10) throw error;
-    }
-  }
+  const { status, stdout, stderr } = spawnQemuImg(args, folder);
+  if (status === 0) return stdout;
+  const told = `qemu-img ${args.join(" ")}: ${stderr}`;
+  throw Object.assign(new Error(told), { status, stdout, stderr });
 }
 
 /** Runs qemu-io commands on an image; its errors are errors. */
