@@ -15,6 +15,7 @@
 import * as v from "valibot";
 import { BlockError } from "../../base/errors.ts";
 import type { RequestLog } from "../../qmp/monitor.ts";
+import { isQuestion } from "../../qmp/question.ts";
 import type { Command } from "../../qmp/schema.ts";
 import type { ClientRecord } from "./record.ts";
 import type { Recorder } from "./recorder.ts";
@@ -57,7 +58,7 @@ export class Requests implements RequestLog {
   }
 
   recall(id: unknown, command: Command): object | undefined {
-    if (!v.is(ownId, id) || isQuestion(command)) return undefined;
+    if (!v.is(ownId, id) || isQuestion(command.name)) return undefined;
     const { client, n } = id;
     const known = this.#clients.get(client);
     const reply = known?.requests.get(n);
@@ -73,7 +74,7 @@ export class Requests implements RequestLog {
   }
 
   accept(id: unknown, command: Command): Promise<void> | null {
-    if (!v.is(ownId, id) || isQuestion(command)) return null;
+    if (!v.is(ownId, id) || isQuestion(command.name)) return null;
     const { client, n } = id;
     this.#note(client, n, null);
     this.#running.add(`${client} ${n}`);
@@ -83,7 +84,7 @@ export class Requests implements RequestLog {
   }
 
   answered(id: unknown, command: Command, { id: _id, ...reply }: { readonly id?: unknown }): void {
-    if (!v.is(ownId, id) || isQuestion(command)) return;
+    if (!v.is(ownId, id) || isQuestion(command.name)) return;
     this.#note(id.client, id.n, reply);
     this.#running.delete(`${id.client} ${id.n}`);
   }
@@ -114,9 +115,4 @@ export class Requests implements RequestLog {
         "done is not known: look at query-jobs, x-query-job-history and query-named-block-nodes",
     );
   }
-}
-
-/** It changes nothing. */
-function isQuestion({ name }: Command): boolean {
-  return /^(?:x-)?query-|^qom-(?:get|list)|^x-debug-query-|^qmp_capabilities$/.test(name);
 }

@@ -8,6 +8,7 @@
  *                                     otherwise the client is told that nobody knows
  */
 
+import { isQuestion } from "../../qmp/question.ts";
 import type { Port } from "../protocol.ts";
 import type { Receiver, Transport } from "../transport.ts";
 
@@ -20,9 +21,6 @@ interface Unanswered {
   readonly message: Request;
   isSent: boolean;
 }
-
-/** QMP has no other word for what changes nothing; what the engine refuses it refuses again. */
-const ASKS = /^(?:x-)?query-|^qom-(?:get|list)|^qmp_capabilities$/;
 
 const NEGOTIATION = "negotiation";
 
@@ -101,7 +99,7 @@ export class SharedTransport implements Transport {
   #sendAgain(remembers: boolean): void {
     for (const unanswered of [...this.#unanswered.values()]) {
       const { execute, id } = unanswered.message;
-      if (!unanswered.isSent || remembers || ASKS.test(execute)) {
+      if (!unanswered.isSent || remembers || isQuestion(execute)) {
         this.#post(unanswered);
         continue;
       }
