@@ -126,6 +126,18 @@ const RULES: readonly {
     ],
     kept: [source("test/a.test.ts", 'it("says it.only", () => {});')],
   },
+  {
+    name: "no helper asks for hooks when it is loaded",
+    check: tidy.checkHelpers,
+    broken: [
+      source("test/block/rig.ts", "export const folder = testFolder();"),
+      source("test/block/rig.ts", "let a = 1;\nafterAll(() => close(a));"),
+    ],
+    kept: [
+      source("test/block/a.test.ts", "const folder = testFolder();"),
+      source("test/block/rig.ts", "export function rig() {\n  afterAll(() => {});\n}"),
+    ],
+  },
 ];
 
 describe.each(RULES)("$name", ({ check, broken, kept }) => {

@@ -193,6 +193,19 @@ export function checkTests(source: Source): Problem[] {
 }
 
 /**
+ * What a helper does when it is loaded it does for the first file of a worker alone (isolate in
+ * vite.config.ts): its hooks are that file's, and what they take away is missing in the next ones.
+ */
+export function checkHelpers(source: Source): Problem[] {
+  if (!source.path.startsWith("test/") || source.path.includes(".test.")) return [];
+  return usesOf(
+    source,
+    /^(?:(?:export )?const \w+ = )?(?:testFolder|useFolders|(?:after|before)(?:All|Each))\(/m,
+    "asks for a hook when it is loaded: let the test file ask",
+  );
+}
+
+/**
  * Paths that a document names exist: links, and what stands in backquotes and starts with a folder
  * of the project.
  *

@@ -18,9 +18,12 @@ import {
   qemuImg,
   qemuIo,
   readAll,
+  testFolder,
   writeRaw,
 } from "../rig.ts";
-import { all, type Edit, folder, image, openBytes, twoL1, u32, u64 } from "./lies.ts";
+import { all, type Edit, image, openBytes, twoL1, u32, u64 } from "./lies.ts";
+
+const folder = testFolder();
 
 describe("a header field that cannot be is refused by its name", () => {
   const cases: [string, Edit, string, RegExp][] = [

@@ -1,15 +1,15 @@
 /** For images that lie: one of ours, edits of its fields, and a store in memory to open it from. */
 
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { KiB, MiB, writeU32 } from "../../../../src/base/bytes.ts";
 import type { World } from "../../../../src/block/driver.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { LogStore, logStoreDriver } from "../log-store.ts";
-import { createImage, type Disk, openDisk, testFolder, testWorld } from "../rig.ts";
+import { createImage, type Disk, openDisk, testWorld } from "../rig.ts";
 
-export const folder = testFolder();
 let world: World | undefined;
 
 export async function openBytes(
@@ -34,12 +34,21 @@ export async function openBytes(
 
 /** A small image of ours with data, in version 3 with 64 KiB clusters unless said otherwise. */
 export async function image(options = {}): Promise<Uint8Array> {
-  await createImage(folder, "h.qcow2", { size: MiB, ...options });
-  const store = new LogStore(new Uint8Array(readFileSync(join(folder, "h.qcow2"))));
+  const store = new LogStore(await emptyImage({ size: MiB, ...options }));
   const disk = await openBytes(store.bytes, false, store);
   await disk.backend.write(new Uint8Array(100 * KiB).fill(7), 10 * KiB);
   await disk.close();
   return store.bytes.slice();
+}
+
+async function emptyImage(options: { readonly size: number }): Promise<Uint8Array<ArrayBuffer>> {
+  const folder = mkdtempSync(join(tmpdir(), "blocktab-lies-"));
+  try {
+    await createImage(folder, "h.qcow2", options);
+    return new Uint8Array(readFileSync(join(folder, "h.qcow2")));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 export type Edit = (bytes: Uint8Array) => void;
