@@ -5,23 +5,16 @@
  * CRASH_KILLS and CRASH_SEED make it more, and other ones.
  */
 
-import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { createServer, type IncomingMessage, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { buffer } from "node:stream/consumers";
-import sirv from "sirv";
-import { build } from "vite";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { ROOT } from "../../scripts/setup.mjs";
 import { seededRandom } from "../../src/base/random.ts";
 import { idsOf } from "../crash/content.ts";
 import { qemuCheck, qemuImg } from "../drivers/format/rig.ts";
 import { KillableChromium } from "./kill/chromium.ts";
 import { expectedAfter } from "./kill/expected.ts";
 import { stepsOf } from "./kill/plan.ts";
+import { OwnPage } from "./own-page.ts";
 
 const KILLS = Number(process.env["CRASH_KILLS"] ?? 10);
 const SEED = Number(process.env["CRASH_SEED"] ?? 1);
@@ -31,45 +24,16 @@ const LEAKS = 3;
 /** A stream takes several lives; then the images are made anew. */
 const ROUNDS_PER_IMAGE = 5;
 
-let folder: string;
-let server: Server;
-let url: string;
+let own: OwnPage;
 let browser: KillableChromium | undefined;
 
 beforeAll(async () => {
-  mkdirSync(join(ROOT, ".blocktab"), { recursive: true });
-  // On a disk: a profile in memory would be another store.
-  folder = mkdtempSync(join(ROOT, ".blocktab", "kill-"));
-  await build({
-    configFile: false,
-    root: join(import.meta.dirname, "kill", "page"),
-    base: "./",
-    logLevel: "error",
-    build: { outDir: join(folder, "page"), assetsInlineLimit: 0, target: "es2022", minify: false },
-    worker: { format: "es" },
-  });
-  const page = sirv(join(folder, "page"), { dev: true });
-  server = createServer((request, response) => {
-    const name = /^\/put\/([a-z]+)$/.exec(request.url ?? "")?.[1];
-    if (name === undefined) return page(request, response);
-    void keep(request, join(folder, name)).then(() => response.end());
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  own = await OwnPage.serve("kill");
 });
 
 afterEach(() => browser?.kill());
 
-afterAll(() => {
-  server.closeAllConnections();
-  server.close();
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-});
-
-async function keep(request: IncomingMessage, path: string): Promise<void> {
-  await writeFile(path, await buffer(request));
-}
+afterAll(() => own.close());
 
 it(`a browser that is killed ${KILLS} times loses nothing that was flushed`, async () => {
   let steps = 0;
@@ -88,12 +52,12 @@ it(`a browser that is killed ${KILLS} times loses nothing that was flushed`, asy
     judge = (disk) => {
       const where = `seed ${seed}: killed in step ${begun}, ${done} were done`;
       for (const name of ["base", "top"]) {
-        const { status, text } = qemuCheck(folder, name);
+        const { status, text } = qemuCheck(own.folder, name);
         expect([0, LEAKS], `${where}: ${name}: ${text}`).toContain(status);
       }
       expect(expected.wrong(idsOf(disk), disk.length), where).toBe("");
-      qemuImg(folder, "convert", "-f", "qcow2", "-O", "raw", "top", "as-qemu-reads");
-      expect(Buffer.compare(readFileSync(join(folder, "as-qemu-reads")), disk), where).toBe(0);
+      qemuImg(own.folder, "convert", "-f", "qcow2", "-O", "raw", "top", "as-qemu-reads");
+      expect(Buffer.compare(readFileSync(join(own.folder, "as-qemu-reads")), disk), where).toBe(0);
     };
   }
   expect(steps).toBeGreaterThan(KILLS);
@@ -103,16 +67,16 @@ it(`a browser that is killed ${KILLS} times loses nothing that was flushed`, asy
 const firstIdOf = (round: number) => 2 + round * 1_000_000;
 
 async function open(): Promise<KillableChromium> {
-  const opened = await KillableChromium.launch(join(folder, "profile"));
-  await opened.page.goto(url);
+  const opened = await KillableChromium.launch(join(own.folder, "profile"));
+  await opened.page.goto(own.url);
   await opened.page.waitForFunction(() => "victim" in window);
   return opened;
 }
 
-/** @returns the disk as the engine reads it; the files are in the folder then */
+/** @returns the disk as the engine reads it; the files are in the own.folder then */
 async function look(): Promise<Uint8Array> {
   await browser!.page.evaluate(() => window.victim.show());
-  return new Uint8Array(readFileSync(join(folder, "disk")));
+  return new Uint8Array(readFileSync(join(own.folder, "disk")));
 }
 
 /** @returns the last step that had begun, and how many were over */

@@ -8,24 +8,17 @@
  * while disks move to another image. KILLS (of each job) and KILLS_SEED make it more, and other ones.
  */
 
-import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { buffer } from "node:stream/consumers";
 import type { Page } from "playwright";
-import sirv from "sirv";
-import { build } from "vite";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { ROOT } from "../../scripts/setup.mjs";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { idsOf } from "../crash/content.ts";
 import type { Expected } from "../crash/guest.ts";
 import { KillableChromium } from "./kill/chromium.ts";
 import { expectedAfter } from "./kill/expected.ts";
 import { stepsOf } from "./kill/plan.ts";
+import { OwnPage } from "./own-page.ts";
 import { asQemuReads, wrongImages } from "./recovery/judge.ts";
 import {
   DISK_BYTES,
@@ -45,45 +38,16 @@ const LIFE_MS = 1000;
 /** From the moment at which some job has begun to end, where that is what the kill waits for. */
 const ENDING_MS = 40;
 
-let folder: string;
-let server: Server;
-let url: string;
+let own: OwnPage;
 let browser: KillableChromium | undefined;
 
 beforeAll(async () => {
-  mkdirSync(join(ROOT, ".blocktab"), { recursive: true });
-  // On a disk: a profile in memory would be another store.
-  folder = mkdtempSync(join(ROOT, ".blocktab", "recovery-"));
-  await build({
-    configFile: false,
-    root: join(import.meta.dirname, "recovery", "page"),
-    base: "./",
-    logLevel: "error",
-    build: { outDir: join(folder, "page"), assetsInlineLimit: 0, target: "es2022", minify: false },
-    worker: { format: "es" },
-  });
-  const page = sirv(join(folder, "page"), { dev: true });
-  server = createServer((request, response) => {
-    const name = /^\/put\/([a-z-]+)$/.exec(request.url ?? "")?.[1];
-    if (name === undefined) return page(request, response);
-    void buffer(request)
-      .then((bytes) => writeFile(join(folder, name), bytes))
-      // A browser that is killed sends half of it.
-      .catch(() => {})
-      .then(() => response.end());
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  own = await OwnPage.serve("recovery");
 });
 
 afterEach(() => browser?.kill());
 
-afterAll(() => {
-  server.closeAllConnections();
-  server.close();
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-});
+afterAll(() => own.close());
 
 /** What is known of one disk. */
 interface Known {
@@ -120,7 +84,7 @@ class Story {
     await page.evaluate(() => window.life.make());
     expect(await page.evaluate(() => window.life.look())).toMatchObject({ problems: [] });
     for (const kind of KINDS) {
-      const ids = idsOf(readFileSync(join(folder, `disk-${kind}`)));
+      const ids = idsOf(readFileSync(join(own.folder, `disk-${kind}`)));
       this.#disks.set(kind, { ids, expected: null });
     }
     await browser.kill();
@@ -179,13 +143,13 @@ class Story {
 
   async #judge({ chains, ended, problems }: Found): Promise<void> {
     expect(problems).toEqual([]);
-    expect(await wrongImages(folder, chains)).toEqual([]);
+    expect(await wrongImages(own.folder, chains)).toEqual([]);
     for (const kind of KINDS) {
       const known = this.#disks.get(kind)!;
-      const disk = readFileSync(join(folder, `disk-${kind}`));
+      const disk = readFileSync(join(own.folder, `disk-${kind}`));
       const ids = idsOf(disk);
       expect(known.expected?.wrong(ids, disk.length) ?? wrongIds(ids, known.ids), kind).toBe("");
-      const asQemu = await asQemuReads(folder, chains[kind][0]!);
+      const asQemu = await asQemuReads(own.folder, chains[kind][0]!);
       expect(Buffer.compare(asQemu, disk), `${kind}, as QEMU reads it`).toBe(0);
       this.#disks.set(kind, { ids, expected: null });
     }
@@ -202,7 +166,7 @@ class Story {
     if (end.outcome === "completed") {
       this.completed[kind]++;
       if (kind !== "backup") return;
-      const ids = idsOf(await asQemuReads(folder, "backup-target"));
+      const ids = idsOf(await asQemuReads(own.folder, "backup-target"));
       expect(wrongIds(ids, this.#backup!), "the backup").toBe("");
     } else {
       const why = kind === "backup" ? /never started|moment/ : /never started/;
@@ -294,8 +258,8 @@ function wrongIds(ids: Int32Array, wanted: Int32Array): string {
 }
 
 async function open(): Promise<KillableChromium> {
-  const opened = await KillableChromium.launch(join(folder, "profile"));
-  await opened.page.goto(url);
+  const opened = await KillableChromium.launch(join(own.folder, "profile"));
+  await opened.page.goto(own.url);
   await opened.page.waitForFunction(() => "life" in window);
   return opened;
 }

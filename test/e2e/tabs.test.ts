@@ -7,22 +7,15 @@
  * TABS_ACTS and TABS_SEED make it more, and another one.
  */
 
-import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { mkdtempSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { buffer } from "node:stream/consumers";
 import { type BrowserContext, chromium, type Page } from "playwright";
-import sirv from "sirv";
-import { build } from "vite";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { chromiumLaunchOptions } from "../../scripts/chromium.mjs";
-import { ROOT } from "../../scripts/setup.mjs";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { qemuCheck, qemuImg } from "../drivers/format/rig.ts";
 import { History, type Write, type Writer } from "../engine/tabs/history.ts";
+import { OwnPage } from "./own-page.ts";
 import { SECTORS, type Word } from "./tabs/plan.ts";
 
 const ACTS = Number(process.env["TABS_ACTS"] ?? 8);
@@ -32,42 +25,16 @@ const PAUSE_MS = 700;
 /** Of qemu-img check: what an owner that was crashed may leave behind. */
 const LEAKS = 3;
 
-let folder: string;
-let server: Server;
-let url: string;
+let own: OwnPage;
 let browser: BrowserContext | undefined;
 
 beforeAll(async () => {
-  mkdirSync(join(ROOT, ".blocktab"), { recursive: true });
-  folder = mkdtempSync(join(ROOT, ".blocktab", "tabs-"));
-  await build({
-    configFile: false,
-    root: join(import.meta.dirname, "tabs", "page"),
-    base: "./",
-    logLevel: "error",
-    build: { outDir: join(folder, "page"), assetsInlineLimit: 0, target: "es2022", minify: false },
-    worker: { format: "es" },
-  });
-  const page = sirv(join(folder, "page"), { dev: true });
-  server = createServer((request, response) => {
-    const name = /^\/put\/([a-z0-9-]+)$/.exec(request.url ?? "")?.[1];
-    if (name === undefined) return page(request, response);
-    void buffer(request)
-      .then((bytes) => writeFile(join(folder, name), bytes))
-      .then(() => response.end());
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  own = await OwnPage.serve("tabs");
 });
 
 afterEach(() => browser?.close());
 
-afterAll(() => {
-  server.closeAllConnections();
-  server.close();
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-});
+afterAll(() => own.close());
 
 /** A tab and its guest; after a reload it is another one. */
 class Guest implements Writer {
@@ -108,7 +75,7 @@ class Crowd {
     const seed = 1 + this.#random.below(2 ** 31);
     const guest = new Guest(page ?? (await this.#context.newPage()), seed);
     this.guests.push(guest);
-    await guest.page.goto(url);
+    await guest.page.goto(own.url);
     await guest.page.waitForFunction(() => "tab" in window);
     await guest.page.evaluate(() => window.tab.make());
     guest.done = guest.page.evaluate((seed) => window.tab.run(seed), seed);
@@ -180,7 +147,7 @@ class Crowd {
 
 it.each([2, 5])("%i tabs on one disk come, go and crash, and nothing is lost", async (most) => {
   const random = seededRandom(SEED * 10 + most);
-  const profile = mkdtempSync(join(folder, "profile-"));
+  const profile = mkdtempSync(join(own.folder, "profile-"));
   browser = await chromium.launchPersistentContext(profile, {
     ...chromiumLaunchOptions(),
     headless: true,
@@ -216,13 +183,13 @@ it.each([2, 5])("%i tabs on one disk come, go and crash, and nothing is lost", a
   const chain = await page.evaluate(() => window.tab.send());
   // Labels in images are of this browser's store: here they are files.
   chain.slice(0, -1).forEach((name, i) => {
-    qemuImg(folder, "rebase", "-u", "-f", "qcow2", "-b", chain[i + 1]!, "-F", "qcow2", name);
+    qemuImg(own.folder, "rebase", "-u", "-f", "qcow2", "-b", chain[i + 1]!, "-F", "qcow2", name);
   });
   for (const name of chain) {
-    const { status, text } = qemuCheck(folder, name);
+    const { status, text } = qemuCheck(own.folder, name);
     expect([0, LEAKS], text).toContain(status);
   }
-  qemuImg(folder, "convert", "-f", "qcow2", "-O", "raw", chain[0]!, "as-qemu-reads");
-  const read = readFileSync(join(folder, "disk"));
-  expect(Buffer.compare(readFileSync(join(folder, "as-qemu-reads")), read)).toBe(0);
+  qemuImg(own.folder, "convert", "-f", "qcow2", "-O", "raw", chain[0]!, "as-qemu-reads");
+  const read = readFileSync(join(own.folder, "disk"));
+  expect(Buffer.compare(readFileSync(join(own.folder, "as-qemu-reads")), read)).toBe(0);
 });
