@@ -280,6 +280,7 @@ class Judge {
       if (at + alignUp(24 + rest, 8) > bytes) throw new TooWrong("bitmap directory is too short");
       at += alignUp(24 + rest, 8);
     }
+    if (at !== bytes) throw new TooWrong("more bitmaps than are counted");
   }
 
   /** Who does not know what a bitmap is about can only lose it. */
