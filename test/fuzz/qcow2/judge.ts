@@ -23,6 +23,8 @@ export interface Source {
 
 /** More than this is not one of the small images. */
 const BYTES_MAX = 64 * 2 ** 20;
+/** Of one bitmap. */
+const BITMAP_BYTES_MAX = 512 * 2 ** 20;
 const TOLD_MAX = 5;
 
 interface Layout {
@@ -274,7 +276,7 @@ class Judge {
       if (at + 24 > bytes) throw new TooWrong("bitmap directory is too short");
       const table = u64(directory, at);
       const entries = readU32(directory, at + 8);
-      this.#judgeBitmap(directory.subarray(at), i);
+      this.#judgeBitmap(directory.subarray(at), i, u64(head, 24));
       if (this.#aligned(table, "bitmap table")) this.#walkBitmapTable(table, entries);
       const rest = readU16(directory, at + 18) + readU32(directory, at + 20);
       if (at + alignUp(24 + rest, 8) > bytes) throw new TooWrong("bitmap directory is too short");
@@ -284,9 +286,17 @@ class Judge {
   }
 
   /** Who does not know what a bitmap is about can only lose it. */
-  #judgeBitmap(entry: Uint8Array, i: number): void {
+  #judgeBitmap(entry: Uint8Array, i: number, diskBytes: number): void {
     const wrong = (what: string) => this.#wrong(`bitmap ${i}: ${what}`);
-    if (readU32(entry, 12) & ~7) wrong("flags");
+    const { clusterBytes } = this.#layout;
+    if (u64(entry, 0) === 0) wrong("a table nowhere");
+    const flags = readU32(entry, 12);
+    if (flags & ~7) wrong("flags");
+    const bytes = readU32(entry, 8) * clusterBytes;
+    if (bytes === 0 || bytes > BITMAP_BYTES_MAX) wrong("length of the table");
+    // One that was in use is not read, and the disk may have grown.
+    const covered = bytes * 8 * 2 ** entry[17]!;
+    if ((flags & 1) === 0 && diskBytes > covered) wrong("a table that is too short");
     if (entry[16] !== 1) wrong("type");
     if (entry[17]! < 9 || entry[17]! > 31) wrong("granularity");
     const name = entry.subarray(24 + readU32(entry, 20)).subarray(0, readU16(entry, 18));
