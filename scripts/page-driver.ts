@@ -229,7 +229,7 @@ export class PageDriver {
       } else await field.fill(value);
     }
     await this.#click("job-start");
-    await this.#settled("job-start");
+    await this.#settled("job-type");
   }
 
   /** null if no job of that id is listed. */

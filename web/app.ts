@@ -1,13 +1,13 @@
 /**
  * The page's state, and what its buttons do.
  *
- *   click ──▶ App ──▶ command ──▶ engine ──▶ event, reply ──▶ snapshot ──▶ views
+ *   click ──▶ App ──▶ command ──▶ engine ──▶ event, reply ──▶ View ──▶ what is shown
  *
- * A button sends its command and waits for the event like everybody else; what a view shows of the
- * engine comes out of `snapshot`. Every action has a place on the page, and its error is shown there.
+ * A button sends its command and waits for the event like everybody else; what is shown of the
+ * engine comes out of `view`. Every action has a place on the page, and its error is shown there.
  */
 
-import { batch, computed, type Signal, signal } from "@preact/signals";
+import { batch, type Signal, signal } from "@preact/signals";
 import {
   type DomainEvent,
   flags,
@@ -20,26 +20,21 @@ import type { Device } from "../src/engine/client.ts";
 import { Actions, type Place } from "./actions.ts";
 import { Aftermath } from "./aftermath.ts";
 import { type DiskEntry, readEntry, type StoreDriver } from "./catalogue.ts";
-import { chainBoxes, imageUnder, isLocal } from "./chain.ts";
 import { DOMAIN, TARGET } from "./define.ts";
 import * as disk from "./disk.ts";
 import { type Kept, saveDisk } from "./download.ts";
-import { fold, type Input, isActive, isMoving, isPull, type Job, jobOf, NOTHING } from "./fold.ts";
-import { type Problem, problemOf } from "./hints.ts";
+import type { Job } from "./fold.ts";
 import { Images } from "./image-list.ts";
 import { blobSources, checkSameFile, templateOfFile } from "./local-file.ts";
 import type { QmpLog } from "./log.ts";
 import { exists, makeDisk } from "./make-disk.ts";
 import * as recovery from "./recovery.ts";
-import { DiskError, queryNodes, storeOf } from "./store.ts";
+import { DiskError, storeOf } from "./store.ts";
 import { fetchTemplate, type Template } from "./template.ts";
 import { Vda } from "./vda.ts";
-import type { QmpEvent } from "./wire.ts";
+import { View } from "./view.ts";
 
 export const DEFAULT_SPEED = 8 * 2 ** 20;
-const POLL_MS = 250;
-/** The node list tells how the overlay grows; it changes more slowly than the progress. */
-const POLLS_PER_NODE_LIST = 8;
 
 export type Stage =
   | { readonly kind: "none" }
@@ -56,43 +51,20 @@ export class App {
   readonly tab: Tab;
   readonly client: SharedApi;
   readonly vda: Vda;
+  readonly view: View;
+  readonly images: Images;
   readonly aftermath: Aftermath;
   /** Who has the disks; undefined: this tab, which cannot share them. */
   readonly sharing: Signal<SharedState | undefined>;
   readonly log: QmpLog;
   readonly store: StoreDriver;
   readonly stage = signal<Stage>({ kind: "working", text: "Looking for a disk" });
-  readonly snapshot = signal(NOTHING);
   readonly template = signal<Template | undefined>(undefined);
   /** Byte offset of the sector in view: kept while the disk is closed and opened again. */
   readonly sectorOffset = signal(0);
-  /** The engine is gone, and with it everything but a reload. */
-  readonly fatal = signal<Problem | undefined>(undefined);
-
-  readonly jobs = computed(() => [...this.snapshot.value.jobs.values()]);
-  /** The stream that makes the disk whole. */
-  readonly job = computed(() => this.jobs.value.findLast(({ id }) => isPull(id)));
-  readonly hasActiveJob = computed(() => this.jobs.value.some(isActive));
-  readonly #exportNode = signal("");
-  /**
-   * The image that the page reads and writes, not a job's filter before it: a copy moves it, and so do a
-   * commit and an overlay.
-   */
-  readonly diskNode = computed(() => {
-    const name = this.#exportNode.value;
-    return imageUnder(this.snapshot.value.nodes, name)?.["node-name"] ?? name;
-  });
-  readonly boxes = computed(() => chainBoxes(this.snapshot.value.nodes, this.diskNode.value));
-  readonly diskBytes = computed(() => this.boxes.value.at(-1)?.virtualSize);
-  readonly images: Images;
-  /** Nothing of the disk is anywhere else. */
-  readonly isWhole = computed(() => this.boxes.value.every(isLocal));
-  /** Counts how often the disk has become another under the page: what was read of it is old then. */
-  readonly diskLoads = signal(0);
 
   #entry: DiskEntry | undefined;
   readonly #handedOver = new Set<string>();
-  #isPolling = false;
   #mustLook = false;
 
   /** @param store where new disks go */
@@ -100,11 +72,14 @@ export class App {
     this.tab = tab;
     this.client = tab.client;
     this.vda = new Vda(tab);
-    this.images = new Images(this, () => this.#refreshNodes());
+    this.view = new View(tab, this.vda);
+    this.images = new Images(this, () => this.view.refreshNodes());
     this.aftermath = new Aftermath(tab, this.actions);
+    this.view.onNodes = () => this.images.refresh();
+    this.view.onJobEnd = () => this.aftermath.refreshHistory();
     this.aftermath.onRecovered = async () => {
       if (this.stage.value.kind === "closed") await this.#lookAgain(true);
-      else await this.#refreshNodes();
+      else await this.view.refreshNodes();
     };
     this.actions.onDone = () => {
       if (this.#mustLook) void this.#lookAgain(false);
@@ -116,7 +91,7 @@ export class App {
 
   /** Opens the disk if there is one. */
   async start(): Promise<void> {
-    void this.#follow();
+    void this.view.follow();
     this.tab.domains.subscribe((event) => void this.#onDomainEvent(event));
     // What was missed meanwhile.
     this.tab.onHandOver(() => void this.#lookAgain(false));
@@ -135,7 +110,7 @@ export class App {
     await this.actions.act("disk", async () => {
       this.#entry = await readEntry();
       await this.aftermath.refreshRecovery();
-      await this.#refreshJobs();
+      await this.view.refreshJobs();
       const missing = recovery.missingImage(this.aftermath.recovered.value);
       if (missing) {
         this.stage.value = { kind: "closed" };
@@ -145,7 +120,7 @@ export class App {
       else if (await exists(this.tab, this.#entry)) await this.#open(null);
       else if (this.stage.value.kind !== "none") await this.#forgetDisk();
       await this.aftermath.refreshHistory();
-      void this.#poll();
+      void this.view.poll();
     });
   }
 
@@ -238,7 +213,7 @@ export class App {
     return this.actions.act("job", async () => {
       const { BANDWIDTH_BYTES } = flags.BLOCK_JOB_SPEED;
       await this.vda.domain.blockJobSetSpeed(TARGET, speed, BANDWIDTH_BYTES);
-      await this.#refreshJobs();
+      await this.view.refreshJobs();
     });
   }
 
@@ -252,7 +227,7 @@ export class App {
       try {
         await call();
       } finally {
-        await this.#refreshNodes();
+        await this.view.refreshNodes();
       }
     });
   }
@@ -262,12 +237,8 @@ export class App {
     return this.actions.act("jobs", async () => {
       const jobs = status === "concluded" ? await this.client.execute("query-jobs") : [];
       if (jobs.some((job) => job.id === id)) await this.client.execute("job-dismiss", { id });
-      this.#fold({ kind: "forget", id });
+      this.view.forgetJob(id);
     });
-  }
-
-  isInChain(node: string): boolean {
-    return this.boxes.value.some(({ nodeName }) => nodeName === node);
   }
 
   /**
@@ -309,7 +280,7 @@ export class App {
     batch(() => {
       this.#entry = undefined;
       this.sectorOffset.value = 0;
-      this.snapshot.value = NOTHING;
+      this.view.forgetAll();
       this.vda.info.value = undefined;
       // What the server offers, or why it does not, is as it was.
       const { template } = this.problems.value;
@@ -336,7 +307,7 @@ export class App {
     if (before.kind !== "open") this.stage.value = { kind: "working", text: "Opening the disk" };
     try {
       const opened = await disk.openDisk(this.tab, this.#entry, readOnly);
-      await this.#refreshNodes();
+      await this.view.refreshNodes();
       const isSame = before.kind === "open" && before.device.id === opened.device.id;
       if (isSame) await opened.device.close();
       else this.stage.value = { kind: "open", ...opened };
@@ -371,82 +342,11 @@ export class App {
     }
   }
 
-  /** Folds events in, as long as there is an engine. */
-  async #follow(): Promise<void> {
-    try {
-      for await (const event of this.client.events()) await this.#onEvent(event);
-    } catch (error) {
-      this.fatal.value = problemOf(error);
-      return;
-    }
-    this.fatal.value = { text: "The engine has stopped" };
-  }
-
-  async #onEvent(event: QmpEvent): Promise<void> {
-    this.#fold({ kind: "event", event });
-    if (jobOf(event) === undefined) return;
-    await this.#refreshJobs();
-    if (isEnd(event)) {
-      await this.#refreshNodes();
-      await this.aftermath.refreshHistory();
-      const type = this.snapshot.value.jobs.get(jobOf(event)!)?.type;
-      if (type === "snapshot-load") this.diskLoads.value += 1;
-    }
-    void this.#poll();
-  }
-
-  /** Asks how far the job is, for as long as it moves. */
-  async #poll(): Promise<void> {
-    if (this.#isPolling) return;
-    this.#isPolling = true;
-    try {
-      for (let n = 1; this.jobs.value.some(isMoving); n++) {
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-        await this.#refreshJobs();
-        if (n % POLLS_PER_NODE_LIST === 0) await this.#refreshNodes();
-      }
-    } catch (error) {
-      this.fatal.value = problemOf(error);
-    } finally {
-      this.#isPolling = false;
-    }
-  }
-
-  async #refreshJobs(): Promise<void> {
-    const [jobs, blockJobs] = await Promise.all([
-      this.client.execute("query-jobs"),
-      this.client.execute("query-block-jobs"),
-    ]);
-    this.#fold({ kind: "jobs", jobs, blockJobs, nowMs: performance.now() });
-  }
-
-  async #refreshNodes(): Promise<void> {
-    await this.vda.refresh();
-    const device = this.vda.info.value?.device;
-    const exports = await this.client.execute("query-block-exports");
-    const node = exports.find(({ id }) => id === device)?.["node-name"] ?? "";
-    const nodes = await queryNodes(this.client);
-    batch(() => {
-      this.#exportNode.value = node;
-      this.#fold({ kind: "nodes", nodes });
-    });
-    await this.images.refresh();
-  }
-
   /** What this tab, or another one, has done to the domain. */
   async #onDomainEvent(event: DomainEvent): Promise<void> {
     if (event.domain !== DOMAIN) return;
     if (event.event !== "lifecycle") {
-      await this.#refreshNodes().catch((error: unknown) => this.actions.show("verbs", error));
+      await this.view.refreshNodes().catch((error: unknown) => this.actions.show("verbs", error));
     } else if (event.type !== LIFECYCLE.DEFINED) await this.#lookAgain(false);
   }
-
-  #fold(input: Input): void {
-    this.snapshot.value = fold(this.snapshot.value, input);
-  }
-}
-
-/** The job has let go of its nodes. */
-function isEnd(event: QmpEvent): boolean {
-  return event.event === "JOB_STATUS_CHANGE" && event.data.status === "concluded";
 }

@@ -6,8 +6,8 @@ import type { Job } from "../fold.ts";
 import { formatBytes, percentOf } from "../format.ts";
 
 export function ChainPanel({ app }: { readonly app: App }) {
-  const boxes = app.boxes.value;
-  const isWhole = app.isWhole.value;
+  const boxes = app.view.boxes.value;
+  const isWhole = app.view.isWhole.value;
   return (
     <section class="panel" aria-labelledby="chain-title">
       <h2 id="chain-title">Chain</h2>
@@ -20,7 +20,7 @@ export function ChainPanel({ app }: { readonly app: App }) {
                 <span class="visually-hidden"> is the backing file of</span>
               </span>
             ) : null}
-            <Image box={box} job={n === boxes.length - 1 ? app.job.value : undefined} />
+            <Image box={box} job={n === boxes.length - 1 ? app.view.job.value : undefined} />
           </li>
         ))}
       </ol>

@@ -86,7 +86,7 @@ function ClosedButtons({ app, filename, busy }: ClosedProps) {
 }
 
 function OpenButtons({ app, image, node, busy }: RowProps & { readonly node: string }) {
-  if (app.isInChain(node)) return <span class="hint">part of the page's disk: see Chain</span>;
+  if (app.view.isInChain(node)) return <span class="hint">part of the page's disk: see Chain</span>;
   if (image.isDomains) return <span class="hint">in use by a job of vda</span>;
   return (
     <Button
@@ -105,7 +105,7 @@ function NewImage({ app, busy }: { readonly app: App; readonly busy: boolean }) 
   const size = useSignal("");
   const isOverlay = useSignal(false);
   const name = typed.value ?? freeName(taken);
-  const bytes = size.value === "" ? app.diskBytes.value : parseSize(size.value);
+  const bytes = size.value === "" ? app.view.diskBytes.value : parseSize(size.value);
   const why = taken.has(name) ? "There is a file of that name" : nameProblem(name);
   return (
     <form

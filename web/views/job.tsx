@@ -20,9 +20,9 @@ type Open = Extract<Stage, { kind: "open" }>;
 const PRESETS = [1, 4, 8, 32].map((mebi) => mebi * 2 ** 20).concat(0);
 
 export function JobPanel({ app, stage }: { readonly app: App; readonly stage: Open }) {
-  const job = app.job.value;
+  const job = app.view.job.value;
   // A disk that came whole out of the storage has no job to show.
-  if (job === undefined && app.isWhole.value) return null;
+  if (job === undefined && app.view.isWhole.value) return null;
   return (
     <section
       class="panel"

@@ -1,6 +1,5 @@
 /** The jobs of the engine: what each is at, its verbs, and a form to start one of any type. */
 
-import { useSignal } from "@preact/signals";
 import { flags } from "../../src/domain/client.ts";
 import { mayApply } from "../../src/engine/client.ts";
 import type { App } from "../app.ts";
@@ -10,19 +9,20 @@ import { formatBytes, formatRate, percentOf } from "../format.ts";
 import { stopProblem } from "../hints.ts";
 import {
   argumentsOf,
-  type Field,
   type FieldValues,
   freeId,
   JOB_FORMS,
+  type Field as JobField,
   type JobForm,
   wrongFields,
 } from "../job-forms.ts";
 import { rateOf } from "../rate.ts";
+import { type Field, FieldsForm } from "./fields.tsx";
 import { HistoryList } from "./history.tsx";
 import { Bar, Button, ProblemAt, ProblemBox } from "./parts.tsx";
 
 export function JobsPanel({ app }: { readonly app: App }) {
-  const jobs = app.jobs.value.filter(({ id }) => !isPull(id) && !isOwnWork(id)).reverse();
+  const jobs = app.view.jobs.value.filter(({ id }) => !isPull(id) && !isOwnWork(id)).reverse();
   return (
     <section class="panel" aria-labelledby="jobs-title" data-testid="jobs">
       <h2 id="jobs-title">Jobs</h2>
@@ -214,149 +214,75 @@ function Verbs({ app, job }: { readonly app: App; readonly job: Job }) {
 }
 
 function StartForm({ app }: { readonly app: App }) {
-  const type = useSignal(JOB_FORMS[0]!.type);
-  const values = useSignal<FieldValues>({});
-  const form = JOB_FORMS.find((candidate) => candidate.type === type.value)!;
-  const withDefaults: FieldValues = { ...defaultsOf(form, app), ...values.value };
-  const wrong = wrongFields(form, withDefaults);
-  const start = () => {
-    const id = freeId(form.type, new Set(app.jobs.value.map((job) => job.id)));
+  const start = (name: string, values: FieldValues) => {
+    const form = formOf(name);
+    const id = freeId(form.type, new Set(app.view.jobs.value.map((job) => job.id)));
     void app.actions.act("jobs", () =>
-      app.client.execute(form.command, argumentsOf(form, id, withDefaults) as never),
+      app.client.execute(form.command, argumentsOf(form, id, values) as never),
     );
   };
   return (
-    <details class="start-job" data-testid="start-job">
-      <summary>Start a job</summary>
-      <form
-        class="fields"
-        onSubmit={(event) => {
-          event.preventDefault();
-          start();
-        }}
-      >
-        <p class="field">
-          <label for="job-type">job</label>
-          <select
-            id="job-type"
-            data-testid="job-type"
-            value={type.value}
-            onChange={(event) => {
-              type.value = event.currentTarget.value;
-              values.value = {};
-            }}
-          >
-            {JOB_FORMS.map((candidate) => (
-              <option key={candidate.type}>{candidate.type}</option>
-            ))}
-          </select>
-        </p>
-        <p class="hint">{form.about}</p>
-        {form.fields.map((field) => (
-          <p key={`${form.type}.${field.name}`} class="field">
-            <label for={`field-${field.name}`}>{field.name}</label>
-            <Input
-              app={app}
-              field={field}
-              value={withDefaults[field.name] ?? ""}
-              isWrong={wrong.includes(field.name)}
-              set={(value) => {
-                values.value = { ...values.value, [field.name]: value };
-              }}
-            />
-          </p>
-        ))}
-        {wrong.length === 0 ? null : <p class="hint">{missing(wrong)}</p>}
-        <button
-          type="submit"
-          class="primary"
-          data-testid="job-start"
-          disabled={app.busy.value.has("jobs") || wrong.length > 0}
-        >
-          {form.isNoJob ? form.command : `Start ${form.command}`}
-        </button>
-      </form>
-    </details>
+    <FieldsForm
+      title="Start a job"
+      what="job"
+      ids={{ form: "start-job", choice: "job-type", field: "field", submit: "job-start" }}
+      names={JOB_FORMS.map(({ type }) => type)}
+      entryOf={(name) => {
+        const form = formOf(name);
+        return {
+          name,
+          about: form.about,
+          fields: form.fields.map((field) => asField(field, app)),
+          label: form.isNoJob ? form.command : `Start ${form.command}`,
+          defaults: defaultsOf(form, app),
+        };
+      }}
+      wrongFields={(name, values) => wrongFields(formOf(name), values)}
+      hintOf={(wrong) => (wrong.includes("target") ? " A target is made under Images." : "")}
+      busy={app.busy.value.has("jobs")}
+      submit={start}
+    />
   );
 }
 
-function missing(wrong: readonly string[]): string {
-  const hint = wrong.includes("target") ? " A target is made under Images." : "";
-  return `Still to be filled in: ${wrong.join(", ")}.${hint}`;
+function formOf(type: string): JobForm {
+  return JOB_FORMS.find((form) => form.type === type)!;
 }
 
-interface InputProps {
-  readonly app: App;
-  readonly field: Field;
-  readonly value: string;
-  readonly isWrong: boolean;
-  readonly set: (value: string) => void;
-}
-
-function Input({ app, field, value, isWrong, set }: InputProps) {
-  const testId = `field-${field.name}`;
+function asField(field: JobField, app: App): Field {
+  const { name, kind } = field;
   const isRequired = "required" in field && field.required === true;
-  switch (field.kind) {
+  switch (kind) {
     case "flag":
-      return (
-        <input
-          type="checkbox"
-          id={testId}
-          data-testid={testId}
-          checked={value !== ""}
-          onChange={(event) => set(event.currentTarget.checked ? "on" : "")}
-        />
-      );
-    case "text":
+      return { name, kind, none: "" };
     case "speed":
-      return (
-        <input
-          type="text"
-          size={14}
-          id={testId}
-          data-testid={testId}
-          aria-invalid={isWrong}
-          placeholder={field.kind === "speed" ? "unlimited" : isRequired ? "" : "none"}
-          value={value}
-          onInput={(event) => set(event.currentTarget.value)}
-        />
-      );
+      return { name, kind, none: "unlimited" };
+    case "text":
+      return { name, kind, none: isRequired ? "" : "none" };
     default: {
-      const choices = field.kind === "choice" ? field.choices : imageNodes(app);
-      return (
-        <select
-          id={testId}
-          data-testid={testId}
-          value={value}
-          aria-invalid={isWrong}
-          onChange={(event) => set(event.currentTarget.value)}
-        >
-          <option value="">{isRequired ? "" : "default"}</option>
-          {choices.map((choice) => (
-            <option key={choice}>{choice}</option>
-          ))}
-        </select>
-      );
+      const values = kind === "choice" ? field.choices : imageNodes(app);
+      const choices = values.map((value) => ({ value }));
+      return { name, kind: "choice", none: isRequired ? "" : "default", choices };
     }
   }
 }
 
 /** Nodes that hold a disk: no stores, no filters of jobs. */
 function imageNodes(app: App): string[] {
-  return app.snapshot.value.nodes
+  return app.view.snapshot.value.nodes
     .filter((node) => node.drv === "qcow2" || node.drv === "raw")
     .map((node) => node["node-name"]);
 }
 
 /** What most people want: the page's disk, and the first choice of each list. */
 function defaultsOf(form: JobForm, app: App): FieldValues {
-  const disk = app.diskNode.value;
+  const disk = app.view.diskNode.value;
   const values: Record<string, string> = {};
   for (const field of form.fields) {
     if (!("required" in field) || field.required !== true) continue;
     if (field.kind === "choice") values[field.name] = field.choices[0]!;
     else if (field.name === "target") {
-      const [other] = imageNodes(app).filter((name) => !app.isInChain(name));
+      const [other] = imageNodes(app).filter((name) => !app.view.isInChain(name));
       values[field.name] = other ?? "";
     } else if (field.kind !== "text") values[field.name] = disk;
   }

@@ -19,19 +19,19 @@ import { ToolsPanel } from "./tools.tsx";
 import { VerifyPanel } from "./verify.tsx";
 
 export function Page({ app, notices }: { readonly app: App; readonly notices: Notices }) {
-  const { fatal } = app;
+  const { view } = app;
   return (
     <>
       <Header notices={notices} sharing={app.sharing.value} />
       <main>
         <Banners app={app} notices={notices} />
         <RecoveryBox app={app} />
-        {fatal.value === undefined ? (
+        {view.fatal.value === undefined ? (
           <Panels app={app} stage={app.stage.value} />
         ) : (
           <ProblemBox
             problem={{
-              text: fatal.value.text,
+              text: view.fatal.value.text,
               hint: "Reload the page to start the engine again. The disk is as it was last written.",
             }}
           />

@@ -62,7 +62,7 @@ export function SectorPanel({ app, stage }: { readonly app: App; readonly stage:
     });
   };
   // A disk that was opened again, or loaded from a snapshot, is read again, at the same place.
-  useEffect(() => go(app.sectorOffset.value), [device, app.diskLoads.value]);
+  useEffect(() => go(app.sectorOffset.value), [device, app.view.diskLoads.value]);
 
   const at = sector.value?.offset ?? 0;
   return (

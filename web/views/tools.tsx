@@ -8,7 +8,7 @@ export function ToolsPanel({ app }: { readonly app: App }) {
   const stage = app.stage.value;
   const dialog = useRef<HTMLDialogElement>(null);
   const busy = app.busy.value.has("tools") || app.busy.value.has("disk");
-  const hasJob = app.hasActiveJob.value;
+  const hasJob = app.view.hasActiveJob.value;
   const isReading = app.busy.value.has("verify");
   const filename = app.vda.filename.value;
   const reason = hasJob
@@ -20,7 +20,7 @@ export function ToolsPanel({ app }: { readonly app: App }) {
     <section class="panel" aria-labelledby="tools-title">
       <h2 id="tools-title">{filename}</h2>
       <p class="hint">
-        {app.isWhole.value && stage.kind === "open" ? (
+        {app.view.isWhole.value && stage.kind === "open" ? (
           "A plain qcow2 file that every QEMU tool reads."
         ) : (
           <>

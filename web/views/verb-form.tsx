@@ -1,118 +1,55 @@
 /** One of libvirt's calls, with its arguments. */
 
-import { useSignal } from "@preact/signals";
 import type { App } from "../app.ts";
 import { TARGET } from "../define.ts";
 import { type Kept, nameOf } from "../download.ts";
 import type { FieldValues } from "../job-forms.ts";
-import { VERBS, type VerbField, wrongVerbFields } from "../verbs.ts";
+import { VERBS, type Verb, type VerbField, wrongVerbFields } from "../verbs.ts";
+import { type Field, FieldsForm } from "./fields.tsx";
 
 export function VerbForm({ app }: { readonly app: App }) {
-  const name = useSignal(VERBS[0]!.name);
-  const values = useSignal<FieldValues>({});
-  const verb = VERBS.find((candidate) => candidate.name === name.value)!;
-  const withDefaults: FieldValues = { ...defaultsOf(verb.fields, app), ...values.value };
-  const wrong = wrongVerbFields(verb, withDefaults);
   return (
-    <details class="start-job">
-      <summary>Call a verb</summary>
-      <form
-        class="fields"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void app.callVerb("verbs", () => verb.call(app.vda.domain, withDefaults, app.store));
-          values.value = {};
-        }}
-      >
-        <p class="field">
-          <label for="verb">verb</label>
-          <select
-            id="verb"
-            data-testid="verb"
-            disabled={app.busy.value.has("verbs")}
-            value={name.value}
-            onChange={(event) => {
-              name.value = event.currentTarget.value;
-              values.value = {};
-            }}
-          >
-            {VERBS.map((candidate) => (
-              <option key={candidate.name}>{candidate.name}</option>
-            ))}
-          </select>
-        </p>
-        <p class="hint">{verb.about}</p>
-        {verb.fields.map((field) => (
-          <p key={`${verb.name}.${field.name}`} class="field">
-            <label for={`verb-${field.name}`}>{field.name}</label>
-            <Input
-              app={app}
-              field={field}
-              value={withDefaults[field.name] ?? ""}
-              isWrong={wrong.includes(field.name)}
-              set={(value) => {
-                values.value = { ...values.value, [field.name]: value };
-              }}
-            />
-          </p>
-        ))}
-        {wrong.length === 0 ? null : <p class="hint">Still to be filled in: {wrong.join(", ")}.</p>}
-        <button
-          type="submit"
-          class="primary"
-          data-testid="verb-call"
-          disabled={app.busy.value.has("verbs") || wrong.length > 0}
-        >
-          {verb.name} {TARGET}
-        </button>
-      </form>
-    </details>
-  );
-}
-
-interface InputProps {
-  readonly app: App;
-  readonly field: VerbField;
-  readonly value: string;
-  readonly isWrong: boolean;
-  readonly set: (value: string) => void;
-}
-
-function Input({ app, field, value, isWrong, set }: InputProps) {
-  const id = `verb-${field.name}`;
-  const common = { id, "data-testid": id, "aria-invalid": isWrong };
-  if (field.kind === "flag") {
-    return (
-      <input
-        {...common}
-        type="checkbox"
-        checked={value !== ""}
-        onChange={(event) => set(event.currentTarget.checked ? "on" : "")}
-      />
-    );
-  }
-  if (field.kind === "layer" || field.kind === "checkpoint") {
-    return (
-      <select {...common} value={value} onChange={(event) => set(event.currentTarget.value)}>
-        <option value="">{field.none ?? ""}</option>
-        {choicesOf(field, app).map(({ value: choice, label }) => (
-          <option key={choice} value={choice}>
-            {label}
-          </option>
-        ))}
-      </select>
-    );
-  }
-  return (
-    <input
-      {...common}
-      type="text"
-      size={14}
-      placeholder={field.kind === "speed" ? "unlimited" : field.required ? "" : "none"}
-      value={value}
-      onInput={(event) => set(event.currentTarget.value)}
+    <FieldsForm
+      title="Call a verb"
+      what="verb"
+      ids={{ form: "call-verb", choice: "verb", field: "verb", submit: "verb-call" }}
+      names={VERBS.map(({ name }) => name)}
+      entryOf={(name) => {
+        const { about, fields } = verbOf(name);
+        return {
+          name,
+          about,
+          fields: fields.map((field) => asField(field, app)),
+          label: `${name} ${TARGET}`,
+          defaults: defaultsOf(fields, app),
+        };
+      }}
+      wrongFields={(name, values) => wrongVerbFields(verbOf(name), values)}
+      busy={app.busy.value.has("verbs")}
+      submit={(name, values) =>
+        void app.callVerb("verbs", () => verbOf(name).call(app.vda.domain, values, app.store))
+      }
     />
   );
+}
+
+function verbOf(name: string): Verb {
+  return VERBS.find((verb) => verb.name === name)!;
+}
+
+function asField(field: VerbField, app: App): Field {
+  const { name, kind, required } = field;
+  switch (kind) {
+    case "layer":
+    case "checkpoint":
+      return { name, kind: "choice", none: field.none ?? "", choices: choicesOf(field, app) };
+    case "speed":
+      return { name, kind, none: "unlimited" };
+    case "flag":
+      return { name, kind, none: "" };
+    default:
+      return { name, kind: "text", none: required ? "" : "none" };
+  }
 }
 
 function choicesOf({ kind }: VerbField, app: App): { value: string; label: string }[] {
