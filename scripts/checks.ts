@@ -5,7 +5,7 @@
 
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { formatSeconds } from "../web/format.ts";
 import { ROOT } from "./setup.mjs";
@@ -34,8 +34,12 @@ const VITEST = "vitest/vitest.mjs";
 
 export const TYPES: Check = { title: "types", program: TSC, args: ["--noEmit"] };
 export const STYLE: Check = { title: "style", program: BIOME, args: ["ci", "."] };
-/** Most of them wait for other programs now and then: no processor is kept free for Vitest itself. */
-export const UNIT = vitest("unit tests on Node", "node", "--maxWorkers=100%");
+/**
+ * They wait for other programs and for the disk about half of their time: two workers to a processor.
+ * Vitest takes no more than 100 % by itself.
+ */
+const WORKERS = 2 * availableParallelism();
+export const UNIT = vitest("unit tests on Node", "node", `--maxWorkers=${WORKERS}`);
 export const BROWSER = vitest("drivers in Chromium", "browser");
 export const END_TO_END = vitest("end to end in Chromium", "e2e");
 

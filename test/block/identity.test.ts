@@ -1,6 +1,5 @@
 /** Nodes with the same bytes count as one where users take and share permissions. */
 
-import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -8,6 +7,7 @@ import type { Graph } from "../../src/block/graph.ts";
 import type { BlockdevOptions } from "../../src/block/options.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import { hasQemu, testFolder, testGraph } from "../drivers/format/rig.ts";
+import { runWell } from "../spawn.ts";
 
 const folder = testFolder();
 const conflict = /has the same bytes as node .*do not share/;
@@ -32,7 +32,7 @@ describe.skipIf(!hasQemu)("two nodes on one file (needs qemu-img)", () => {
   };
 
   beforeAll(() => {
-    execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", filename, "1M"]);
+    runWell("qemu-img", ["create", "-q", "-f", "qcow2", filename, "1M"]);
   });
 
   it("cannot both write an image, which would destroy it", async () => {
@@ -68,7 +68,7 @@ it("a hard link is the same file, and so is a named memory store", async () => {
   const graph = await testGraph();
   const [one, other] = [join(folder, "one.raw"), join(folder, "other.raw")];
   writeFileSync(one, new Uint8Array(512));
-  execFileSync("ln", [one, other]);
+  runWell("ln", [one, other]);
   const memory = graph.drivers.get("memory")!;
   await memory.create!.call(memory, {
     world: graph.world,

@@ -1,12 +1,12 @@
 /** A daemon that is killed in the middle of a job, on real files; the next one goes on. */
 
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { ensureCli, ensureWasm } from "../../scripts/setup.mjs";
 import { seededRandom } from "../../src/base/random.ts";
+import { runWell } from "../spawn.ts";
 import { BLOCKTAB, Running } from "./running.ts";
 
 /** Kills of each job. */
@@ -62,8 +62,7 @@ afterEach(async () => {
   rmSync(folder, { recursive: true });
 });
 
-const run = (program: string, ...args: string[]) =>
-  execFileSync(program, args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
+const run = (program: string, ...args: string[]) => runWell(program, args, { cwd: folder });
 
 /** base ← mid ← top with a pattern of its own in each. */
 function makeImages(): void {

@@ -4,7 +4,6 @@
  * the disk is its guest's to the last byte. Everything comes from a seed.
  */
 
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,6 +24,7 @@ import type { DriverRecord } from "../../src/domain/record.ts";
 import { Guest, USUAL } from "../crash/guest.ts";
 import { Look, readIds } from "../crash/look.ts";
 import { hasQemu } from "../drivers/format/rig.ts";
+import { runWell } from "../spawn.ts";
 import { testWorld } from "../world.ts";
 import { type Ground, Life, memoryGround, nodeGround } from "./lives.ts";
 
@@ -396,7 +396,7 @@ async function qemuChecks(image: Uint8Array): Promise<void> {
     writeFileSync(filename, image);
     const file = { driver: "file", filename, locking: "off" };
     const options = `json:${JSON.stringify({ driver: "qcow2", backing: null, file })}`;
-    execFileSync("qemu-img", ["check", "-q", options], { stdio: "pipe" });
+    runWell("qemu-img", ["check", "-q", options]);
   } catch (error) {
     if ((error as { status?: number }).status !== 3) throw error;
   } finally {

@@ -1,6 +1,6 @@
 /** Domains beside an engine on Node: real files, a real socket, and QEMU's tools as the judge. */
 
-import { execFile, execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { existsSync, linkSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -16,6 +16,7 @@ import type { Client } from "../../src/engine/client.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { connectLocally, createNodeEngine } from "../../src/engine/node.ts";
 import { hasQemu, testFolder } from "../drivers/format/rig.ts";
+import { runWell } from "../spawn.ts";
 
 const root = testFolder();
 const KiB = 1024;
@@ -48,8 +49,7 @@ afterEach(async () => {
   await engine.close();
 });
 
-const run = (program: string, ...args: string[]) =>
-  execFileSync(program, args, { encoding: "utf8", stdio: "pipe" });
+const run = (program: string, ...args: string[]) => runWell(program, args);
 const path = (name: string) => join(folder, name);
 const source = (name: string) => ({ driver: "file", filename: path(name) });
 const image = (name: string, backingStore: ImageDefinition | null): ImageDefinition => ({

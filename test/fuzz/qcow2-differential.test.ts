@@ -3,7 +3,6 @@
  * what a check says. BLOCKTAB_MUTANTS=2000 looks at more of them, BLOCKTAB_SEED at others.
  */
 
-import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { BlockError } from "../../src/base/errors.ts";
@@ -12,6 +11,7 @@ import { ourCheck } from "../drivers/format/qcow2/check-rig.ts";
 import { openBytes } from "../drivers/format/qcow2/lies.ts";
 import { hasQemu, testFolder, writeRaw } from "../drivers/format/rig.ts";
 import { Dice } from "../model/dice.ts";
+import { run } from "../spawn.ts";
 import { makeCase } from "./qcow2/fuzz.ts";
 import { PASSPHRASE, SECRET } from "./qcow2/luks.ts";
 import { qemuSeeds } from "./qcow2/seeds.ts";
@@ -31,7 +31,7 @@ const nodeOf = (encrypted: boolean) => `json:${JSON.stringify(encrypted ? ENCRYP
 
 function theirOpen(readOnly: boolean, encrypted: boolean): string {
   const args = [...OBJECT, ...(readOnly ? ["-r"] : []), "-c", "quit", nodeOf(encrypted)];
-  const { stderr } = spawnSync("qemu-io", args, { encoding: "utf8" });
+  const { stderr } = run("qemu-io", args);
   return /can't open/.test(stderr) ? stderr.trim() : "";
 }
 
@@ -53,8 +53,7 @@ async function ask(
 ): Promise<{ theirs: Answers; ours: Answers & { why: string } }> {
   writeRaw(folder, "m.qcow2", bytes);
   const args = ["check", ...OBJECT, "--output=json", nodeOf(encrypted)];
-  // Of some images it has much to tell.
-  const { status } = spawnSync("qemu-img", args, { stdio: "ignore" });
+  const { status } = run("qemu-img", args, { quiet: true });
   const { outcome, error, findings } = await ourCheck(bytes, "none");
   const counts = outcome?.result;
   const isBad = !counts || counts.corruptions + counts["check-errors"] > 0;

@@ -7,12 +7,12 @@
  * whose name has that in it.
  */
 
-import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { hasQemu, openDisk, testGraph } from "../drivers/format/rig.ts";
+import { run } from "../spawn.ts";
 import { allRows, fewRows, nameOf, pairwise, type Row, reasonAgainst } from "./matrix.ts";
 import { expectSame, type Folders, ours, qemuImg, useFolders } from "./rig.ts";
 import { asOld } from "./versions.ts";
@@ -124,7 +124,7 @@ function theyWrite(row: Row, folder: string, writes: readonly Write[]): void {
       : `write ${flag[kind]} ${fill} ${offset} ${bytes}`,
   );
   const argv = [...commands.flatMap((command) => ["-c", command]), ...named(row, folder)];
-  const { status, stdout, stderr } = spawnSync("qemu-io", argv, { encoding: "utf8" });
+  const { status, stdout, stderr } = run("qemu-io", argv);
   expect(status, `qemu-io ${argv.join(" ")}: ${stdout}${stderr}`).toBe(0);
 }
 

@@ -1,6 +1,5 @@
 /** Our `img` and the real qemu-img, told the same. */
 
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +8,7 @@ import { nodeHost } from "../../src/cli/img.ts";
 import type { ImgHost } from "../../src/img/host.ts";
 import { img } from "../../src/img/img.ts";
 import { spawnQemuImg } from "../qemu-img.ts";
+import { run } from "../spawn.ts";
 
 export interface Outcome {
   readonly status: number;
@@ -44,7 +44,7 @@ export async function ours(argv: readonly string[], own: Partial<ImgHost> = {}):
 
 export function theirs(argv: readonly string[]): Outcome {
   const { status, stdout, stderr } = spawnQemuImg(argv);
-  return { status: status ?? -1, stdout, stderr };
+  return { status, stdout, stderr };
 }
 
 /** For making images and judging ours: it has to go well. */
@@ -56,7 +56,7 @@ export function qemuImg(...argv: string[]): string {
 
 export function qemuIo(path: string, format: string, ...commands: string[]): void {
   const argv = ["-f", format, ...commands.flatMap((command) => ["-c", command]), path];
-  const { status, stdout, stderr } = spawnSync("qemu-io", argv, { encoding: "utf8" });
+  const { status, stdout, stderr } = run("qemu-io", argv);
   expect(status, `qemu-io ${argv.join(" ")}: ${stdout}${stderr}`).toBe(0);
   expect(stdout + stderr).not.toMatch(/failed|error/i);
 }

@@ -4,7 +4,7 @@
  * status events. Skipped by name where there is no qemu-storage-daemon.
  */
 
-import { type ChildProcessByStdio, execFileSync, spawn, spawnSync } from "node:child_process";
+import { type ChildProcessByStdio, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,6 +14,7 @@ import { afterAll, expect, it } from "vitest";
 import { createNodeEngine } from "../../src/engine/node.ts";
 import { COMMANDS } from "../../src/qmp/commands/index.ts";
 import { kernelBytes } from "../kernel/load.ts";
+import { runWell } from "../spawn.ts";
 import type { Wire } from "./conversation.ts";
 
 const hasQemu = spawnSync("qemu-storage-daemon", ["--version"]).status === 0;
@@ -99,7 +100,7 @@ withQemu("what does not fit is refused with the same class", async () => {
 
 withQemu("a chain is opened, shown, streamed and closed alike", async () => {
   const base = image("base.qcow2", "-f", "qcow2", "4M");
-  execFileSync("qemu-io", ["-c", "write -P 7 64k 1M", base]);
+  runWell("qemu-io", ["-c", "write -P 7 64k 1M", base]);
   const qmp = (file: string) => [
     '{"execute":"qmp_capabilities"}',
     line("blockdev-create", {
@@ -150,7 +151,7 @@ withQemu("a chain is opened, shown, streamed and closed alike", async () => {
   ];
   const [ours, theirs] = [join(directory, "ours.qcow2"), join(directory, "theirs.qcow2")];
   await compare(qmp(ours), qmp(theirs));
-  expect(execFileSync("qemu-img", ["compare", ours, theirs]).toString()).toContain("identical");
+  expect(runWell("qemu-img", ["compare", ours, theirs])).toContain("identical");
 });
 
 withQemu("objects, filters and node options are taken, shown and refused alike", async () => {
@@ -635,6 +636,6 @@ function line(execute: string, args?: object): string {
 function image(name: string, ...args: string[]): string {
   const path = join(directory, name);
   const size = args.pop()!;
-  execFileSync("qemu-img", ["create", "-q", ...args, path, size]);
+  runWell("qemu-img", ["create", "-q", ...args, path, size]);
   return path;
 }

@@ -3,13 +3,13 @@
  * layers are nested in the options of the top and so read-only, as QEMU opens them.
  */
 
-import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../src/base/bytes.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import type { Device } from "../../src/engine/client.ts";
+import { runWell } from "../spawn.ts";
 import { makeRig, type Rig } from "./rig.ts";
 
 let rig: Rig;
@@ -199,7 +199,7 @@ function makeImages(images: readonly Image[]): void {
     rig.qemuImg("create", "-q", "-f", "qcow2", ...backing, ...more, name, `${size}`);
     const commands = (writes ?? []).flatMap((write) => ["-c", write]);
     if (commands.length === 0) continue;
-    execFileSync("qemu-io", ["-f", "qcow2", ...commands, name], { cwd: rig.folder });
+    runWell("qemu-io", ["-f", "qcow2", ...commands, name], { cwd: rig.folder });
   }
 }
 

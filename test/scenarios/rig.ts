@@ -3,7 +3,6 @@
  * and the engine driven over QMP as a page drives it. Overlays are files, so that qemu-img can look.
  */
 
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
@@ -14,6 +13,7 @@ import { fileDriver } from "../../src/drivers/protocol/file.ts";
 import type { Client, Device } from "../../src/engine/client.ts";
 import { connectLocally, createNodeEngine } from "../../src/engine/node.ts";
 import { type ImageServer, startImageServer } from "../conformance/protocol-http-server.ts";
+import { runWell } from "../spawn.ts";
 
 export interface Layer {
   /** Bytes of disk. */
@@ -55,8 +55,7 @@ export async function makeRig(drivers: readonly BlockDriver[] = []): Promise<Rig
   const client = await connectLocally(engine);
   let device: Device | null = null;
 
-  const qemuImg = (...args: string[]) =>
-    execFileSync("qemu-img", args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
+  const qemuImg = (...args: string[]) => runWell("qemu-img", args, { cwd: folder });
 
   return {
     folder,
@@ -73,7 +72,7 @@ export async function makeRig(drivers: readonly BlockDriver[] = []): Promise<Rig
         qemuImg("create", "-q", "-f", "qcow2", ...backing, "-o", options, name, `${size}`);
         if (writes.length > 0) {
           const commands = writes.flatMap((write) => ["-c", write]);
-          execFileSync("qemu-io", ["-f", "qcow2", ...commands, name], { cwd: folder });
+          runWell("qemu-io", ["-f", "qcow2", ...commands, name], { cwd: folder });
         }
         const url = server.put(name, readFileSync(join(folder, name)));
         template = {

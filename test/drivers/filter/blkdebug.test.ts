@@ -1,6 +1,5 @@
 /** blkdebug: which requests fail, what reaches the image, and where requests stop. */
 
-import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -16,6 +15,7 @@ import {
 } from "../../../src/block/debug.ts";
 import { Perm } from "../../../src/block/permissions.ts";
 import { chainStatus } from "../../../src/block/status.ts";
+import { run, runWell } from "../../spawn.ts";
 import { hasQemu, qemuCheck, testFolder } from "../format/rig.ts";
 import { contentOf, filled, filterRig, outcome } from "./rig.ts";
 
@@ -36,7 +36,7 @@ async function debugged(options: object, size = MiB) {
 
 function image(name: string): string {
   const filename = join(folder, name);
-  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", filename, "4M"]);
+  runWell("qemu-img", ["create", "-q", "-f", "qcow2", filename, "4M"]);
   return filename;
 }
 
@@ -297,7 +297,7 @@ describe.skipIf(!hasQemu)("qcow2 on blkdebug", () => {
   it.each(cases)("a breakpoint at %s stops the %s until it is resumed", async (...it) => {
     const [event, verb] = it;
     const filename = image(`stop-${event}.qcow2`);
-    if (event !== "l2_alloc_write") execFileSync("qemu-io", ["-c", "write -P 9 2M 64k", filename]);
+    if (event !== "l2_alloc_write") runWell("qemu-io", ["-c", "write -P 9 2M 64k", filename]);
     const t = await qcow2(filename, {});
     const requests = {
       read: () => t.disk.read(new Uint8Array(512), 2 * MiB),
@@ -328,8 +328,7 @@ describe.skipIf(!hasQemu)("qcow2 on blkdebug", () => {
     async (...it) => {
       const [event, verb] = it;
       const filename = image(`${event}.qcow2`);
-      if (event !== "l2_alloc_write")
-        execFileSync("qemu-io", ["-c", "write -P 9 2M 64k", filename]);
+      if (event !== "l2_alloc_write") runWell("qemu-io", ["-c", "write -P 9 2M 64k", filename]);
       const rule = { event, once: true, errno: 28 };
       const { disk, close } = await qcow2(filename, { "inject-error": [rule] });
       const tryAll = async () => ({
@@ -343,9 +342,7 @@ describe.skipIf(!hasQemu)("qcow2 on blkdebug", () => {
       expect(await tryAll()).toEqual({ read: "ok", write: "ok", flush: "ok" });
       await close(disk);
       expect(qemuCheck(folder, filename)).toMatchObject({ status: 0 });
-      const io = execFileSync("qemu-io", ["-c", "read -P 3 70000 5000", filename], {
-        encoding: "utf8",
-      });
+      const io = runWell("qemu-io", ["-c", "read -P 3 70000 5000", filename]);
       expect(io).not.toMatch(/fail/i);
     },
   );
@@ -354,7 +351,7 @@ describe.skipIf(!hasQemu)("qcow2 on blkdebug", () => {
 describe.skipIf(!hasQemu)("the same rules in QEMU", () => {
   it("fail the same requests with the same errors (seeded)", async () => {
     const filename = join(folder, "same.raw");
-    execFileSync("qemu-img", ["create", "-q", "-f", "raw", filename, "64k"]);
+    runWell("qemu-img", ["create", "-q", "-f", "raw", filename, "64k"]);
     for (let seed = 1; seed <= 40; seed++) {
       const { options, requests } = randomRun(seed);
       const rig = await filterRig();
@@ -426,13 +423,7 @@ function inQemu(filename: string, options: object, requests: readonly Request[])
     "-c",
     `${verb} ${offset} ${bytes}`,
   ]);
-  const { stdout, stderr } = spawnSync(
-    "qemu-io",
-    ["-t", "writeback", ...commands, `json:${json}`],
-    {
-      encoding: "utf8",
-    },
-  );
+  const { stdout, stderr } = run("qemu-io", ["-t", "writeback", ...commands, `json:${json}`]);
   const lines = `${stdout}${stderr}`.split("\n");
   const results = lines.flatMap((line) => {
     if (/^(wrote|read) \d/.test(line)) return ["ok"];

@@ -1,12 +1,12 @@
 /** blklogwrites: the log makes the disk again, it is QEMU's to the byte, and it can be gone on with. */
 
-import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../../src/base/bytes.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { settleAll } from "../../../src/base/settle.ts";
+import { runWell } from "../../spawn.ts";
 import { hasQemu, qemuCheck, testFolder } from "../format/rig.ts";
 import { contentOf, filled, filterRig, outcome } from "./rig.ts";
 import { differs, readLog, replay } from "./write-log.ts";
@@ -242,7 +242,7 @@ describe.skipIf(!hasQemu)("QEMU", () => {
     const names = ["data.raw", "shared.log"].map((name) => join(folder, name));
     const [data, log] = names as [string, string];
     for (const name of names) writeFileSync(name, "");
-    execFileSync("qemu-img", ["create", "-q", "-f", "raw", data, `${SIZE}`]);
+    runWell("qemu-img", ["create", "-q", "-f", "raw", data, `${SIZE}`]);
     const rig = await filterRig();
     const options = {
       driver: "blklogwrites",
@@ -254,7 +254,7 @@ describe.skipIf(!hasQemu)("QEMU", () => {
     await first.flush();
     await rig.close(first);
     const theirs = `json:${JSON.stringify({ ...options, "log-append": true })}`;
-    execFileSync("qemu-io", ["-t", "writeback", "-c", "write -P 2 8k 4k", theirs]);
+    runWell("qemu-io", ["-t", "writeback", "-c", "write -P 2 8k 4k", theirs]);
     const last = await rig.open({ ...options, "log-append": true });
     await last.write(filled(1024, 3), 9 * KiB);
     await last.flush();
@@ -268,16 +268,7 @@ describe.skipIf(!hasQemu)("QEMU", () => {
 
   it("finds a qcow2 image sound at every entry of its log: that is what it is for", async () => {
     const filename = join(folder, "crash.qcow2");
-    execFileSync("qemu-img", [
-      "create",
-      "-q",
-      "-f",
-      "qcow2",
-      "-o",
-      "cluster_size=4k",
-      filename,
-      "8M",
-    ]);
+    runWell("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", filename, "8M"]);
     const before = readFileSync(filename);
     const rig = await filterRig();
     await rig.graph.add({ driver: "memory", "node-name": "log", size: 0 });
@@ -327,7 +318,7 @@ function randomRequests(seed: number, sector: number): Request[] {
 /** The log that the real driver writes of the same requests. */
 function qemuLog(requests: readonly Request[], sector: number, interval: number): Buffer {
   const [data, log] = [join(folder, "qemu.raw"), join(folder, "qemu.log")];
-  execFileSync("qemu-img", ["create", "-q", "-f", "raw", data, `${SIZE}`]);
+  runWell("qemu-img", ["create", "-q", "-f", "raw", data, `${SIZE}`]);
   writeFileSync(log, "");
   const options = {
     driver: "blklogwrites",
@@ -341,6 +332,6 @@ function qemuLog(requests: readonly Request[], sector: number, interval: number)
     if (verb === "flush") return ["-c", verb];
     return ["-c", `${verb}${verb === "write" ? ` -P ${value}` : ""} ${offset} ${bytes}`];
   });
-  execFileSync("qemu-io", ["-t", "writeback", ...commands, `json:${JSON.stringify(options)}`]);
+  runWell("qemu-io", ["-t", "writeback", ...commands, `json:${JSON.stringify(options)}`]);
   return readFileSync(log);
 }

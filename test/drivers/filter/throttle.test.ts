@@ -1,12 +1,12 @@
 /** The throttle filter and its groups: how fast, how fair, and how it lets go. */
 
-import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../../src/base/bytes.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { settleAll } from "../../../src/base/settle.ts";
 import type { ThrottleLimits } from "../../../src/block/throttle-limits.ts";
+import { runWell } from "../../spawn.ts";
 import { hasQemu, testFolder } from "../format/rig.ts";
 import { filled, filterRig, outcome } from "./rig.ts";
 
@@ -112,7 +112,7 @@ it.skipIf(!hasQemu)("compressed writes wait as others do, where the node has the
   const rig = await filterRig();
   rig.graph.throttleGroups.add("g", { "iops-write": 10 });
   const filename = join(folder, "packed.qcow2");
-  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", filename, "1M"]);
+  runWell("qemu-img", ["create", "-q", "-f", "qcow2", filename, "1M"]);
   const qcow2 = { driver: "qcow2", file: { driver: "file", filename } };
   const file = { driver: "copy-on-read", file: qcow2 };
   const raw = { driver: "memory", size: 65536 };

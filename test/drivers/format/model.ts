@@ -40,10 +40,13 @@ export class Model {
 
   /** Takes over what was read where a discard has left it open. */
   settle(read: Uint8Array): void {
-    for (let i = 0; i < read.length; i++) {
-      if (this.anything[i]) this.bytes[i] = read[i]!;
+    const { anything } = this;
+    for (let at = anything.indexOf(1); at >= 0; at = anything.indexOf(1, at)) {
+      const next = anything.indexOf(0, at);
+      const end = next < 0 ? anything.length : next;
+      this.bytes.set(read.subarray(at, end), at);
+      anything.fill(0, at, end);
     }
-    this.anything.fill(0);
   }
 }
 

@@ -2,7 +2,6 @@
  * Real images for the tests of formats: made, checked and read by the real qemu-img and qemu-io.
  */
 
-import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +22,7 @@ import { fileDriver } from "../../../src/drivers/protocol/file.ts";
 import { memoryDriver } from "../../../src/drivers/protocol/memory.ts";
 import { testKernel } from "../../kernel/load.ts";
 import { spawnQemuImg } from "../../qemu-img.ts";
+import { runWell } from "../../spawn.ts";
 
 /** Tests that need QEMU's tools are skipped, by name, where they are not installed. */
 export const hasQemu = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"].some(
@@ -112,7 +112,7 @@ export function qemuImg(folder: string, ...args: string[]): string {
 /** Runs qemu-io commands on an image; its errors are errors. */
 export function qemuIo(folder: string, image: string, ...commands: string[]): string {
   const args = ["-f", "qcow2", ...commands.flatMap((command) => ["-c", command]), image];
-  const out = execFileSync("qemu-io", args, { cwd: folder, encoding: "utf8", stdio: "pipe" });
+  const out = runWell("qemu-io", args, { cwd: folder });
   if (/failed|error/i.test(out)) throw new Error(`qemu-io: ${out}`);
   return out;
 }

@@ -1,10 +1,10 @@
 /** Images that the real qemu-img has made, of which the fuzzer takes one now and then. */
 
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { seededRandom } from "../../../src/base/random.ts";
+import { runWell } from "../../spawn.ts";
 
 export interface Seed {
   readonly name: string;
@@ -62,7 +62,7 @@ export function qemuSeeds(): Seed[] {
     return RECIPES.map(([name, ...commands]) => {
       for (const command of commands) {
         const args = command.map((arg) => (arg === "%" ? "image" : arg));
-        execFileSync("qemu-img", args, { cwd: folder, stdio: "pipe" });
+        runWell("qemu-img", args, { cwd: folder });
       }
       const bytes = new Uint8Array(readFileSync(join(folder, "image")));
       rmSync(join(folder, "image"));

@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,6 +9,7 @@ import type { DirtyBitmap } from "../../../../src/block/dirty-bitmap.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { crashState } from "../../../crash/states.ts";
+import { runWell } from "../../../spawn.ts";
 import { LogStore, logStoreDriver } from "../log-store.ts";
 import {
   chainOptions,
@@ -44,13 +44,11 @@ interface QemuBitmap {
 function qemuBitmaps(image: string, backing = false): QemuBitmap[] {
   copyFileSync(join(folder, image), join(folder, "oracle.qcow2"));
   const daemon = (commands: object[]) =>
-    execFileSync("qemu-storage-daemon", ["--chardev", "stdio,id=m", "--monitor", "chardev=m"], {
+    runWell("qemu-storage-daemon", ["--chardev", "stdio,id=m", "--monitor", "chardev=m"], {
       cwd: folder,
-      encoding: "utf8",
       input: [{ execute: "qmp_capabilities" }, add, ...commands, { execute: "quit" }]
         .map((command) => `${JSON.stringify(command)}\n`)
         .join(""),
-      timeout: 20_000,
     })
       .split("\n")
       .filter((line) => line !== "" && !line.includes('"QMP"'))

@@ -3,7 +3,6 @@
  * checks' verdicts.
  */
 
-import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { readU32, readU64, writeU32, writeU64 } from "../../../../src/base/bytes.ts";
@@ -19,6 +18,7 @@ import {
 import type { World } from "../../../../src/block/driver.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
+import { run } from "../../../spawn.ts";
 import { LogStore, logStoreDriver } from "../log-store.ts";
 import { qemuImg, qemuIo, testWorld } from "../rig.ts";
 
@@ -106,7 +106,7 @@ export async function ourCheck(
 }
 
 export interface TheirCheck {
-  readonly status: number | null;
+  readonly status: number;
   /** Null if it told none. */
   readonly result: CheckResult | null;
   readonly stderr: string;
@@ -116,12 +116,7 @@ export interface TheirCheck {
 export function theirCheck(path: string, fix: CheckFix = "none", quiet = false): TheirCheck {
   const repair = fix === "none" ? [] : ["-r", fix];
   const args = ["check", "-f", "qcow2", "--output=json", ...repair, path];
-  const { status, stdout, stderr } = spawnSync("qemu-img", args, {
-    encoding: "utf8",
-    cwd: dirname(path),
-    // Of some images it has millions of lines to tell.
-    stdio: ["ignore", "pipe", quiet ? "ignore" : "pipe"],
-  });
+  const { status, stdout, stderr } = run("qemu-img", args, { cwd: dirname(path), quiet });
   let result: CheckResult | null = null;
   if (stdout.startsWith("{")) {
     const told = JSON.parse(stdout) as Record<string, number>;
@@ -130,7 +125,7 @@ export function theirCheck(path: string, fix: CheckFix = "none", quiet = false):
       (result as unknown as Record<string, number>)[key] = told[key] ?? 0;
     }
   }
-  return { status, result, stderr: stderr ?? "" };
+  return { status, result, stderr };
 }
 
 export const NOTHING: CheckResult = {

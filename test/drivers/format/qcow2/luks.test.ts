@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -9,6 +8,7 @@ import type { AmendOptions } from "../../../../src/drivers/format/qcow2/amend.ts
 import type { CreateOptions } from "../../../../src/drivers/format/qcow2/create.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { fileDriver } from "../../../../src/drivers/protocol/file.ts";
+import { runWell } from "../../../spawn.ts";
 import {
   type Disk,
   firstDifference,
@@ -92,7 +92,7 @@ const img = (...args: string[]) => {
 
 function io(image: string, ...commands: string[]): void {
   const args = [...SECRET_ARGS, "--image-opts", ...commands.flatMap((one) => ["-c", one])];
-  const out = execFileSync("qemu-io", [...args, opts(image)], { cwd: folder, encoding: "utf8" });
+  const out = runWell("qemu-io", [...args, opts(image)], { cwd: folder });
   if (/failed|error/i.test(out)) throw new Error(`qemu-io: ${out}`);
 }
 

@@ -180,7 +180,9 @@ async function makeImage(testCase: Case, random: Random, length: number): Promis
     );
   } else if (testCase.backing) {
     // Longer than the disk: what hangs over must never show.
-    writeRaw(folder, "long.raw", new Uint8Array([...base, ...new Uint8Array(100_000).fill(7)]));
+    const long = new Uint8Array(base.length + 100_000).fill(7);
+    long.set(base);
+    writeRaw(folder, "long.raw", long);
     qemuImg(folder, "create", ...options, "-b", "long.raw", "-F", "raw", "w.qcow2", `${length}`);
   } else {
     qemuImg(folder, "create", ...options, "w.qcow2", `${length}`);
