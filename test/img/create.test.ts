@@ -92,6 +92,7 @@ describe("create", () => {
     ["-f", "qcow2", "-b", "nowhere", "-F", "qcow2", "@/a", "1M"],
     ["-f", "qcow2", "-F", "qcow2", "@/a", "1M"],
     ["-f", "qcow2", "-u", "-b", "nowhere", "-F", "qcow2", "@/a"],
+    ["-f", "qcow2", "-u", "-b", "nowhere", "@/a", "1M"],
     ["-f", "raw", "-b", "x", "-F", "raw", "@/a", "1M"],
     ["@/a", "1M", "extra"],
     ["nope:a", "1M"],

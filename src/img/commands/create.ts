@@ -108,13 +108,13 @@ async function sizeOfBacking(
     throw new BlockError("EINVAL", "An image cannot be its own backing file");
   }
   if (format !== undefined) formatDriver(session, format);
-  if (args.has("backing-unsafe")) return undefined;
   if (format === undefined) {
     throw new BlockError(
       "EINVAL",
       `The backing file '${backing}' is given without its format: give -F, too`,
     );
   }
+  if (args.has("backing-unsafe")) return undefined;
   // The user has named it: it is followed wherever it is.
   const from = { image: name, role: "backing", trusted: true } as const;
   const place = await session.host.follow(backing, from);

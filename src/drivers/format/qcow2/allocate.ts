@@ -71,6 +71,7 @@ export async function allocateLocked(image: Image, offset: number, bytes: number
   if (overlap) throw await image.markCorrupt(overlap);
   if (stretch.host >= 0) {
     if (stretch.settled) return inPlace(image, stretch, offset, bytes);
+    if (!image.externalData) image.refcounts.noteRoom(stretch.host, stretch.entries.length);
     return room(image, stretch.entries, offset, bytes, stretch.host, null);
   }
   const stop = image.file.debugEvent("cluster_alloc");

@@ -42,5 +42,5 @@ export async function amendKeys(
   if (known) await unlock({ kernel, area, header, passphrase: known, ...(signal && { signal }) });
   await image.beginChange();
   const maker = { kernel, clock, ...(signal && { signal }) };
-  encryption.header = await changeSlots(maker, area, header, key, change);
+  await changeSlots(maker, encryption, key, change);
 }

@@ -9,7 +9,9 @@
  *   2. A refcount block that has nothing left to count goes too, but first the entry that leads to it,
  *      with a flush in between: a crash must not leave an entry that leads past the file's end.
  *   3. Only a file whose last cluster was freed here is cut: what others have put behind it stays.
- *   4. That it cannot be done is no error: the clusters are free all the same, and are used again. Whoever
+ *   4. A guest's write may be on its way to behind the file's end, and come to be before the cut: so room
+ *      there that is in use is looked for as well, and then nothing is cut off.
+ *   5. That it cannot be done is no error: the clusters are free all the same, and are used again. Whoever
  *      asks for it has done what he was asked for, and must not be told that he has not.
  */
 
@@ -36,7 +38,7 @@ async function cut(image: Image, always: boolean): Promise<void> {
   if (image.isCorrupt || !(wasFreed || always)) return;
   await dropEmptyBlocks(image, always);
   const last = Math.ceil(file.length / layout.clusterBytes) - 1;
-  const end = (await refcounts.lastUsed(last)) + 1;
+  const end = (await refcounts.lastUsed(Math.max(last, refcounts.roomEnd - 1))) + 1;
   if (end > last) return;
   const at = end * layout.clusterBytes;
   // A table that is not counted is damage enough.

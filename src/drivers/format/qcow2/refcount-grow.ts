@@ -16,7 +16,7 @@ import { BlockError } from "../../../base/errors.ts";
 import { overlapError } from "./guard.ts";
 import { AT } from "./header.ts";
 import type { Image } from "./image.ts";
-import { type Layout, REFCOUNT_TABLE_BYTES_MAX } from "./layout.ts";
+import { type Layout, REFCOUNT_TABLE_BYTES_MAX, SECTOR_BYTES } from "./layout.ts";
 
 const COPY_BYTES = 64 * 1024;
 
@@ -70,8 +70,7 @@ export async function appendRegion(image: Image, block: number, clusters: number
   const oldTable = refcounts.table;
   if (plan.tableClusters === 0) {
     await file.flush();
-    await decisive(image, entries, oldTable.offset + block * 8);
-    image.pages.drop(oldTable.offset, oldTable.bytes);
+    await linkBlocks(image, entries, oldTable.offset + block * 8);
   } else {
     const offset = start + plan.blocks * clusterBytes;
     const bytes = plan.tableClusters * clusterBytes;
@@ -126,6 +125,25 @@ async function writeBlocks(
     const used = Math.min(refcountBlockEntries, total - i * refcountBlockEntries);
     kernel.refcountAdd(block, refcountOrder, 0, Math.max(0, used), 1);
     await file.write(block, start + i * clusterBytes);
+  }
+}
+
+/**
+ * Sector by sector: a block is counted in itself or in one before it, and a crash that tears the entries
+ * must not leave one without the other.
+ *
+ * @throws as decisive(); the entries before are there then, and what they count is leaked
+ */
+async function linkBlocks(image: Image, entries: Uint8Array, offset: number): Promise<void> {
+  const { table } = image.refcounts;
+  try {
+    for (let at = 0; at < entries.length; ) {
+      const end = Math.min(entries.length, at + SECTOR_BYTES - ((offset + at) % SECTOR_BYTES));
+      await decisive(image, entries.subarray(at, end), offset + at);
+      at = end;
+    }
+  } finally {
+    image.pages.drop(table.offset, table.bytes);
   }
 }
 

@@ -34,6 +34,7 @@ export class Refcounts {
   #hint = 0;
   /** One past the highest cluster that lost a reference since takeFreedEnd() was asked. */
   #freedEnd = 0;
+  #roomEnd = 0;
 
   constructor(image: Image) {
     const { header, layout } = image;
@@ -49,6 +50,17 @@ export class Refcounts {
   useTable(table: Table): void {
     this.table = table;
     this.#hint = 0;
+  }
+
+  /** One past the highest cluster that data was sent to, which may be on its way to behind the file's end. */
+  get roomEnd(): number {
+    return this.#roomEnd;
+  }
+
+  /** Data is going to be written there. */
+  noteRoom(offset: number, count: number): void {
+    const end = offset / this.#image.layout.clusterBytes + count;
+    this.#roomEnd = Math.max(this.#roomEnd, end);
   }
 
   /** How many references a cluster has. */
@@ -78,6 +90,7 @@ export class Refcounts {
         kernel.refcountAdd(page.bytes, layout.refcountOrder, run.index, run.count, 1);
         this.#image.pages.markDirty(page);
         this.#hint = from + run.index - at + run.count;
+        this.noteRoom(offset, run.count);
         return { run: { offset, count: run.count } };
       });
       if (step === null) await this.#addBlock(Math.floor(from / layout.refcountBlockEntries));
