@@ -271,11 +271,18 @@ export interface SnapshotInfo {
   readonly icount?: number;
 }
 
+/** When a snapshot was taken. */
+export interface SnapshotMoment {
+  readonly seconds: number;
+  readonly nanoseconds: number;
+  readonly icount?: number;
+}
+
 /** All of these are asked for with the node drained. */
 export interface SnapshotStore {
   list(): readonly SnapshotInfo[];
   /** @throws BlockError EEXIST, ENOSPC, EIO */
-  create(name: string, taken: { seconds: number; nanoseconds: number }): Promise<SnapshotInfo>;
+  create(name: string, taken: SnapshotMoment): Promise<SnapshotInfo>;
   /** Makes the disk what it was. @throws BlockError ENOENT, EINVAL */
   apply(id: string): Promise<void>;
   /** @throws BlockError ENOENT */

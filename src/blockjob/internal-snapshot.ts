@@ -8,7 +8,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import { assert, BlockError } from "../base/errors.ts";
-import type { SnapshotInfo, SnapshotStore } from "../block/driver.ts";
+import type { SnapshotInfo, SnapshotMoment, SnapshotStore } from "../block/driver.ts";
 import type { Graph } from "../block/graph.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
@@ -47,18 +47,26 @@ export function findTag({ store }: SnapshotHome, tag: string): SnapshotInfo | un
   return store.list().find(({ name }) => name === tag);
 }
 
-/** @throws BlockError EEXIST, EINVAL (empty), and what the format throws */
+/**
+ * @param counted what it is to say of instructions executed
+ * @throws BlockError EEXIST, EINVAL (empty), and what the format throws
+ */
 export async function createSnapshot(
   home: SnapshotHome,
   tag: string,
   clock: Clock,
+  counted: Pick<SnapshotMoment, "icount"> = {},
 ): Promise<SnapshotInfo> {
   if (tag === "") throw new BlockError("EINVAL", "A snapshot's name cannot be empty");
   if (findTag(home, tag)) {
     throw new BlockError("EEXIST", `Node '${home.node.name}' has a snapshot '${tag}' already`);
   }
   const { seconds, microseconds } = clock.timestamp();
-  return home.store.create(tag, { seconds, nanoseconds: Math.floor(microseconds * 1000) });
+  return home.store.create(tag, {
+    seconds,
+    nanoseconds: Math.floor(microseconds * 1000),
+    ...counted,
+  });
 }
 
 /**

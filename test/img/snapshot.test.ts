@@ -39,6 +39,9 @@ describe("snapshot", () => {
     expectSame(await at.both("snapshot", "-a", "two", "@/a"));
     qemuIo(`${at.mine}/a`, "qcow2", "read -P 2 0 128k");
     expectSame(await at.both("snapshot", "-d", "one", "@/a"));
+    const listed = await at.both("snapshot", "-l", "@/a");
+    const undated = (stdout: string) => stdout.replace(/\d{4}-\S+ [\d:]+/g, "when");
+    expect(undated(old(listed.ours.stdout))).toBe(undated(listed.theirs.stdout));
     const names = (folder: string) =>
       JSON.parse(qemuImg("info", "--output=json", `${folder}/a`)).snapshots.map(
         ({ id, name }: { id: string; name: string }) => [id, name],

@@ -4,7 +4,9 @@
  *
  *     before   header ─▶ L1 ─▶ L2 tables ─▶ clusters         after   header ─▶ L1', nothing but zeroes
  *
- * It is a rebuild (rebuild.ts): a crash leaves the one or the other.
+ * It is a rebuild (rebuild.ts): a crash leaves the one or the other. The new tables stand behind all that
+ * it has freed, and keep the file as long as it was. So it is done twice: the second time there is room
+ * before them, and the end of the file is cut off.
  */
 
 import type { Image } from "./image.ts";
@@ -14,9 +16,13 @@ import { giveUp, wholeL1 } from "./snapshots.ts";
 
 /** Caller holds the mutex; no request is in flight. @throws BlockError as rebuild() */
 export async function makeEmpty(image: Image): Promise<void> {
-  const { size } = image.header;
   await image.beginChange();
   await image.epoch.finish();
+  for (let times = 0; times < 2; times++) await emptyOnce(image);
+}
+
+async function emptyOnce(image: Image): Promise<void> {
+  const { size } = image.header;
   const old = wholeL1(image);
   await rebuild(image, {
     size,

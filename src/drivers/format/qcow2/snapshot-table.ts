@@ -130,7 +130,7 @@ function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
 }
 
-/** A new entry, as it goes into the table. @param info without state and instruction count */
+/** A new entry, as it goes into the table. @param info without state */
 export function makeEntry(info: SnapshotInfo, l1: L1Place): SnapshotEntry {
   const id = new TextEncoder().encode(info.id);
   const name = new TextEncoder().encode(info.name);
@@ -144,7 +144,8 @@ export function makeEntry(info: SnapshotInfo, l1: L1Place): SnapshotEntry {
   writeU64(raw, 24, info.clockNanoseconds);
   writeU32(raw, 36, EXTRA_BYTES);
   writeU64(raw, FIXED_BYTES + 8, info.diskBytes);
-  raw.fill(0xff, FIXED_BYTES + 16, FIXED_BYTES + 24);
+  if (info.icount === undefined) raw.fill(0xff, FIXED_BYTES + 16, FIXED_BYTES + 24);
+  else writeU64(raw, FIXED_BYTES + 16, info.icount);
   raw.set(id, FIXED_BYTES + EXTRA_BYTES);
   raw.set(name, FIXED_BYTES + EXTRA_BYTES + id.length);
   return { l1, info, raw };

@@ -12,7 +12,7 @@
 
 import { readU32, writeU32 } from "../../../base/bytes.ts";
 import { assert, BlockError } from "../../../base/errors.ts";
-import type { SnapshotInfo, SnapshotStore } from "../../../block/driver.ts";
+import type { SnapshotInfo, SnapshotMoment, SnapshotStore } from "../../../block/driver.ts";
 import type { Image } from "./image.ts";
 import { eachL2, type FoundTable, type Reference, referencesOf } from "./l2-walk.ts";
 import { COPIED_HI, L1_BYTES_MAX, l1EntriesFor, SECTOR_BYTES } from "./layout.ts";
@@ -82,7 +82,7 @@ function l1Of(image: Image, entry: SnapshotEntry): L1Place {
 async function create(
   image: Image,
   name: string,
-  taken: { readonly seconds: number; readonly nanoseconds: number },
+  { seconds, nanoseconds, ...counted }: SnapshotMoment,
 ): Promise<SnapshotInfo> {
   checkSupported(image);
   checkName(image, name);
@@ -92,10 +92,11 @@ async function create(
     id: String(nextId(image.snapshots)),
     name,
     vmStateBytes: 0,
-    dateSeconds: taken.seconds,
-    dateNanoseconds: taken.nanoseconds,
+    dateSeconds: seconds,
+    dateNanoseconds: nanoseconds,
     clockNanoseconds: 0,
     diskBytes: image.header.size,
+    ...counted,
   };
   const source = diskL1(image);
   const snapshots = [...image.snapshots, makeEntry(info, wholeL1(image))];

@@ -1,5 +1,6 @@
 /** Overlays that are emptied after a commit, and snapshots that are read from. */
 
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../../../src/base/bytes.ts";
@@ -72,6 +73,15 @@ describe.skipIf(!hasQemu)("an image that is emptied", () => {
       ]);
     });
   }
+
+  it("gives back the room in its file", async () => {
+    qemuImg(folder, "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "full.qcow2");
+    qemuIo(folder, "full.qcow2", "write -P 5 0 4M");
+    await empty("full.qcow2", "base.qcow2");
+    // What empty() writes, and the tables.
+    expect(statSync(join(folder, "full.qcow2")).size).toBeLessThan(MiB);
+    qemuImg(folder, "check", "full.qcow2");
+  });
 
   it("keeps its snapshots", async () => {
     makeChain("snap.qcow2");
