@@ -11,7 +11,8 @@
  */
 
 import { QmpError } from "../engine/client.ts";
-import { diskEnded, isOver, settle, stopServing } from "./backup-end.ts";
+import { cancelAll } from "./backup.ts";
+import { discardBitmap, diskEnded, isOver, settle, stopServing } from "./backup-end.ts";
 import { afterCommit, afterPivot } from "./bitmaps.ts";
 import { indexOfLayer, nodesOf } from "./chain.ts";
 import { imageOf } from "./definition.ts";
@@ -97,40 +98,49 @@ const ENDINGS: Partial<Record<JobKind, Ending>> = {
   },
 };
 
-/** A job is over, and its end has not been dealt with, or not to the last step. */
+/**
+ * A job is over, and its end has not been dealt with, or not to the last step. What the record says of the end
+ * is changed in one turn: others save it meanwhile, too.
+ */
 export async function conclude(op: Operation, job: JobRecord, outcome: Outcome): Promise<void> {
   if (END_STATES.includes(job.state)) return putAway(op, job);
   if (job.kind === "backup") return concludeBackup(op, job, outcome);
   const ending = ENDINGS[job.kind];
   const disk = op.record.disks.find(({ target }) => target === job.disk);
   const hasSwitched = ending?.isSwitch && disk ? await isSwitched(op, disk, job, outcome) : false;
-  job.state = outcomeOf(job, outcome, ending?.isSwitch ? hasSwitched : undefined);
-  if (job.state === "failed" && outcome.error !== undefined) job.error = outcome.error;
-  if (ending && disk) {
-    if (job.state === "completed") {
-      const { layers, gone } = ending.success(disk, job);
-      // Before the images that have the bitmaps are gone; again and again if need be.
-      if (job.kind === "commit") await afterCommit(op, job, disk, gone);
-      if (ending.isSwitch) await afterPivot(op, job, disk, layers, gone);
-      disk.layers = [...layers];
-      op.record.leftovers.push(...nodesOf(gone));
-      redefine(op.record, disk);
-    } else op.record.leftovers.push(...nodesOf(ending.failure?.(job) ?? []));
-    if (!isToUnlink(job)) delete job.unlink;
+  const state = outcomeOf(job, outcome, ending?.isSwitch ? hasSwitched : undefined);
+  const change = ending && disk && state === "completed" ? ending.success(disk, job) : null;
+  if (disk && change) {
+    // Before the images that have the bitmaps are gone; again and again if need be.
+    if (job.kind === "commit") await afterCommit(op, job, disk, change.gone);
+    if (ending?.isSwitch) await afterPivot(op, job, disk, change.layers, change.gone);
+  }
+  end(job, state, outcome);
+  if (ending && !isToUnlink(job)) delete job.unlink;
+  op.record.leftovers.push(...nodesOf(change?.gone ?? ending?.failure?.(job) ?? []));
+  if (disk && change) {
+    disk.layers = [...change.layers];
+    redefine(op.record, disk);
   }
   await op.save();
   await putAway(op, job);
 }
 
-async function concludeBackup(op: Operation, job: JobRecord, { error }: Outcome): Promise<void> {
+async function concludeBackup(op: Operation, job: JobRecord, outcome: Outcome): Promise<void> {
   const found = (await op.execute("query-block-jobs")).find(({ device }) => device === job.name);
-  job.state = outcomeOf(job, { error }, undefined);
-  if (job.state === "failed" && error !== undefined) job.error = error;
-  await diskEnded(op, job, found?.len ?? 0);
+  await discardBitmap(op, job);
+  end(job, outcomeOf(job, outcome, undefined), outcome);
+  const isCalledOff = diskEnded(op, job, found?.len ?? 0);
   const { backup } = op.record;
   if (backup && isOver(backup)) job.unlink = settle(op, backup);
   await op.save();
+  if (job.state !== "completed" && !isCalledOff) await cancelAll(op);
   await putAway(op, job);
+}
+
+function end(job: JobRecord, state: JobState, { error }: Outcome): void {
+  job.state = state;
+  if (state === "failed" && error !== undefined) job.error = error;
 }
 
 /** The steps after the commit point. @param job ended, by its record */

@@ -178,20 +178,19 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
     job.state === "new" && !known.has(job.name) && !endOf(job, history);
   const dropped = record.jobs.filter(isUnbegun);
   if (dropped.length === 0) return;
+  // One transaction: none of a backup's jobs has begun. A bitmap would tell that it has.
+  const backup = dropped.some(({ kind }) => kind === "backup") ? record.backup : null;
+  const checkpoint = backup?.checkpoint;
+  const isMade = checkpoint !== undefined && (await hasBitmap(op, checkpoint));
+  // In one turn, as others save it, too.
   record.jobs = record.jobs.filter((job) => !isUnbegun(job));
   for (const { mirror = [], store } of dropped) {
     for (const layer of [...mirror, ...(store ? [store] : [])]) {
       record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
     }
   }
-  const { backup } = record;
-  if (backup && dropped.some(({ kind }) => kind === "backup")) {
-    // One transaction: none of its jobs has begun. A bitmap would tell that it has.
-    if (backup.checkpoint !== undefined && !(await hasBitmap(op, backup.checkpoint))) {
-      record.checkpoints = record.checkpoints.filter(({ name }) => name !== backup.checkpoint);
-    }
-    record.backup = null;
-  }
+  if (backup) record.backup = null;
+  if (!isMade) record.checkpoints = record.checkpoints.filter(({ name }) => name !== checkpoint);
   await op.save();
 }
 
