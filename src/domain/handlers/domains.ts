@@ -1,5 +1,6 @@
 /** Calls on domains themselves: what they are, and when they run. */
 
+import { unlessAborted } from "../../base/cancelable.ts";
 import type { ArgumentsOf, DomainInfo } from "../calls.ts";
 import { checkDefinition, type DomainDefinition } from "../definition.ts";
 import { domainInfo } from "../domain-info.ts";
@@ -116,17 +117,34 @@ async function destroy(
 ): Promise<void> {
   checkFlags("destroy", flags);
   const entry = driver.entry(name);
-  mustRun(entry);
+  mustBeOpen(entry);
   // Whoever waits for its turn, or for a job's end, learns of it now.
   entry.object.setRunning(false);
   entry.tellStopped();
+  // Once begun it goes on, whether somebody waits for it or not.
+  await unlessAborted(stop(driver, entry, signal), signal);
+}
+
+async function stop(
+  driver: DomainDriver,
+  entry: DomainEntry,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   try {
     const turn = { driver, api: "destroy", entry, signal } as const;
-    await inTurn(turn, { class: "destroy", offline: true }, (op) => lifecycle.destroy(op));
+    await inTurn(turn, { class: "destroy", offline: true }, (op) => {
+      mustBeOpen(entry);
+      return lifecycle.destroy(op);
+    });
   } finally {
     entry.object.setRunning(entry.record.state === "running");
   }
   await driver.endBackup(entry);
+}
+
+/** One that is starting, or has stopped half way, can be stopped, too. */
+function mustBeOpen(entry: DomainEntry): void {
+  if (entry.record.state === "shutoff") mustRun(entry);
 }
 
 function liveDefinition({ definition, disks }: DomainEntry["record"]): DomainDefinition {
