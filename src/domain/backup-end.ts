@@ -18,6 +18,7 @@ import { BACKUP_BEGIN, JOB_STATS } from "./flags.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import type { BackupRecord, DomainRecord, JobRecord, JobStats } from "./record.ts";
 import type { Source } from "./source.ts";
+import { unlessNeedless } from "./start-job.ts";
 
 /** The bitmap that was made for a disk's job. */
 export async function discardBitmap(op: Operation, job: JobRecord): Promise<void> {
@@ -83,7 +84,8 @@ export async function stopServing(op: Operation, backup: BackupRecord): Promise<
   for (const { export: id } of backup.disks)
     if (id !== undefined) await removeDevice(op, id, "hard");
   if (!backup.serving) return;
-  await op.execute("nbd-server-stop" as never, {} as never);
+  // Somebody else may have stopped it, or the engine that had it may be gone.
+  await unlessNeedless(op.execute("nbd-server-stop" as never, {} as never));
   backup.serving = false;
 }
 

@@ -23,7 +23,7 @@ import type { ImageFiles } from "./image-files.ts";
 import type { Ctx } from "./locks/ctx.ts";
 import { DomainObject, DriverObject, type DriverOptions } from "./locks/domain-object.ts";
 import { JobError } from "./locks/job-error.ts";
-import { endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
+import { type AsyncJob, endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
 import { dealWith, type News, newsOf } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { reconnect } from "./reconnect.ts";
@@ -152,6 +152,36 @@ export class DomainDriver {
     entry.object.remove();
   }
 
+  /**
+   * The domain's job for a backup. If there is one after the work, however that has ended, it goes on without
+   * its caller, until the backup's end, which comes as news.
+   *
+   * @throws what the work throws; JobError
+   */
+  async withBackup(
+    entry: DomainEntry,
+    work: (ctx: Ctx) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    let kept: AsyncJob | null = null;
+    let failure: unknown;
+    const begin = (ctx: Ctx) =>
+      withAsyncJob(ctx, entry.object, { kind: "backup" }, async (job) => {
+        await work(ctx).catch((error: unknown) => {
+          if (!entry.record.backup) throw error;
+          failure = error;
+        });
+        if (!entry.record.backup) return;
+        job.keep();
+        kept = job;
+      });
+    await this.locks.call("backupBegin", begin, signal);
+    entry.asyncJob = kept;
+    // It may be over by now.
+    await this.endBackup(entry);
+    if (failure !== undefined) throw failure;
+  }
+
   /** The domain's job ends when its backup has. */
   async endBackup(entry: DomainEntry): Promise<void> {
     const { asyncJob, object, record } = entry;
@@ -170,16 +200,8 @@ export class DomainDriver {
 
   async #reconnect(): Promise<void> {
     for (const entry of this.#entries.values()) {
-      const { record, object } = entry;
       await reconnect(this.host, entry);
-      if (!record.backup) continue;
-      // It has no owner: its end comes as news.
-      await this.locks.call("backupBegin", (ctx) =>
-        withAsyncJob(ctx, object, { kind: "backup" }, async (job) => {
-          job.keep();
-          entry.asyncJob = job;
-        }),
-      );
+      if (entry.record.backup) await this.withBackup(entry, async () => {});
     }
   }
 

@@ -30,6 +30,7 @@ import {
   type Layer,
 } from "./record.ts";
 import { pathOf, type Source } from "./source.ts";
+import { unlessNeedless } from "./start-job.ts";
 
 /** What the engine says of a job that is over. */
 export interface Outcome {
@@ -210,7 +211,8 @@ export function redefine({ definition, disks }: DomainRecord, changed: DiskRecor
 /** Forgets it in the engine. A job that is not there any more is what we want. */
 export async function dismiss(op: Operation, id: string): Promise<void> {
   const jobs = await op.execute("query-jobs");
-  if (jobs.some((job) => job.id === id)) await op.execute("job-dismiss", { id });
+  const isThere = jobs.some((job) => job.id === id);
+  if (isThere) await unlessNeedless(op.execute("job-dismiss", { id }));
 }
 
 /** @returns what could not be removed, and why: the job is as good as it is */

@@ -16,6 +16,7 @@ import { closeNodes, openImage } from "./images.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
 import { type DiskRecord, deviceId, formatNode } from "./record.ts";
+import { unlessNeedless } from "./start-job.ts";
 
 /** @throws DomainError OPERATION_INVALID if it runs; QmpError what cannot be opened, and then nothing is */
 export async function create(op: Operation): Promise<void> {
@@ -128,12 +129,7 @@ export async function cancel(op: Operation, id: string): Promise<Outcome> {
   let job = await find();
   if (!job) return { error: "The engine does not know it" };
   if (job.status !== "concluded") {
-    try {
-      await op.execute("job-cancel", { id });
-    } catch (error) {
-      // It may have come to its end in this moment.
-      if (!(error instanceof QmpError) || error.errno !== undefined) throw error;
-    }
+    await unlessNeedless(op.execute("job-cancel", { id }));
     await op.unlocked(() => over(op.host.qmp, id));
     job = await find();
   }

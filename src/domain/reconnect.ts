@@ -39,7 +39,7 @@ import { type Host, Operation, type Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
 import { deviceId, formatNode, type JobRecord } from "./record.ts";
 import type { Source } from "./source.ts";
-import { isRefused, jobOf } from "./start-job.ts";
+import { isRefused, jobOf, unlessNeedless } from "./start-job.ts";
 
 /** Jobs that the engine has done with, the newest first. */
 type History = readonly {
@@ -213,10 +213,8 @@ async function takeUp(op: Operation, job: JobRecord, history: History): Promise<
   if (job.state === "new") job.state = "running";
   if (job.state === "aborting") {
     if (found.status !== "aborting") {
-      await op.execute("block-job-cancel", {
-        device: job.name,
-        force: !TWO_PHASE.includes(job.kind),
-      });
+      const force = !TWO_PHASE.includes(job.kind);
+      await unlessNeedless(op.execute("block-job-cancel", { device: job.name, force }));
     }
     return;
   }

@@ -108,3 +108,12 @@ export function isRefused(error: unknown): boolean {
   if (error instanceof QmpError) return error.errno === undefined;
   return error instanceof DomainError;
 }
+
+/** A command that the engine refuses only when what it is for is so already. */
+export async function unlessNeedless(command: Promise<unknown>): Promise<void> {
+  try {
+    await command;
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+  }
+}
