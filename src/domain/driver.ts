@@ -10,7 +10,9 @@
  */
 
 import type { Clock } from "../base/clock.ts";
+import { Coalesced } from "../base/coalesced.ts";
 import { BlockError } from "../base/errors.ts";
+import { tryOften } from "../base/try-often.ts";
 import { QmpError, type QmpEvent } from "../engine/client.ts";
 import type { EventQueue } from "../engine/event-queue.ts";
 import type { ArgumentsOf, CallName, CallOptions, DomainInfo, ResultOf } from "./calls.ts";
@@ -28,7 +30,6 @@ import { dealWith, type News, newsOf } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { reconnect } from "./reconnect.ts";
 import { type DomainRecord, type DriverRecord, emptyRecord, readRecord } from "./record.ts";
-import { Saver } from "./saver.ts";
 import type { DomainStore } from "./store.ts";
 
 export interface DomainDriverOptions {
@@ -69,7 +70,10 @@ export class DomainDriver {
   /** Use start(). */
   constructor(options: DomainDriverOptions, record: DriverRecord = emptyRecord()) {
     const { qmp, clock, files, store, onPullError = "report" } = options;
-    const saver = new Saver(store, () => structuredClone(record));
+    const saves = new Coalesced(() => {
+      const saved = structuredClone(record);
+      return tryOften(clock, () => store.save(saved));
+    });
     this.locks = new DriverObject(clock, options.locks);
     this.#onFailed = options.onFailed ?? (() => {});
     if (options.onEvent) this.subscribe(options.onEvent);
@@ -79,7 +83,7 @@ export class DomainDriver {
       files,
       onPullError,
       record,
-      save: () => saver.save().catch((error) => this.#cannotSave(error)),
+      save: () => saves.done().catch((error) => this.#cannotSave(error)),
       emit: (event) => this.#listeners.tell(event),
     };
     this.#events = qmp.events("JOB_STATUS_CHANGE");
