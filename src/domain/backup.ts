@@ -78,6 +78,7 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
     const table = await queryBitmaps(op);
     for (const part of parts) actions.push(...actionsOf(part, table, mode));
     const record: BackupRecord = {
+      serial: op.newSerial(),
       mode,
       flags,
       started: op.host.clock.timestamp().seconds * 1000,

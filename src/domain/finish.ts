@@ -22,11 +22,13 @@ import type { BlockJobEvent } from "./events.ts";
 import { closeNodes } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import {
+  type BackupRecord,
   type DiskRecord,
   type DomainRecord,
   deviceId,
   formatNode,
   type JobRecord,
+  type JobStats,
   type Layer,
 } from "./record.ts";
 import { pathOf, type Source } from "./source.ts";
@@ -154,7 +156,7 @@ async function putAway(op: Operation, job: JobRecord): Promise<void> {
   const warning = await unlink(op, job.unlink ?? []);
   tell(op, job, warning);
   if (isLast && completed) {
-    op.host.emit({ event: "job-completed", domain: op.entry.name, stats: completed });
+    tellCompleted(op, backup, completed);
     op.record.backup = null;
   }
   op.record.jobs = op.record.jobs.filter((other) => other !== job);
@@ -231,6 +233,11 @@ export async function unlink(
     }
   }
   return undefined;
+}
+
+/** A backup has ended. */
+export function tellCompleted(op: Operation, { serial }: BackupRecord, stats: JobStats): void {
+  op.host.emit({ event: "job-completed", domain: op.entry.name, serial, stats });
 }
 
 /** Both flavours of the event: by path where there is one, and by target. */

@@ -30,7 +30,7 @@ import { settleCheckpoints } from "./checkpoint.ts";
 import { removeDevice } from "./devices.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
-import { conclude, dismiss, tell, unlink } from "./finish.ts";
+import { conclude, dismiss, tell, tellCompleted, unlink } from "./finish.ts";
 import { closeNodes } from "./images.ts";
 import { addDevice, cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
@@ -119,7 +119,7 @@ async function crashed(op: Operation): Promise<void> {
     for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";
     backup.error ??= why;
     useless.push(...settle(op, backup));
-    op.host.emit({ event: "job-completed", domain: entry.name, stats: record.completed! });
+    tellCompleted(op, backup, record.completed!);
   }
   // Before the record forgets them: doing it twice does no harm.
   await unlink(op, useless);
