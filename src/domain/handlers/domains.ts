@@ -11,7 +11,7 @@ import { DomainError } from "../errors.ts";
 import * as flag from "../flags.ts";
 import { checkFlags } from "../flags.ts";
 import * as lifecycle from "../lifecycle.ts";
-import { withDriver } from "../locks/with-job.ts";
+import { withDomain, withDriver } from "../locks/with-job.ts";
 import { type Handlers, inTurn, look, mustRun } from "./turn.ts";
 
 type Names =
@@ -64,9 +64,8 @@ async function define(
     "define",
     (ctx) =>
       withDriver(ctx, locks, async () => {
-        const known = driver.find(definition.name);
-        const { record } =
-          known ??
+        const entry =
+          driver.find(definition.name) ??
           driver.add({
             definition,
             id: null,
@@ -78,10 +77,12 @@ async function define(
             checkpoints: [],
             leftovers: [],
           });
-        record.definition = definition;
+        await withDomain(ctx, entry.object, () => {
+          entry.record.definition = definition;
+        });
         await host.save();
         host.emit({ event: "lifecycle", domain: definition.name, type: LIFECYCLE.DEFINED });
-        return domainInfo(record);
+        return domainInfo(entry.record);
       }),
     signal,
   );
@@ -106,7 +107,8 @@ async function undefine(
     }
     driver.remove(entry);
   });
-  await locks.call("undefine", (ctx) => withDriver(ctx, locks, () => host.save()), signal);
+  // It is gone already: no calling off any more.
+  await locks.call("undefine", (ctx) => withDriver(ctx, locks, () => host.save()));
   host.emit({ event: "lifecycle", domain: name, type: LIFECYCLE.UNDEFINED });
 }
 
