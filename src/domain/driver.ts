@@ -107,7 +107,7 @@ export class DomainDriver {
     args: ArgumentsOf<Name>,
     { signal }: CallOptions = {},
   ): Promise<ResultOf<Name>> {
-    if (this.#failure) throw this.#failure;
+    this.mustWork();
     const handler = HANDLERS[name] as (
       driver: DomainDriver,
       args: ArgumentsOf<Name>,
@@ -120,10 +120,15 @@ export class DomainDriver {
     }
   }
 
+  /** @throws DomainError why the driver is finished */
+  mustWork(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
   /** Stops listening. Domains and their jobs go on. */
   async close(): Promise<void> {
     this.#failure ??= new DomainError("OPERATION_INVALID", "The driver has been closed");
-    for (const entry of this.#entries.values()) entry.tellStopped();
+    for (const { object } of this.#entries.values()) object.changed();
     await this.#events.return();
   }
 
@@ -248,7 +253,7 @@ export class DomainDriver {
   #fail(why: DomainError): void {
     if (this.#failure) return;
     this.#failure = why;
-    for (const entry of this.#entries.values()) entry.tellStopped();
+    for (const { object } of this.#entries.values()) object.changed();
     void this.#events.return();
     this.#onFailed(why);
   }

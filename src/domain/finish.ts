@@ -161,7 +161,6 @@ async function putAway(op: Operation, job: JobRecord): Promise<void> {
   }
   op.record.jobs = op.record.jobs.filter((other) => other !== job);
   await op.save();
-  op.entry.tellEnded(job);
 }
 
 /**

@@ -113,7 +113,6 @@ async function crashed(op: Operation): Promise<void> {
     }
     if (job.kind === "copy" && !job.wasReady) useless.push(...(job.unlink ?? []));
     tell(op, job);
-    entry.tellEnded(job);
   }
   if (backup) {
     for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";

@@ -122,7 +122,6 @@ async function destroy(
   mustBeOpen(entry);
   // Whoever waits for its turn, or for a job's end, learns of it now.
   entry.object.setRunning(false);
-  entry.tellStopped();
   // Once begun it goes on, whether somebody waits for it or not.
   await unlessAborted(stop(driver, entry, signal), signal);
 }
