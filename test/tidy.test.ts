@@ -127,6 +127,15 @@ const RULES: readonly {
     kept: [source("test/a.test.ts", 'it("says it.only", () => {});')],
   },
   {
+    name: "what an error says is held to something",
+    check: tidy.checkMatches,
+    broken: [source("test/a.test.ts", "expect(error).toMatchObject({ message: /full/ });")],
+    kept: [
+      source("test/a.test.ts", "toMatchObject({ message: expect.stringMatching(/full/) });"),
+      source("test/a.test.ts", "message: // the word"),
+    ],
+  },
+  {
     name: "no helper asks for hooks when it is loaded",
     check: tidy.checkHelpers,
     broken: [

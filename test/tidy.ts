@@ -192,6 +192,17 @@ export function checkTests(source: Source): Problem[] {
   );
 }
 
+/** To toMatchObject() a regular expression is an object without members, which everything is like. */
+export function checkMatches(source: Source): Problem[] {
+  if (!source.path.startsWith("test/")) return [];
+  // What is blanked there is one.
+  return usesOf(
+    source,
+    /\b(?:message|desc|errno|text|warning): {3,}[,}]/,
+    "is held to nothing: expect.stringMatching()",
+  );
+}
+
 /**
  * What a helper does when it is loaded it does for the first file of a worker alone (isolate in
  * vite.config.ts): its hooks are that file's, and what they take away is missing in the next ones.

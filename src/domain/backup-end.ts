@@ -9,7 +9,6 @@
  * Scratch files always go; targets go unless all is well; neither that somebody else has made.
  */
 
-import { cancelAll } from "./backup.ts";
 import { removeBitmaps } from "./bitmaps.ts";
 import { nodesOf } from "./chain.ts";
 import { removeDevice } from "./devices.ts";
@@ -19,20 +18,30 @@ import { BACKUP_BEGIN, JOB_STATS } from "./flags.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import type { BackupRecord, DomainRecord, JobRecord, JobStats } from "./record.ts";
 import type { Source } from "./source.ts";
+import { unlessNeedless } from "./start-job.ts";
 
-/** What a disk's job has come to. The next save keeps it. */
-export async function diskEnded(op: Operation, job: JobRecord, total: number): Promise<void> {
+/** The bitmap that was made for a disk's job. */
+export async function discardBitmap(op: Operation, job: JobRecord): Promise<void> {
+  const disk = op.record.disks.find(({ target }) => target === job.disk);
+  if (job.bitmap !== undefined && disk) await removeBitmaps(op, disk.layers, job.bitmap);
+}
+
+/**
+ * What a disk's job has come to. The next save keeps it.
+ *
+ * @param job ended
+ * @returns whether it was called off because of another one
+ */
+export function diskEnded(op: Operation, job: JobRecord, total: number): boolean {
   const { backup } = op.record;
   const part = backup?.disks.find((disk) => disk.job === job.name);
-  if (!backup || !part) return;
+  if (!backup || !part) return true;
   const isCalledOff = part.state === "cancelling";
   part.state =
     job.state === "completed" ? "complete" : job.state === "failed" ? "failed" : "cancelled";
   part.total = total;
   if (part.state === "failed") backup.error ??= job.error ?? "the engine does not say why";
-  const disk = op.record.disks.find(({ target }) => target === part.name);
-  if (part.bitmap !== undefined && disk) await removeBitmaps(op, disk.layers, part.bitmap);
-  if (part.state !== "complete" && !isCalledOff) await cancelAll(op);
+  return isCalledOff;
 }
 
 export function isOver({ disks }: BackupRecord): boolean {
@@ -75,7 +84,8 @@ export async function stopServing(op: Operation, backup: BackupRecord): Promise<
   for (const { export: id } of backup.disks)
     if (id !== undefined) await removeDevice(op, id, "hard");
   if (!backup.serving) return;
-  await op.execute("nbd-server-stop" as never, {} as never);
+  // Somebody else may have stopped it, or the engine that had it may be gone.
+  await unlessNeedless(op.execute("nbd-server-stop" as never, {} as never));
   backup.serving = false;
 }
 

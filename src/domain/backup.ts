@@ -33,7 +33,7 @@ import {
   type Layer,
 } from "./record.ts";
 import { fromPath, pathOf, type Source } from "./source.ts";
-import { checkNoJob, isRefused, newJob } from "./start-job.ts";
+import { checkNoJob, isRefused, newJob, unlessNeedless } from "./start-job.ts";
 
 /** What one disk's part needs. */
 interface Part {
@@ -78,6 +78,7 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
     const table = await queryBitmaps(op);
     for (const part of parts) actions.push(...actionsOf(part, table, mode));
     const record: BackupRecord = {
+      serial: op.newSerial(),
       mode,
       flags,
       started: op.host.clock.timestamp().seconds * 1000,
@@ -229,11 +230,7 @@ async function serve(
   { server }: BackupDefinition,
 ): Promise<void> {
   try {
-    if (server) {
-      await op.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
-      if (op.record.backup) op.record.backup.serving = true;
-      await op.save();
-    }
+    if (server) await startServer(op, server);
     for (const { store, record, exportName } of parts) {
       const how = server
         ? { type: "nbd", name: exportName, ...(record.bitmap && { bitmaps: [record.bitmap] }) }
@@ -247,6 +244,23 @@ async function serve(
   } catch (error) {
     if (!isRefused(error)) throw error;
     await cancelAll(op);
+    throw error;
+  }
+}
+
+/** Kept first: at the backup's end it is stopped, whoever is there then. */
+async function startServer(
+  op: Operation,
+  server: NonNullable<BackupDefinition["server"]>,
+): Promise<void> {
+  const { backup } = op.record;
+  backup!.serving = true;
+  await op.save();
+  try {
+    await op.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
+  } catch (error) {
+    // There is one already, which is somebody else's.
+    if (isRefused(error)) backup!.serving = false;
     throw error;
   }
 }
@@ -269,7 +283,7 @@ export async function cancelAll(op: Operation): Promise<void> {
   for (const { job } of running) {
     const found = (await op.execute("query-jobs")).find(({ id }) => id === job);
     if (found && found.status !== "concluded" && found.status !== "aborting") {
-      await op.execute("job-cancel", { id: job });
+      await unlessNeedless(op.execute("job-cancel", { id: job }));
     }
   }
 }

@@ -3,8 +3,8 @@
  *
  *     const connection = new Connection(new DomainClient(port));
  *
- * After the owner of the engine has changed, a block job's end may be told again by the new one: each run of
- * a job has a number, and what has been told of it is not told twice.
+ * After the owner of the engine has changed, the end of a block job or backup may be told again by the new one:
+ * each has a number, and what has been told of it is not told twice.
  */
 
 import { cancelable } from "../base/cancelable.ts";
@@ -97,8 +97,9 @@ export class DomainClient implements Caller {
   }
 
   #hear(event: DomainEvent): void {
-    if (event.event === "block-job" || event.event === "block-job-2") {
-      const { event: name, domain, serial, status } = event;
+    if ("serial" in event) {
+      const { event: name, domain, serial } = event;
+      const status = "status" in event ? event.status : null;
       const told = JSON.stringify([name, domain, serial, status]);
       // READY may be told again: a job that was recovered is ready once more.
       if (status !== BLOCK_JOB_STATUS.READY && this.#told.has(told)) return;

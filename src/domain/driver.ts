@@ -10,7 +10,9 @@
  */
 
 import type { Clock } from "../base/clock.ts";
+import { Coalesced } from "../base/coalesced.ts";
 import { BlockError } from "../base/errors.ts";
+import { tryOften } from "../base/try-often.ts";
 import { QmpError, type QmpEvent } from "../engine/client.ts";
 import type { EventQueue } from "../engine/event-queue.ts";
 import type { ArgumentsOf, CallName, CallOptions, DomainInfo, ResultOf } from "./calls.ts";
@@ -23,12 +25,11 @@ import type { ImageFiles } from "./image-files.ts";
 import type { Ctx } from "./locks/ctx.ts";
 import { DomainObject, DriverObject, type DriverOptions } from "./locks/domain-object.ts";
 import { JobError } from "./locks/job-error.ts";
-import { endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
+import { type AsyncJob, endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
 import { dealWith, type News, newsOf } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { reconnect } from "./reconnect.ts";
 import { type DomainRecord, type DriverRecord, emptyRecord, readRecord } from "./record.ts";
-import { Saver } from "./saver.ts";
 import type { DomainStore } from "./store.ts";
 
 export interface DomainDriverOptions {
@@ -69,7 +70,10 @@ export class DomainDriver {
   /** Use start(). */
   constructor(options: DomainDriverOptions, record: DriverRecord = emptyRecord()) {
     const { qmp, clock, files, store, onPullError = "report" } = options;
-    const saver = new Saver(store, () => structuredClone(record));
+    const saves = new Coalesced(() => {
+      const saved = structuredClone(record);
+      return tryOften(clock, () => store.save(saved));
+    });
     this.locks = new DriverObject(clock, options.locks);
     this.#onFailed = options.onFailed ?? (() => {});
     if (options.onEvent) this.subscribe(options.onEvent);
@@ -79,7 +83,7 @@ export class DomainDriver {
       files,
       onPullError,
       record,
-      save: () => saver.save().catch((error) => this.#cannotSave(error)),
+      save: () => saves.done().catch((error) => this.#cannotSave(error)),
       emit: (event) => this.#listeners.tell(event),
     };
     this.#events = qmp.events("JOB_STATUS_CHANGE");
@@ -103,7 +107,7 @@ export class DomainDriver {
     args: ArgumentsOf<Name>,
     { signal }: CallOptions = {},
   ): Promise<ResultOf<Name>> {
-    if (this.#failure) throw this.#failure;
+    this.mustWork();
     const handler = HANDLERS[name] as (
       driver: DomainDriver,
       args: ArgumentsOf<Name>,
@@ -116,10 +120,15 @@ export class DomainDriver {
     }
   }
 
+  /** @throws DomainError why the driver is finished */
+  mustWork(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
   /** Stops listening. Domains and their jobs go on. */
   async close(): Promise<void> {
     this.#failure ??= new DomainError("OPERATION_INVALID", "The driver has been closed");
-    for (const entry of this.#entries.values()) entry.tellStopped();
+    for (const { object } of this.#entries.values()) object.changed();
     await this.#events.return();
   }
 
@@ -152,6 +161,36 @@ export class DomainDriver {
     entry.object.remove();
   }
 
+  /**
+   * The domain's job for a backup. If there is one after the work, however that has ended, it goes on without
+   * its caller, until the backup's end, which comes as news.
+   *
+   * @throws what the work throws; JobError
+   */
+  async withBackup(
+    entry: DomainEntry,
+    work: (ctx: Ctx) => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    let kept: AsyncJob | null = null;
+    let failure: unknown;
+    const begin = (ctx: Ctx) =>
+      withAsyncJob(ctx, entry.object, { kind: "backup" }, async (job) => {
+        await work(ctx).catch((error: unknown) => {
+          if (!entry.record.backup) throw error;
+          failure = error;
+        });
+        if (!entry.record.backup) return;
+        job.keep();
+        kept = job;
+      });
+    await this.locks.call("backupBegin", begin, signal);
+    entry.asyncJob = kept;
+    // It may be over by now.
+    await this.endBackup(entry);
+    if (failure !== undefined) throw failure;
+  }
+
   /** The domain's job ends when its backup has. */
   async endBackup(entry: DomainEntry): Promise<void> {
     const { asyncJob, object, record } = entry;
@@ -170,16 +209,8 @@ export class DomainDriver {
 
   async #reconnect(): Promise<void> {
     for (const entry of this.#entries.values()) {
-      const { record, object } = entry;
       await reconnect(this.host, entry);
-      if (!record.backup) continue;
-      // It has no owner: its end comes as news.
-      await this.locks.call("backupBegin", (ctx) =>
-        withAsyncJob(ctx, object, { kind: "backup" }, async (job) => {
-          job.keep();
-          entry.asyncJob = job;
-        }),
-      );
+      if (entry.record.backup) await this.withBackup(entry, async () => {});
     }
   }
 
@@ -222,7 +253,7 @@ export class DomainDriver {
   #fail(why: DomainError): void {
     if (this.#failure) return;
     this.#failure = why;
-    for (const entry of this.#entries.values()) entry.tellStopped();
+    for (const { object } of this.#entries.values()) object.changed();
     void this.#events.return();
     this.#onFailed(why);
   }

@@ -33,6 +33,8 @@ export interface BlockJobEvent {
 export interface JobCompletedEvent {
   readonly event: "job-completed";
   readonly domain: string;
+  /** Of the backup: one that is told again is the same. */
+  readonly serial: number;
   readonly stats: JobStats;
 }
 

@@ -11,7 +11,8 @@
  */
 
 import { QmpError } from "../engine/client.ts";
-import { diskEnded, isOver, settle, stopServing } from "./backup-end.ts";
+import { cancelAll } from "./backup.ts";
+import { discardBitmap, diskEnded, isOver, settle, stopServing } from "./backup-end.ts";
 import { afterCommit, afterPivot } from "./bitmaps.ts";
 import { indexOfLayer, nodesOf } from "./chain.ts";
 import { imageOf } from "./definition.ts";
@@ -21,14 +22,17 @@ import type { BlockJobEvent } from "./events.ts";
 import { closeNodes } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import {
+  type BackupRecord,
   type DiskRecord,
   type DomainRecord,
   deviceId,
   formatNode,
   type JobRecord,
+  type JobStats,
   type Layer,
 } from "./record.ts";
 import { pathOf, type Source } from "./source.ts";
+import { unlessNeedless } from "./start-job.ts";
 
 /** What the engine says of a job that is over. */
 export interface Outcome {
@@ -97,40 +101,49 @@ const ENDINGS: Partial<Record<JobKind, Ending>> = {
   },
 };
 
-/** A job is over, and its end has not been dealt with, or not to the last step. */
+/**
+ * A job is over, and its end has not been dealt with, or not to the last step. What the record says of the end
+ * is changed in one turn: others save it meanwhile, too.
+ */
 export async function conclude(op: Operation, job: JobRecord, outcome: Outcome): Promise<void> {
   if (END_STATES.includes(job.state)) return putAway(op, job);
   if (job.kind === "backup") return concludeBackup(op, job, outcome);
   const ending = ENDINGS[job.kind];
   const disk = op.record.disks.find(({ target }) => target === job.disk);
   const hasSwitched = ending?.isSwitch && disk ? await isSwitched(op, disk, job, outcome) : false;
-  job.state = outcomeOf(job, outcome, ending?.isSwitch ? hasSwitched : undefined);
-  if (job.state === "failed" && outcome.error !== undefined) job.error = outcome.error;
-  if (ending && disk) {
-    if (job.state === "completed") {
-      const { layers, gone } = ending.success(disk, job);
-      // Before the images that have the bitmaps are gone; again and again if need be.
-      if (job.kind === "commit") await afterCommit(op, job, disk, gone);
-      if (ending.isSwitch) await afterPivot(op, job, disk, layers, gone);
-      disk.layers = [...layers];
-      op.record.leftovers.push(...nodesOf(gone));
-      redefine(op.record, disk);
-    } else op.record.leftovers.push(...nodesOf(ending.failure?.(job) ?? []));
-    if (!isToUnlink(job)) delete job.unlink;
+  const state = outcomeOf(job, outcome, ending?.isSwitch ? hasSwitched : undefined);
+  const change = ending && disk && state === "completed" ? ending.success(disk, job) : null;
+  if (disk && change) {
+    // Before the images that have the bitmaps are gone; again and again if need be.
+    if (job.kind === "commit") await afterCommit(op, job, disk, change.gone);
+    if (ending?.isSwitch) await afterPivot(op, job, disk, change.layers, change.gone);
+  }
+  end(job, state, outcome);
+  if (ending && !isToUnlink(job)) delete job.unlink;
+  op.record.leftovers.push(...nodesOf(change?.gone ?? ending?.failure?.(job) ?? []));
+  if (disk && change) {
+    disk.layers = [...change.layers];
+    redefine(op.record, disk);
   }
   await op.save();
   await putAway(op, job);
 }
 
-async function concludeBackup(op: Operation, job: JobRecord, { error }: Outcome): Promise<void> {
+async function concludeBackup(op: Operation, job: JobRecord, outcome: Outcome): Promise<void> {
   const found = (await op.execute("query-block-jobs")).find(({ device }) => device === job.name);
-  job.state = outcomeOf(job, { error }, undefined);
-  if (job.state === "failed" && error !== undefined) job.error = error;
-  await diskEnded(op, job, found?.len ?? 0);
+  await discardBitmap(op, job);
+  end(job, outcomeOf(job, outcome, undefined), outcome);
+  const isCalledOff = diskEnded(op, job, found?.len ?? 0);
   const { backup } = op.record;
   if (backup && isOver(backup)) job.unlink = settle(op, backup);
   await op.save();
+  if (job.state !== "completed" && !isCalledOff) await cancelAll(op);
   await putAway(op, job);
+}
+
+function end(job: JobRecord, state: JobState, { error }: Outcome): void {
+  job.state = state;
+  if (state === "failed" && error !== undefined) job.error = error;
 }
 
 /** The steps after the commit point. @param job ended, by its record */
@@ -143,12 +156,11 @@ async function putAway(op: Operation, job: JobRecord): Promise<void> {
   const warning = await unlink(op, job.unlink ?? []);
   tell(op, job, warning);
   if (isLast && completed) {
-    op.host.emit({ event: "job-completed", domain: op.entry.name, stats: completed });
+    tellCompleted(op, backup, completed);
     op.record.backup = null;
   }
   op.record.jobs = op.record.jobs.filter((other) => other !== job);
   await op.save();
-  op.entry.tellEnded(job);
 }
 
 /**
@@ -200,7 +212,8 @@ export function redefine({ definition, disks }: DomainRecord, changed: DiskRecor
 /** Forgets it in the engine. A job that is not there any more is what we want. */
 export async function dismiss(op: Operation, id: string): Promise<void> {
   const jobs = await op.execute("query-jobs");
-  if (jobs.some((job) => job.id === id)) await op.execute("job-dismiss", { id });
+  const isThere = jobs.some((job) => job.id === id);
+  if (isThere) await unlessNeedless(op.execute("job-dismiss", { id }));
 }
 
 /** @returns what could not be removed, and why: the job is as good as it is */
@@ -219,6 +232,11 @@ export async function unlink(
     }
   }
   return undefined;
+}
+
+/** A backup has ended. */
+export function tellCompleted(op: Operation, { serial }: BackupRecord, stats: JobStats): void {
+  op.host.emit({ event: "job-completed", domain: op.entry.name, serial, stats });
 }
 
 /** Both flavours of the event: by path where there is one, and by target. */

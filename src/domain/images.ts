@@ -85,6 +85,7 @@ export async function makeImage(op: Operation, image: NewImage): Promise<Layer> 
   const file = createOptions(source, format === "raw" ? size : 0);
   await createImage(op, layer, file);
   try {
+    if (op.ctx.signal?.aborted) throw new DomainError("OPERATION_ABORTED", "It was called off");
     await openStorage(op, layer, false);
     if (format === "qcow2") {
       const label = backing && {
@@ -108,11 +109,14 @@ export function adopt(op: Operation, layers: readonly Layer[]): void {
   op.record.leftovers = op.record.leftovers.filter((node) => !mine.has(node));
 }
 
-/** A job of the engine's that we wait for; a crash leaves its name behind, which reconnect.ts knows. */
+/**
+ * A job of the engine's that we wait for; a crash leaves its name behind, which reconnect.ts knows. The wait is
+ * not called off: the job would go on, and nobody would know what it has made.
+ */
 async function createImage(op: Operation, layer: Layer, options: object): Promise<void> {
   const id = `create-${storageNode(layer)}`;
   await op.run("blockdev-create", { "job-id": id, options });
-  const { error } = await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded", op.ctx.signal));
+  const { error } = await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded"));
   await op.execute("job-dismiss", { id });
   if (error === undefined) return;
   const text = `Making '${describeSource(layer.source)}' failed: ${error}`;

@@ -13,9 +13,10 @@ import { END_STATES, LIFECYCLE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import { conclude, type Outcome } from "./finish.ts";
 import { closeNodes, openImage } from "./images.ts";
-import type { Operation } from "./operation.ts";
+import type { Operation, Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
 import { type DiskRecord, deviceId, formatNode } from "./record.ts";
+import { unlessNeedless } from "./start-job.ts";
 
 /** @throws DomainError OPERATION_INVALID if it runs; QmpError what cannot be opened, and then nothing is */
 export async function create(op: Operation): Promise<void> {
@@ -128,14 +129,19 @@ export async function cancel(op: Operation, id: string): Promise<Outcome> {
   let job = await find();
   if (!job) return { error: "The engine does not know it" };
   if (job.status !== "concluded") {
-    try {
-      await op.execute("job-cancel", { id });
-    } catch (error) {
-      // It may have come to its end in this moment.
-      if (!(error instanceof QmpError) || error.errno !== undefined) throw error;
-    }
-    await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded", op.ctx.signal));
+    await unlessNeedless(op.execute("job-cancel", { id }));
+    await op.unlocked(() => over(op.host.qmp, id));
     job = await find();
   }
   return { error: job?.error };
+}
+
+/** Nobody calls this wait off: of a domain that has stopped half way nobody has any use. */
+async function over(qmp: Qmp, id: string): Promise<void> {
+  try {
+    await qmp.waitForJob(id, "concluded");
+  } catch (error) {
+    // Somebody else has dismissed it.
+    if (!(error instanceof QmpError) || error.errno !== "ENOENT") throw error;
+  }
 }

@@ -36,6 +36,8 @@ export async function domainRealm(
     ...realm,
     services,
     remembers: true,
+    // An engine without its domains would go on, and nobody would deal with the ends of their jobs.
+    stopped: Promise.race([realm.stopped, domains.failed]),
     async close() {
       // What the driver hears from now on is of an engine that has been stopped, and not true of the next.
       store.seal();

@@ -30,7 +30,7 @@ import { settleCheckpoints } from "./checkpoint.ts";
 import { removeDevice } from "./devices.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
-import { conclude, dismiss, tell, unlink } from "./finish.ts";
+import { conclude, dismiss, tell, tellCompleted, unlink } from "./finish.ts";
 import { closeNodes } from "./images.ts";
 import { addDevice, cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
@@ -39,7 +39,7 @@ import { type Host, Operation, type Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
 import { deviceId, formatNode, type JobRecord } from "./record.ts";
 import type { Source } from "./source.ts";
-import { isRefused, jobOf } from "./start-job.ts";
+import { isRefused, jobOf, unlessNeedless } from "./start-job.ts";
 
 /** Jobs that the engine has done with, the newest first. */
 type History = readonly {
@@ -113,13 +113,12 @@ async function crashed(op: Operation): Promise<void> {
     }
     if (job.kind === "copy" && !job.wasReady) useless.push(...(job.unlink ?? []));
     tell(op, job);
-    entry.tellEnded(job);
   }
   if (backup) {
     for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";
     backup.error ??= why;
     useless.push(...settle(op, backup));
-    op.host.emit({ event: "job-completed", domain: entry.name, stats: record.completed! });
+    tellCompleted(op, backup, record.completed!);
   }
   // Before the record forgets them: doing it twice does no harm.
   await unlink(op, useless);
@@ -178,20 +177,19 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
     job.state === "new" && !known.has(job.name) && !endOf(job, history);
   const dropped = record.jobs.filter(isUnbegun);
   if (dropped.length === 0) return;
+  // One transaction: none of a backup's jobs has begun. A bitmap would tell that it has.
+  const backup = dropped.some(({ kind }) => kind === "backup") ? record.backup : null;
+  const checkpoint = backup?.checkpoint;
+  const isMade = checkpoint !== undefined && (await hasBitmap(op, checkpoint));
+  // In one turn, as others save it, too.
   record.jobs = record.jobs.filter((job) => !isUnbegun(job));
   for (const { mirror = [], store } of dropped) {
     for (const layer of [...mirror, ...(store ? [store] : [])]) {
       record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
     }
   }
-  const { backup } = record;
-  if (backup && dropped.some(({ kind }) => kind === "backup")) {
-    // One transaction: none of its jobs has begun. A bitmap would tell that it has.
-    if (backup.checkpoint !== undefined && !(await hasBitmap(op, backup.checkpoint))) {
-      record.checkpoints = record.checkpoints.filter(({ name }) => name !== backup.checkpoint);
-    }
-    record.backup = null;
-  }
+  if (backup) record.backup = null;
+  if (!isMade) record.checkpoints = record.checkpoints.filter(({ name }) => name !== checkpoint);
   await op.save();
 }
 
@@ -214,10 +212,8 @@ async function takeUp(op: Operation, job: JobRecord, history: History): Promise<
   if (job.state === "new") job.state = "running";
   if (job.state === "aborting") {
     if (found.status !== "aborting") {
-      await op.execute("block-job-cancel", {
-        device: job.name,
-        force: !TWO_PHASE.includes(job.kind),
-      });
+      const force = !TWO_PHASE.includes(job.kind);
+      await unlessNeedless(op.execute("block-job-cancel", { device: job.name, force }));
     }
     return;
   }

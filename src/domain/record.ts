@@ -86,6 +86,8 @@ const backupDiskSchema = v.strictObject({
   total: v.optional(count),
 });
 const backupSchema = v.strictObject({
+  /** As a job's: its end is told once. */
+  serial: count,
   mode: v.picklist(["push", "pull"]),
   flags: count,
   /** ms of wall time. */

@@ -22,7 +22,8 @@ import type { DomainEvent } from "./events.ts";
 /** Nodes of images of domains: see record.ts. */
 const OWN_NODE = /^libvirt-\d+-/;
 
-export interface DomainServiceInit extends Omit<DomainDriverOptions, "qmp" | "onEvent"> {
+export interface DomainServiceInit
+  extends Omit<DomainDriverOptions, "qmp" | "onEvent" | "onFailed"> {
   readonly qmp: Client;
   readonly onBug: (bug: unknown) => void;
 }
@@ -34,10 +35,16 @@ export class DomainService {
   readonly #gates = new Set<Gate>();
   /** What has ended while there was no driver: for those who wait for it. */
   readonly #early: DomainEvent[] = [];
+  /** Resolves when the driver is finished: the next owner's goes on. */
+  readonly failed: Promise<BlockError>;
+  #tellFailed: (why: BlockError) => void = () => {};
   #isClosed = false;
 
   constructor(init: DomainServiceInit) {
     this.#init = init;
+    this.failed = new Promise((resolve) => {
+      this.#tellFailed = resolve;
+    });
   }
 
   serve(port: Port): void {
@@ -82,7 +89,10 @@ export class DomainService {
       const onEvent = (event: DomainEvent) => {
         if (!this.#driver) this.#early.push(event);
       };
-      this.#driver = await DomainDriver.start({ ...options, onEvent });
+      const onFailed = (why: DomainError) => {
+        if (this.#driver) this.#tellFailed(new BlockError("EIO", why.message, { cause: why }));
+      };
+      this.#driver = await DomainDriver.start({ ...options, onEvent, onFailed });
     } catch (error) {
       if (error instanceof DomainError) throw error;
       if (!(error instanceof BlockError) && !(error instanceof QmpError)) throw error;

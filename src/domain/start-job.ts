@@ -10,7 +10,7 @@
  */
 
 import { QmpError } from "../engine/client.ts";
-import { ACTIVE_STATES, type JobKind, TWO_PHASE } from "./enums.ts";
+import { ACTIVE_STATES, END_STATES, type JobKind, TWO_PHASE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type JobRecord, type Layer } from "./record.ts";
@@ -18,6 +18,11 @@ import { type DiskRecord, formatNode, type JobRecord, type Layer } from "./recor
 /** The job of a disk; there is one at a time. */
 export function jobOf(op: Pick<Operation, "record">, disk: string): JobRecord | undefined {
   return op.record.jobs.find((job) => job.disk === disk);
+}
+
+/** It is over, and all that follows from it is done. */
+export function hasEnded({ record }: Pick<Operation, "record">, job: JobRecord): boolean {
+  return END_STATES.includes(job.state) && !record.jobs.includes(job);
 }
 
 /** A job that a verb can be for. @throws DomainError INVALID_ARG */
@@ -107,4 +112,13 @@ export async function startJob(
 export function isRefused(error: unknown): boolean {
   if (error instanceof QmpError) return error.errno === undefined;
   return error instanceof DomainError;
+}
+
+/** A command that the engine refuses only when what it is for is so already. */
+export async function unlessNeedless(command: Promise<unknown>): Promise<void> {
+  try {
+    await command;
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+  }
 }

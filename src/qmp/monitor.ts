@@ -39,8 +39,8 @@ const QUEUE_REQUESTS_OOB = 8;
 
 /** Of requests that may come a second time: see src/engine/journal/requests.ts. */
 export interface RequestLog {
-  /** @returns the reply that is on record. @throws BlockError if it is not known what became of it */
-  recall(id: unknown, command: Command): object | undefined;
+  /** @returns the first one's reply, if there was one. @throws BlockError if it is not known what became of it */
+  recall(id: unknown, command: Command): object | Promise<object> | undefined;
   /** It is about to be run. @returns when it may, or null: at once */
   accept(id: unknown, command: Command): Promise<void> | null;
   answered(id: unknown, command: Command, reply: object): void;

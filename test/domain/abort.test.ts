@@ -349,6 +349,42 @@ it("L19 answers for info and speed while an abort waits for a store that is stuc
   await world.run(device.close());
 });
 
+it("L18 ends the wait of an abort when the domain is destroyed, or the driver ends", async () => {
+  let letGo = () => {};
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  await world.end();
+  world = await makeWorld({ stores: world.stores, drivers: [stuck(() => held)] });
+  const domain = await running(world);
+  const destination = { format: "raw" as const, source: { driver: "stuck", name: "copy" } };
+  world.stores.set("copy", new MemoryStore(1024 * 1024));
+  await world.run(domain.blockCopy("vda", destination, {}, BLOCK_COPY.REUSE_EXT));
+  await settle(world);
+  const first = refused(domain.blockJobAbort("vda"));
+  await settle(world);
+  await world.restart();
+  expect(await first).toMatch("The driver has been closed");
+  const again = world.connection.domain("demo");
+  const job = world.driver.entry("demo").record.jobs[0]!;
+  // As a new driver finds it that has asked for nothing yet.
+  job.state = "running";
+  const second = refused(again.blockJobAbort("vda"));
+  await settle(world);
+  expect(job.state).toBe("aborting");
+  const destroyed = again.destroy();
+  await settle(world);
+  expect(await second).toMatch("is not running");
+  letGo();
+  await world.run(destroyed);
+});
+
+const refused = (call: Promise<unknown>) =>
+  call.then(
+    () => "",
+    (error: Error) => error.message,
+  );
+
 /** Memory that writes when it is let. */
 function stuck(free: () => Promise<void>): BlockDriver {
   const driver = memoryDriver(world.stores) as BlockDriver;

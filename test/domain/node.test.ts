@@ -179,6 +179,34 @@ describe.runIf(hasQemu)("with the real QEMU as the judge", () => {
     expect(existsSync(path("scratch"))).toBe(false);
     await guest.close();
   });
+
+  it("ends a backup although its server, or its job, has been ended by somebody else", async () => {
+    const domain = await chain();
+    const server = { transport: "unix", socket: path("nbd.sock") } as const;
+    const disks = [{ name: "vda", scratch: source("scratch") }];
+    await domain.backupBegin({ mode: "pull", server, disks });
+    await client.execute("nbd-server-stop" as never, {} as never);
+    const { execute } = client;
+    // Whoever looks at the jobs finds one that is over, and dismisses it before the driver does.
+    client.execute = (async (...args: Parameters<typeof execute>) => {
+      if (args[0] === "job-dismiss") await execute.apply(client, args);
+      return execute.apply(client, args);
+    }) as typeof execute;
+    await domain.abortJob();
+    while ((await domain.getJobStats()).type !== 0) await told(1);
+    client.execute = execute;
+    expect(await domain.getJobStats(1)).toMatchObject({ type: 3, success: true });
+    const target = source("copy");
+    await domain.backupBegin({ disks: [{ name: "vda", target }] });
+    await told(2);
+    // The server is somebody else's: it is not ours to stop.
+    const addr = { type: "unix", data: { path: path("other.sock") } };
+    await client.execute("nbd-server-start" as never, { addr } as never);
+    const again = domain.backupBegin({ mode: "pull", server, disks });
+    await expect(again).rejects.toMatchObject({ code: "OPERATION_FAILED" });
+    await told(3);
+    await client.execute("nbd-server-stop" as never, {} as never);
+  });
 });
 
 const nbd = (socket: string) => `nbd+unix:///vda?socket=${socket}`;

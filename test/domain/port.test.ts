@@ -4,10 +4,12 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import { Connection } from "../../src/domain/domain.ts";
 import { DomainClient } from "../../src/domain/domain-client.ts";
 import { DomainPort } from "../../src/domain/domain-port.ts";
+import { LIFECYCLE } from "../../src/domain/enums.ts";
 import type { DomainError } from "../../src/domain/errors.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
 import { BLOCK_COPY, BLOCK_PULL } from "../../src/domain/flags.ts";
 import { localPorts } from "../../src/engine/local-port.ts";
+import { QmpError } from "../../src/engine/qmp-error.ts";
 import {
   disk,
   ended,
@@ -25,6 +27,19 @@ beforeEach(async () => {
   world = await makeWorld();
 });
 afterEach(() => world.end());
+
+/** Something happens as such a command is sent. @returns undoes that */
+function before(command: string, happens: () => void): () => void {
+  const { client } = world;
+  const { execute } = client;
+  client.execute = (async (...args: Parameters<typeof execute>) => {
+    if (args[0] === command) happens();
+    return execute.apply(client, args);
+  }) as typeof execute;
+  return () => {
+    client.execute = execute;
+  };
+}
 
 function connect() {
   const [port, other] = localPorts();
@@ -92,6 +107,51 @@ it("gives up a wait when its caller does, and the job goes on to its end", async
   expect(await refusal(world, late)).toBe("OPERATION_ABORTED");
 });
 
+it("stops a domain whose stop was called off, and one that has stopped half way", async () => {
+  const domain = await running(world);
+  const { connection, served, bugs } = connect();
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  const undo = before("job-cancel", () => served.close());
+  const call = connection.domain("demo").destroy();
+  expect(await refusal(world, call)).toBe("OPERATION_FAILED");
+  undo();
+  await until(world, (event) => event.event === "lifecycle" && event.type === LIFECYCLE.STOPPED);
+  expect(bugs).toEqual([]);
+  expect(await world.run(world.client.execute("query-named-block-nodes", {}))).toEqual([]);
+  await world.run(domain.create());
+  world.events.length = 0;
+  // Of two the second finds nothing to stop.
+  const both = await world.run(Promise.allSettled([domain.destroy(), domain.destroy()]));
+  expect(both).toMatchObject([{ status: "fulfilled" }, { reason: { code: "OPERATION_INVALID" } }]);
+  expect(world.events).toHaveLength(1);
+
+  // The engine refuses something that it never refuses: a start fails, and cannot be taken back.
+  const no = () => {
+    throw new QmpError({ class: "GenericError", desc: "No" });
+  };
+  const undoBoth = [before("block-export-add", no), before("query-block-exports", no)];
+  expect(await refusal(world, domain.create())).toBe("OPERATION_FAILED");
+  for (const one of undoBoth.reverse()) one();
+  expect(world.driver.entry("demo").record.state).toBe("starting");
+  expect(await refusal(world, domain.create())).toBe("OPERATION_INVALID");
+  await world.run(domain.destroy());
+  await world.run(domain.create());
+});
+
+it("takes back an image that is being made when its caller hangs up", async () => {
+  const domain = await running(world);
+  const { connection, served } = connect();
+  const undo = before("blockdev-create", () => served.close());
+  const copy = connection.domain("demo").blockCopy("vda", image("copy"));
+  expect(await refusal(world, copy)).toBe("OPERATION_FAILED");
+  await world.clock.advance(1000);
+  undo();
+  expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
+  expect(world.driver.entry("demo").record).toMatchObject({ jobs: [], leftovers: [] });
+  expect(world.stores.has("copy")).toBe(false);
+  await world.run(domain.blockCopy("vda", image("copy")));
+});
+
 it("fails all that waits when the other end goes", async () => {
   const { connection, served } = connect();
   await world.run(connection.listAllDomains());
@@ -106,9 +166,13 @@ it("tells an end once, although two owners have told it", async () => {
   const events: DomainEvent[] = [];
   client.subscribe((event) => events.push(event));
   const event = { event: "block-job-2", domain: "d", disk: "vda", type: 1, status: 0, serial: 4 };
-  for (const one of [event, event, { ...event, serial: 5 }]) owner.postMessage({ event: one }, []);
-  await world.clock.advance(0);
-  expect(events).toHaveLength(2);
+  const backup = { event: "job-completed", domain: "d", serial: 4, stats: { type: 3 } };
+  for (const ended of [event, backup]) {
+    for (const one of [ended, ended, { ...ended, serial: 5 }])
+      owner.postMessage({ event: one }, []);
+    await world.clock.advance(0);
+    expect(events.splice(0)).toHaveLength(2);
+  }
 });
 
 it("refuses definitions that are none, naming what is wrong", async () => {

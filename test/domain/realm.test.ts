@@ -5,6 +5,7 @@
 
 import { describe, expect, it } from "vitest";
 import { KiB } from "../../src/base/bytes.ts";
+import { BlockError } from "../../src/base/errors.ts";
 import type { VirtualClock } from "../../src/base/virtual-clock.ts";
 import { Connection } from "../../src/domain/domain.ts";
 import { DomainClient } from "../../src/domain/domain-client.ts";
@@ -204,6 +205,47 @@ describe("a page's calls", () => {
     caller.close();
     await expect(domain.info()).rejects.toThrow(/closed/);
     await owner.clock.runUntil(owner.realm.close());
+  });
+});
+
+describe("an owner whose record of domains cannot be kept", () => {
+  const full = () => Promise.reject(new BlockError("ENOSPC", "There is no room"));
+
+  it("tries again, and nobody sees it", async () => {
+    const browser = new Browser();
+    const first = await browser.owner();
+    await makeDemo(browser, first);
+    const { store } = browser;
+    const save = store.save.bind(store);
+    let left = 3;
+    store.save = (record) => (left-- > 0 ? full() : save(record));
+    await first.clock.runUntil(first.domains.domain("demo").blockPull("vda", 64 * KiB, 1 << 6));
+    expect(left).toBeLessThan(0);
+    await first.clock.runUntil(first.realm.close());
+  });
+
+  it("stops, says why, and leaves all to the next one", async () => {
+    const browser = new Browser();
+    const first = await browser.owner();
+    await makeDemo(browser, first);
+    const domain = first.domains.domain("demo");
+    await first.clock.runUntil(domain.blockPull("vda", 64 * KiB, 1 << 6));
+    const { store } = browser;
+    const { save } = store;
+    store.save = full;
+    const call = first.clock.runUntil(domain.blockJobAbort("vda"));
+    await expect(call).rejects.toMatchObject({
+      code: "OPERATION_FAILED",
+      message: expect.stringContaining("no room"),
+    });
+    expect(await first.clock.runUntil(first.realm.stopped)).toMatchObject({ errno: "EIO" });
+    await first.clock.runUntil(first.realm.close());
+    store.save = save;
+
+    const next = await browser.owner();
+    const jobs = await next.clock.runUntil(next.domains.domain("demo").listBlockJobs());
+    expect(jobs).toMatchObject([{ kind: "pull", state: "running" }]);
+    await next.clock.runUntil(next.realm.close());
   });
 });
 

@@ -91,7 +91,10 @@ describe.each(daemons)("with the real %s", { skip: !daemons.every(has) }, (progr
 describe("with what is no QMP server", () => {
   it("fails when nobody listens", async () => {
     const failed = connectSocket(join(directory, "nobody.sock"));
-    await expect(failed).rejects.toMatchObject({ errno: "EIO", desc: /ENOENT/ });
+    await expect(failed).rejects.toMatchObject({
+      errno: "EIO",
+      desc: expect.stringMatching(/ENOENT/),
+    });
   });
 
   it.each([
@@ -113,7 +116,10 @@ describe("with what is no QMP server", () => {
       socket.on("drain", more);
       more();
     });
-    await expect(connectSocket(address)).rejects.toMatchObject({ errno: "EIO", desc: /no end/ });
+    await expect(connectSocket(address)).rejects.toMatchObject({
+      errno: "EIO",
+      desc: expect.stringMatching(/no end/),
+    });
   });
 
   it("gives up on one that says nothing, by signal", async () => {

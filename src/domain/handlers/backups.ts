@@ -10,7 +10,7 @@ import type { DomainDriver } from "../driver.ts";
 import { DomainError } from "../errors.ts";
 import * as flag from "../flags.ts";
 import { checkFlags } from "../flags.ts";
-import { withAsyncJob, withJob } from "../locks/with-job.ts";
+import { withJob } from "../locks/with-job.ts";
 import { Operation } from "../operation.ts";
 import { type Handlers, inTurn, look, modify } from "./turn.ts";
 
@@ -76,25 +76,14 @@ async function backupBegin(
   const wanted = checked(backupSchema, definition);
   checkBackup(wanted);
   const point = moment === null ? null : checked(checkpoint.checkpointSchema, moment);
-  const { host, locks } = driver;
   const entry = driver.entry(name);
-  const { object } = entry;
   const options = { backup: wanted, checkpoint: point, flags };
-  await locks.call(
-    "backupBegin",
+  await driver.withBackup(
+    entry,
     (ctx) =>
-      withAsyncJob(ctx, object, { kind: "backup" }, async (job) => {
-        try {
-          await withJob(ctx, object, { class: "async-nested", kind: "backup" }, () =>
-            backup.begin(new Operation(host, entry, ctx), options),
-          );
-        } finally {
-          if (entry.record.backup) {
-            job.keep();
-            entry.asyncJob = job;
-          }
-        }
-      }),
+      withJob(ctx, entry.object, { class: "async-nested", kind: "backup" }, () =>
+        backup.begin(new Operation(driver.host, entry, ctx), options),
+      ),
     signal,
   );
 }

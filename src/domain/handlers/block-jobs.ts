@@ -10,10 +10,12 @@ import { checked, checkImage, type ImageDefinition } from "../definition.ts";
 import { DomainError } from "../errors.ts";
 import * as flag from "../flags.ts";
 import { checkFlags } from "../flags.ts";
+import { waitFor } from "../locks/with-job.ts";
 import { findDisk, type Operation } from "../operation.ts";
 import { pull } from "../pull.ts";
 import { snapshot, snapshotSchema } from "../snapshot.ts";
 import { fromPath } from "../source.ts";
+import { hasEnded } from "../start-job.ts";
 import { type Handlers, inTurn, look, modify, mustRun } from "./turn.ts";
 
 type Names =
@@ -51,13 +53,14 @@ export const BLOCK_JOB_HANDLERS: Handlers<Names> = {
     checkFlags("blockJobAbort", flags, flag.BLOCK_JOB_ABORT);
     const entry = driver.entry(name);
     const turn = { driver, api: "blockJobAbort", entry, signal } as const;
-    const { ended } = await inTurn(turn, { class: "modify" }, async (op) => {
-      const job = await abort.requestEnd(op, disk, flags);
-      // An object, since a promise would be waited for in here.
-      return { ended: entry.ended(job.serial, signal) };
-    });
-    if (flags & flag.BLOCK_JOB_ABORT.ASYNC) return void ended.catch(() => {});
-    abort.checkEnd(await ended, flags);
+    const job = await inTurn(turn, { class: "modify" }, (op) => abort.requestEnd(op, disk, flags));
+    if (flags & flag.BLOCK_JOB_ABORT.ASYNC) return;
+    const look = () => {
+      driver.mustWork();
+      return hasEnded(entry, job) || undefined;
+    };
+    await driver.locks.call("blockJobAbort", (ctx) => waitFor(ctx, entry.object, look), signal);
+    abort.checkEnd(job, flags);
   },
   getBlockJobInfo: look("getBlockJobInfo", flag.BLOCK_JOB_INFO, (driver, entry, _, disk, flags) => {
     mustRun(entry);

@@ -1,5 +1,6 @@
 /** Calls on domains themselves: what they are, and when they run. */
 
+import { unlessAborted } from "../../base/cancelable.ts";
 import type { ArgumentsOf, DomainInfo } from "../calls.ts";
 import { checkDefinition, type DomainDefinition } from "../definition.ts";
 import { domainInfo } from "../domain-info.ts";
@@ -10,7 +11,7 @@ import { DomainError } from "../errors.ts";
 import * as flag from "../flags.ts";
 import { checkFlags } from "../flags.ts";
 import * as lifecycle from "../lifecycle.ts";
-import { withDriver } from "../locks/with-job.ts";
+import { withDomain, withDriver } from "../locks/with-job.ts";
 import { type Handlers, inTurn, look, mustRun } from "./turn.ts";
 
 type Names =
@@ -63,9 +64,8 @@ async function define(
     "define",
     (ctx) =>
       withDriver(ctx, locks, async () => {
-        const known = driver.find(definition.name);
-        const { record } =
-          known ??
+        const entry =
+          driver.find(definition.name) ??
           driver.add({
             definition,
             id: null,
@@ -77,10 +77,12 @@ async function define(
             checkpoints: [],
             leftovers: [],
           });
-        record.definition = definition;
+        await withDomain(ctx, entry.object, () => {
+          entry.record.definition = definition;
+        });
         await host.save();
         host.emit({ event: "lifecycle", domain: definition.name, type: LIFECYCLE.DEFINED });
-        return domainInfo(record);
+        return domainInfo(entry.record);
       }),
     signal,
   );
@@ -105,7 +107,8 @@ async function undefine(
     }
     driver.remove(entry);
   });
-  await locks.call("undefine", (ctx) => withDriver(ctx, locks, () => host.save()), signal);
+  // It is gone already: no calling off any more.
+  await locks.call("undefine", (ctx) => withDriver(ctx, locks, () => host.save()));
   host.emit({ event: "lifecycle", domain: name, type: LIFECYCLE.UNDEFINED });
 }
 
@@ -116,17 +119,33 @@ async function destroy(
 ): Promise<void> {
   checkFlags("destroy", flags);
   const entry = driver.entry(name);
-  mustRun(entry);
+  mustBeOpen(entry);
   // Whoever waits for its turn, or for a job's end, learns of it now.
   entry.object.setRunning(false);
-  entry.tellStopped();
+  // Once begun it goes on, whether somebody waits for it or not.
+  await unlessAborted(stop(driver, entry, signal), signal);
+}
+
+async function stop(
+  driver: DomainDriver,
+  entry: DomainEntry,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   try {
     const turn = { driver, api: "destroy", entry, signal } as const;
-    await inTurn(turn, { class: "destroy", offline: true }, (op) => lifecycle.destroy(op));
+    await inTurn(turn, { class: "destroy", offline: true }, (op) => {
+      mustBeOpen(entry);
+      return lifecycle.destroy(op);
+    });
   } finally {
     entry.object.setRunning(entry.record.state === "running");
   }
   await driver.endBackup(entry);
+}
+
+/** One that is starting, or has stopped half way, can be stopped, too. */
+function mustBeOpen(entry: DomainEntry): void {
+  if (entry.record.state === "shutoff") mustRun(entry);
 }
 
 function liveDefinition({ definition, disks }: DomainEntry["record"]): DomainDefinition {

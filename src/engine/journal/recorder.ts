@@ -11,13 +11,10 @@
  * find again.
  */
 
-import { type Clock, sleep } from "../../base/clock.ts";
-import { BlockError } from "../../base/errors.ts";
+import type { Clock } from "../../base/clock.ts";
+import { tryOften } from "../../base/try-often.ts";
 import type { JournalRecord } from "./record.ts";
 import type { JournalStore } from "./store.ts";
-
-/** Waits before the next tries. */
-const RETRY_MS = [100, 1000, 5000];
 
 export interface RecorderInit {
   readonly store: JournalStore;
@@ -89,8 +86,8 @@ export class Recorder {
       // What else changes in this turn comes along.
       await Promise.resolve();
       const touches = this.#touches;
-      const { saveOthers } = this.#init;
-      if (saveOthers) await this.#tryOften(saveOthers);
+      const { clock, saveOthers } = this.#init;
+      if (saveOthers) await tryOften(clock, saveOthers);
       // What there is now may be on its way out.
       if (this.#isSealed) return;
       const record = this.#init.describe();
@@ -98,7 +95,7 @@ export class Recorder {
       if (text !== this.#text) {
         this.#seq++;
         const saved = { ...record, seq: this.#seq };
-        await this.#tryOften(() => this.#init.store.save(saved));
+        await tryOften(clock, () => this.#init.store.save(saved));
         this.#text = text;
       }
       this.#recorded = touches;
@@ -108,18 +105,5 @@ export class Recorder {
       for (const { resolve } of done) resolve();
     }
     this.#isSaving = false;
-  }
-
-  /** @throws BlockError when it has been tried often enough */
-  async #tryOften(save: () => Promise<void>): Promise<void> {
-    for (const ms of RETRY_MS) {
-      try {
-        return await save();
-      } catch (error) {
-        if (!(error instanceof BlockError) || error.errno === "ESTALE") throw error;
-      }
-      await sleep(this.#init.clock, ms);
-    }
-    await save();
   }
 }

@@ -5,7 +5,8 @@
  *
  *   on record                what a second time gets
  *   nothing                  it is run: whatever the first one did is not on record either
- *   accepted                 an error: it was under way when the engine was lost
+ *   accepted                 the answer to the first one, when that is there; an error if it was under way
+ *                            when the engine was lost
  *   answered                 that answer
  *
  * The answer is in the record that has what the request did: both are there or neither is. Questions are
@@ -38,8 +39,8 @@ export class Requests implements RequestLog {
   readonly #recorder: Recorder;
   /** The one heard of last comes last. */
   readonly #clients = new Map<string, Client>();
-  /** Accepted by this engine: still under way. */
-  readonly #running = new Set<string>();
+  /** Accepted by this engine, still under way: who wants the answer. */
+  readonly #running = new Map<string, ((reply: object) => void)[]>();
 
   constructor(recorder: Recorder, recorded: readonly ClientRecord[]) {
     this.#recorder = recorder;
@@ -57,13 +58,16 @@ export class Requests implements RequestLog {
     }));
   }
 
-  recall(id: unknown, command: Command): object | undefined {
+  recall(id: unknown, command: Command): object | Promise<object> | undefined {
     if (!v.is(ownId, id) || isQuestion(command.name)) return undefined;
     const { client, n } = id;
     const known = this.#clients.get(client);
     const reply = known?.requests.get(n);
     if (reply) return { ...reply, id };
-    if (reply === null) throw this.#unfinished(client, n);
+    const running = this.#running.get(`${client} ${n}`);
+    if (running)
+      return new Promise((resolve) => running.push((first) => resolve({ ...first, id })));
+    if (reply === null) throw unfinished(client, n);
     if (known && n <= known.forgotten) {
       throw new BlockError(
         "ESTALE",
@@ -77,7 +81,7 @@ export class Requests implements RequestLog {
     if (!v.is(ownId, id) || isQuestion(command.name)) return null;
     const { client, n } = id;
     this.#note(client, n, null);
-    this.#running.add(`${client} ${n}`);
+    this.#running.set(`${client} ${n}`, []);
     if (!command.isOnce) return null;
     this.#recorder.touch();
     return this.#recorder.covered();
@@ -86,7 +90,9 @@ export class Requests implements RequestLog {
   answered(id: unknown, command: Command, { id: _id, ...reply }: { readonly id?: unknown }): void {
     if (!v.is(ownId, id) || isQuestion(command.name)) return;
     this.#note(id.client, id.n, reply);
-    this.#running.delete(`${id.client} ${id.n}`);
+    const key = `${id.client} ${id.n}`;
+    for (const tell of this.#running.get(key) ?? []) tell(reply);
+    this.#running.delete(key);
   }
 
   #note(name: string, n: number, reply: object | null): void {
@@ -99,20 +105,21 @@ export class Requests implements RequestLog {
       client.requests.delete(old);
       client.forgotten = Math.max(client.forgotten, old);
     }
+    // Not one that waits for an answer: asked again it would be a new one.
+    const busy = new Set(
+      [...this.#running.keys()].map((key) => key.slice(0, key.lastIndexOf(" "))),
+    );
     for (const [old] of this.#clients) {
       if (this.#clients.size <= CLIENTS_MAX) break;
-      this.#clients.delete(old);
+      if (!busy.has(old)) this.#clients.delete(old);
     }
   }
+}
 
-  #unfinished(client: string, n: number): BlockError {
-    if (this.#running.has(`${client} ${n}`)) {
-      return new BlockError("EBUSY", `Request ${n} of client '${client}' is under way`);
-    }
-    return new BlockError(
-      "ESTALE",
-      `The engine was lost while request ${n} of client '${client}' was under way, and whether it was ` +
-        "done is not known: look at query-jobs, x-query-job-history and query-named-block-nodes",
-    );
-  }
+function unfinished(client: string, n: number): BlockError {
+  return new BlockError(
+    "ESTALE",
+    `The engine was lost while request ${n} of client '${client}' was under way, and whether it was ` +
+      "done is not known: look at query-jobs, x-query-job-history and query-named-block-nodes",
+  );
 }

@@ -97,7 +97,7 @@ describe.skipIf(!hasQemu)("the width of refcounts", () => {
     for (const bits of [1, 2]) {
       await expect(amend(disk, { "refcount-bits": bits })).rejects.toMatchObject({
         errno: "EINVAL",
-        message: /has 4/,
+        message: expect.stringMatching(/has 4/),
       });
     }
     for (const bits of [0, 3, 128, -1, 1.5]) {

@@ -166,7 +166,10 @@ describe.skipIf(!hasQemu)("the list of snapshots", () => {
     const bytes = bytesOf();
     writeU32(bytes, readU32(bytes, 68) + 36, 1025);
     writeRaw(folder, image, bytes);
-    await expect(open()).rejects.toMatchObject({ errno: "EINVAL", message: /extra data/ });
+    await expect(open()).rejects.toMatchObject({
+      errno: "EINVAL",
+      message: expect.stringMatching(/extra data/),
+    });
     const disk = await open(true);
     expect((await readAll(disk))[1]).toBe(1);
     expect(() => store(disk).list()).toThrow(/extra data/);
@@ -187,7 +190,7 @@ describe.skipIf(!hasQemu)("refcounts that are too narrow", () => {
     const before = bytesOf();
     await expect(store(disk).create("more", TAKEN)).rejects.toMatchObject({
       errno: "EFBIG",
-      message: /Refcounts of . bits/,
+      message: expect.stringMatching(/Refcounts of . bits/),
     });
     expect(firstDifference(bytesOf(), before)).toBe(-1);
     if (most > 0) {
@@ -284,8 +287,12 @@ describe.skipIf(!hasQemu)("where snapshots cannot be", () => {
       edit(bytes);
       writeRaw(folder, image, bytes);
       const disk = await open();
-      await expect(store(disk).apply("1"), what).rejects.toMatchObject({ errno: /EINVAL|EIO/ });
-      await expect(store(disk).delete("1"), what).rejects.toMatchObject({ errno: /EINVAL|EIO/ });
+      await expect(store(disk).apply("1"), what).rejects.toMatchObject({
+        errno: expect.stringMatching(/EINVAL|EIO/),
+      });
+      await expect(store(disk).delete("1"), what).rejects.toMatchObject({
+        errno: expect.stringMatching(/EINVAL|EIO/),
+      });
       expect(store(disk).list().length, what).toBe(1);
       expect((await readAll(disk)).subarray(0, 64 * KiB).every((byte) => byte === 1)).toBe(true);
       await disk.close();
