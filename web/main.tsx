@@ -4,10 +4,10 @@ import { signal } from "@preact/signals";
 import { render } from "preact";
 import { connectTab, type SharedApi, type SharedState, type Tab } from "../src/domain/client.ts";
 import { App } from "./app.ts";
-import { problemOf } from "./hints.ts";
+import { type Problem, problemOf } from "./hints.ts";
 import { QmpLog } from "./log.ts";
 import { Notices } from "./notices.ts";
-import { hasOpfs } from "./platform.ts";
+import { chooseStore, obstacle } from "./platform.ts";
 import "./style.css";
 import { Page, Waiting } from "./views/page.tsx";
 import { ProblemBox } from "./views/parts.tsx";
@@ -22,6 +22,8 @@ declare global {
 const root = document.getElementById("root")!;
 
 async function main(): Promise<void> {
+  const problem = obstacle();
+  if (problem) return refuse(problem);
   const log = new QmpLog();
   const notices = new Notices();
   const sharing = signal<SharedState | undefined>(undefined);
@@ -34,7 +36,7 @@ async function main(): Promise<void> {
     },
   });
   window.blocktab = { client: tab.client, domains: tab.domains };
-  const app = new App(tab, log, (await hasOpfs()) ? "opfs" : "indexeddb", sharing);
+  const app = new App(tab, log, await chooseStore(tab.client), sharing);
   render(<Page app={app} notices={notices} />, root);
 
   document.addEventListener("visibilitychange", () => {
@@ -51,7 +53,11 @@ async function main(): Promise<void> {
 main().catch((error: unknown) => {
   console.error(error);
   const { text } = problemOf(error);
-  root.replaceChildren();
   const hint = "This page needs a current browser with WebAssembly SIMD and module workers.";
-  render(<ProblemBox problem={{ text: `The page could not start: ${text}`, hint }} />, root);
+  refuse({ text: `The page could not start: ${text}`, hint });
 });
+
+function refuse(problem: Problem): void {
+  root.replaceChildren();
+  render(<ProblemBox problem={problem} />, root);
+}

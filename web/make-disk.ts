@@ -20,7 +20,7 @@ const FILE_NODE = "disk-file";
 export async function exists(tab: Tab, entry: DiskEntry | undefined): Promise<boolean> {
   if ((await findDomain(tab)) !== undefined) return true;
   if (entry !== undefined && entry.store !== "opfs") return true;
-  if (!(await hasOpfs())) return false;
+  if (!(await hasOpfs(tab.client))) return false;
   const file = (await tab.client.listFiles()).find(({ filename }) => filename === DISK);
   return file !== undefined && file.size > 0;
 }

@@ -1,21 +1,25 @@
 /**
- * The same for a tab that cannot share: a worker of its own, and the driver of domains in the page. Nothing is
- * kept of either; images are.
+ * The same for a tab that cannot share: a worker of its own, and the driver of domains in the page. Of the engine
+ * nothing is kept; of domains all is, for without it nobody would know after a reload which image is on top.
+ *
+ * A second tab takes the record over: the driver of the first says so, and has its images until it is closed.
  */
 
 import { SystemClock } from "../base/clock.ts";
 import { connect } from "../engine/client.ts";
+import { IndexeddbJournal } from "../engine/idb-journal.ts";
 import type { ConnectTabOptions, Tab } from "./connect-tab.ts";
 import { Connection } from "./domain.ts";
 import { DomainDriver } from "./driver.ts";
 import { clientFiles } from "./image-files.ts";
-import { MemoryDomainStore } from "./store.ts";
+import { DOMAINS_DATABASE, MemoryDomainStore } from "./store.ts";
 
 export async function connectSolo({ log, signal }: ConnectTabOptions): Promise<Tab> {
   const client = await connect({ ...(log && { log }), ...(signal && { signal }) });
+  const hasDatabase = typeof indexedDB !== "undefined";
   const driver = await DomainDriver.start({
     qmp: client,
-    store: new MemoryDomainStore(),
+    store: hasDatabase ? new IndexeddbJournal(DOMAINS_DATABASE) : new MemoryDomainStore(),
     clock: new SystemClock(),
     files: clientFiles(client),
     onPullError: "stop",

@@ -6,6 +6,9 @@
 
 import { checkEpoch } from "../engine/journal/store.ts";
 
+/** Of a browser. */
+export const DOMAINS_DATABASE = "blocktab:domains";
+
 export interface DomainStore {
   /** What was saved last; undefined: nothing yet. */
   load(): Promise<unknown>;

@@ -12,10 +12,10 @@ import { IndexeddbJournal } from "../engine/idb-journal.ts";
 import { openJournal } from "../engine/journal/store.ts";
 import { runCandidate } from "../engine/tabs/run-candidate.ts";
 import { domainRealm } from "./realm.ts";
+import { DOMAINS_DATABASE } from "./store.ts";
 
-/** The databases of the records beside the journal's own. */
+/** The database of the record beside the journal's own. */
 const INTENTS = "blocktab:intents";
-const DOMAINS = "blocktab:domains";
 
 let engine: Engine | null = null;
 
@@ -26,7 +26,7 @@ runCandidate(async (opening) => {
   try {
     await engine.recover();
     throwIfAborted(opening.signal);
-    return await domainRealm(engine, opening, new IndexeddbJournal(DOMAINS));
+    return await domainRealm(engine, opening, new IndexeddbJournal(DOMAINS_DATABASE));
   } catch (error) {
     // What is half open must not keep the files from the next owner.
     await engine.suspend();

@@ -21,13 +21,18 @@ import { seededRandom } from "../../src/base/random.ts";
  * A browser of its own on a page of its own.
  *
  * @param folder for what there is to keep; the caller removes it
+ * @param launch makes the browser, with this profile
  */
-export async function visit(folder: string, image: string): Promise<User> {
+export async function visit(
+  folder: string,
+  image: string,
+  launch: (profile: string) => Promise<BrowserContext> = launchChromium,
+): Promise<User> {
   const page = await ensurePage();
   const template = await resolveTemplate(image);
   const server = await startServer({ page, template, port: 0 });
   const profile = mkdtempSync(join(folder, "user-"));
-  const chromium = await launchChromium(profile);
+  const chromium = await launch(profile);
   const driver = new PageDriver(chromium.pages()[0] ?? (await chromium.newPage()));
   await driver.goto(server.url);
   return new User(driver, server, chromium, image, profile);

@@ -29,8 +29,8 @@ function textOf({ phase, role, text }: SharedState): string {
 export function NotShared() {
   return (
     <p class="banner" role="status">
-      This browser has nothing that tabs could share the disk by (Web Locks, which need https): use
-      one tab at a time. Jobs end with the page, and start again from what is there.
+      This browser has nothing that tabs could share the disk by (Web Locks, BroadcastChannel): use
+      one tab at a time. Jobs end with the page; what they have done stays.
     </p>
   );
 }

@@ -321,6 +321,11 @@ async function opfsRoot(): Promise<FileSystemDirectoryHandle> {
       "There is no OPFS here: it needs a page from https or localhost, and a browser that has it",
     );
   }
+  // Said before anything is made. Windows have no such handles in any browser.
+  const isWorker = "DedicatedWorkerGlobalScope" in globalThis;
+  if (isWorker && !("createSyncAccessHandle" in FileSystemFileHandle.prototype)) {
+    throw new BlockError("ENOTSUP", "OPFS has no sync access handles here, which images need");
+  }
   return navigator.storage.getDirectory();
 }
 

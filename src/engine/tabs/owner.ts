@@ -8,6 +8,7 @@
  */
 
 import { Bell } from "../../base/bell.ts";
+import { sleep } from "../../base/clock.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
@@ -35,6 +36,8 @@ const GATHER_MS = 2000;
 const LOOK_MS = 20;
 /** A hidden tab that nobody looks at for so long gives the disks to one that somebody looks at. */
 const HIDDEN_MS = 60_000;
+/** Until all have heard who should come next, and stand back. */
+const HEARD_MS = 50;
 
 /** A client, until its lock is free. */
 interface Guest {
@@ -372,6 +375,7 @@ export class Owner {
       guest.gone.abort();
       this.#forget(client, guest);
     }
+    if (next !== undefined) await sleep(this.#init.host.clock, HEARD_MS);
     if (!this.#realm) return;
     await this.#realm.close();
     this.#tellDurable(null, Number.MAX_SAFE_INTEGER);

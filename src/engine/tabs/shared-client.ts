@@ -10,6 +10,7 @@
  * state says for what, in words.
  */
 
+import type { Timer } from "../../base/clock.ts";
 import type { JobStatus } from "../../job/status.ts";
 import type { CommandName, ReturnOf } from "../../qmp/commands/index.ts";
 import type { EventName } from "../../qmp/events.ts";
@@ -36,6 +37,9 @@ import { SharedData } from "./shared-data.ts";
 import { SharedTransport } from "./shared-qmp.ts";
 import { waitThroughHandOvers } from "./shared-wait.ts";
 import { type SharedState, Watch } from "./watch.ts";
+
+/** How often a tab that somebody looks at asks for the disks: their owner may have become one that nobody does. */
+const PLEASE_MS = 10_000;
 
 export interface SharedClientInit {
   readonly host: TabHost;
@@ -77,6 +81,8 @@ export class SharedClient extends DataCalls implements SharedApi {
   #flushCount = 0;
   /** The flush at the desk that is under way. */
   #flushing: number | null = null;
+  #isHidden = false;
+  #please: Timer | null = null;
   #isClosed = false;
 
   /** Use connectShared(). */
@@ -90,9 +96,7 @@ export class SharedClient extends DataCalls implements SharedApi {
       isWaiting: () => this.#transport.isWaiting || this.data.isWaiting || !this.#isWelcome,
       ask: (message) => this.#lobby?.post(message),
     });
-    this.data.onKept = () => {
-      if (this.data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
-    };
+    this.data.onKept = () => this.#flushEnough();
   }
 
   get log(): ((entry: LogEntry) => void) | null {
@@ -176,9 +180,10 @@ export class SharedClient extends DataCalls implements SharedApi {
 
   /** A person looks at the page, or does not. */
   setHidden(isHidden: boolean): void {
+    this.#isHidden = isHidden;
     this.#worker?.setHidden(isHidden);
-    if (isHidden) this.flushKept();
-    else if (this.#worker) this.#lobby?.post({ type: "please", worker: this.#worker.id });
+    this.#flushEnough();
+    this.#askForDisks();
   }
 
   /** The worker has time to bring things to rest, a little. */
@@ -196,6 +201,7 @@ export class SharedClient extends DataCalls implements SharedApi {
     this.#lobby?.close();
     this.#lobby = null;
     this.#watch.stop();
+    this.#please?.cancel();
     this.#letGoOfLock?.();
     this.#letGoOfLock = null;
   }
@@ -218,9 +224,9 @@ export class SharedClient extends DataCalls implements SharedApi {
     if (this.#lobby !== lobby) return this.#letGoOfLock?.();
     lobby.onmessage = (message) => this.#hear(message as LobbyMessage);
     this.#watch.start();
-    this.#worker = spawn?.() ?? null;
-    if (this.#worker) this.#worker.onlost = () => this.#workerLost();
+    if (spawn) this.#startWorker(spawn);
     lobby.post({ type: "who" } satisfies LobbyMessage);
+    this.#askForDisks();
   }
 
   /** Says good-bye. If this tab has the disks, the next one gets them in good order. */
@@ -237,11 +243,29 @@ export class SharedClient extends DataCalls implements SharedApi {
     }
   }
 
-  /** Out of memory, say: the next worker waits for its turn as all do. */
-  #workerLost(): void {
-    if (!this.#lobby) return;
-    this.#worker = this.#init.spawn!();
-    this.#worker.onlost = () => this.#workerLost();
+  #startWorker(spawn: () => TabWorker): void {
+    const worker = spawn();
+    worker.setHidden(this.#isHidden);
+    // Out of memory, say: the next worker waits for its turn as all do.
+    worker.onlost = () => {
+      if (this.#lobby) this.#startWorker(spawn);
+    };
+    this.#worker = worker;
+  }
+
+  /** As long as somebody looks at this tab. */
+  #askForDisks(): void {
+    this.#please?.cancel();
+    if (this.#isHidden || !this.#lobby || !this.#worker) return;
+    const please: LobbyMessage = { type: "please", worker: this.#worker.id };
+    if (this.state.role === "guest") this.#lobby.post(please);
+    this.#please = this.#init.host.clock.setTimer(PLEASE_MS, () => this.#askForDisks());
+  }
+
+  /** A tab that nobody looks at may be frozen at any moment, and keeps nothing that it need not. */
+  #flushEnough(): void {
+    const enough = this.#isHidden ? 1 : KEPT_BYTES_ENOUGH;
+    if (this.data.kept.bytes >= enough) this.flushKept();
   }
 
   #hear(message: LobbyMessage): void {
@@ -304,6 +328,6 @@ export class SharedClient extends DataCalls implements SharedApi {
     // Holding writes back would not help: the next flush of the guest tells it.
     if (error) this.data.giveUpKept();
     // More may have come meanwhile than the next write waits for.
-    else if (this.data.kept.bytes >= KEPT_BYTES_ENOUGH) this.flushKept();
+    else this.#flushEnough();
   }
 }

@@ -5,7 +5,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { type Browser, chromium, type Page } from "playwright";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright";
 import { CHROMIUM_FLAGS, systemChromium } from "../../../scripts/chromium.mjs";
 
 const ADDRESS = /DevTools listening on (ws:\/\/\S+)/;
@@ -37,10 +37,15 @@ export class KillableChromium {
         if (found !== undefined) resolve(found);
       });
     });
-    const browser = await chromium.connectOverCDP(address);
+    // As people have it: of Playwright's own settings one keeps every tab visible, whatever is before it.
+    const browser = await chromium.connectOverCDP(address, { noDefaults: true });
     const [context] = browser.contexts();
     const page = context!.pages()[0] ?? (await context!.newPage());
     return new KillableChromium(child, browser, page);
+  }
+
+  get context(): BrowserContext {
+    return this.page.context();
   }
 
   async kill(): Promise<void> {
