@@ -74,6 +74,23 @@ export class Drains {
     };
   }
 
+  /**
+   * Requests of roots above the nodes that have not begun wait until end(), those of roots that are yet to come
+   * included. Nobody waits for what is under way, so there is no quiet to rely on.
+   */
+  hold(nodes: readonly BlockNode[]): { end(): void } {
+    const roots = rootsAbove(nodes);
+    const drain: Drain = { nodes, roots, isOpen: false, group: null, letGo: () => {} };
+    this.#running.add(drain);
+    for (const root of [...roots]) root.drainedBegin();
+    return {
+      end: () => {
+        if (!this.#running.delete(drain)) return;
+        for (const root of roots) root.drainedEnd();
+      },
+    };
+  }
+
   /** See link-changes.ts. */
   set watcher(watcher: LinkWatcher | null) {
     this.#changes.watcher = watcher;

@@ -341,6 +341,11 @@ export class Graph {
     return this.#drains.begin(nodes);
   }
 
+  /** Guests' requests to the nodes wait until end(), of whoever comes, too: see Drains.hold(). */
+  hold(nodes: readonly BlockNode[]): { end(): void } {
+    return this.#drains.hold(nodes);
+  }
+
   /** Who keeps a record of the graph: see link-changes.ts. */
   watchLinks(watcher: LinkWatcher | null): void {
     this.#drains.watcher = watcher;

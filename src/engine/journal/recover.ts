@@ -1,8 +1,12 @@
 /**
  * Brings back what the record of a lost engine has: objects, nodes, exports, jobs, in this order, as a
- * job's filter goes between a node and those who use it. A guest who writes before the job is there makes
- * the job's write intent one that is not trusted: a mirror begins anew, a backup has lost its moment and
- * says so. Nothing wrong is copied.
+ * job's filter goes between a node and those who use it:
+ *
+ *   nodes ──▶ exports ────▶ jobs' filters ──▶ guests' requests go on
+ *              └── guests may come; their requests wait ──┘
+ *
+ * So a job sees every write. One that cannot be started now holds nobody up: what guests write meanwhile makes
+ * its write intent one that is not trusted, a mirror begins anew then, a backup has lost its moment and says so.
  *
  *   job's record           what becomes of it
  *   created                gone; in the history: it never started
@@ -31,6 +35,9 @@ import type {
 import { startStandIn } from "./stand-in.ts";
 import { canStart, checkStart, startAgain } from "./starters.ts";
 
+/** For so long guests wait for jobs that are being started, at most: a store may not answer. */
+const HOLD_MS = 10_000;
+
 export interface RecoveryInit {
   readonly services: BlockJobServices;
   /** Runs a command. @throws BlockError */
@@ -51,8 +58,8 @@ export class Recovery {
   readonly #told = new Map<string, RecoveryInfo>();
   /** Jobs that only end: until then their record is the one that they had. */
   readonly #standIns = new Map<Job, JobRecord>();
-  /** Jobs that their users had paused. */
-  readonly #paused = new Set<string>();
+  /** Jobs that their users had paused, and that are not paused again yet. */
+  readonly #paused = new Map<string, JobRecord>();
 
   constructor(init: RecoveryInit, record: JournalRecord) {
     this.#init = init;
@@ -81,7 +88,8 @@ export class Recovery {
   /** The record of a job that only ends, or is just being started again: until then it is the old one. */
   recordOf(job: Job): JobRecord | undefined {
     if (job.status === "created" && job.id !== null) return this.#jobs.get(job.id);
-    return job.status === "concluded" ? undefined : this.#standIns.get(job);
+    if (job.status === "concluded") return undefined;
+    return this.#standIns.get(job) ?? this.#paused.get(job.id ?? "");
   }
 
   /** It concluded before the engine was lost, and is in the history. */
@@ -104,13 +112,31 @@ export class Recovery {
     for (const one of [...this.#objects.values()]) await this.#addObject(one);
     const tried = new Map(this.#nodes);
     await this.#openNodes();
-    for (const one of [...this.#exports.values()]) await this.#addExport(one);
     const ends: Job[] = [];
-    for (const one of [...this.#jobs.values()]) ends.push(...(await this.#recoverJob(one)));
+    await this.#holdingGuests(async () => {
+      for (const one of [...this.#exports.values()]) await this.#addExport(one);
+      for (const one of [...this.#jobs.values()]) ends.push(...(await this.#recoverJob(one)));
+    });
     await this.#closeUnused(tried);
     for (const job of ends) {
       await job.finished;
       if (job.status !== "concluded") this.#standIns.delete(job);
+    }
+  }
+
+  /** Requests of guests who come meanwhile wait, and jobs that are started do not work yet. */
+  async #holdingGuests(work: () => Promise<void>): Promise<void> {
+    const { graph, clock } = this.#init.services;
+    const exports = [...this.#exports.values()].map((one) => one["node-name"]);
+    const names = [...exports, ...[...this.#jobs.values()].flatMap(namesIn)];
+    const nodes = new Set(names.flatMap((name) => this.#find(name) ?? []));
+    const hold = graph.hold([...nodes]);
+    const timer = clock.setTimer(HOLD_MS, () => hold.end());
+    try {
+      await work();
+    } finally {
+      timer.cancel();
+      hold.end();
     }
   }
 
@@ -282,16 +308,14 @@ export class Recovery {
       this.#tell("job", id, "broken", error.message);
       return [];
     }
-    const missing = Object.values(record.again!).find(
-      (name) => typeof name === "string" && this.#nodes.has(name),
-    );
+    const missing = namesIn(record).find((name) => this.#nodes.has(name));
     if (missing !== undefined) {
       this.#tell("job", id, "kept", `Node '${missing}' has not come back`);
       return [];
     }
-    if (record.paused) this.#paused.add(id);
+    if (record.paused) this.#paused.set(id, record);
     try {
-      await startAgain(this.#init.services, record);
+      this.pauseAgain(await startAgain(this.#init.services, record));
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       this.#paused.delete(id);
@@ -345,6 +369,11 @@ function errorOf({ errno, desc }: { readonly errno: string; readonly desc: strin
 
 function nameOf({ options }: NodeRecord): string {
   return options["node-name"];
+}
+
+/** What starts a job again names its nodes, and other things. */
+function namesIn({ again }: JobRecord): string[] {
+  return Object.values(again ?? {}).filter((name) => typeof name === "string");
 }
 
 function keyOf(kind: string, name: string): string {
