@@ -13,7 +13,6 @@ import {
   MiB,
   readU16,
   readU32,
-  readU64,
   writeU16,
   writeU32,
   writeU64,
@@ -22,7 +21,7 @@ import { BlockError } from "../../../base/errors.ts";
 import type { BlockChild } from "../../../block/child.ts";
 import type { SnapshotInfo } from "../../../block/driver.ts";
 import type { Header } from "./header.ts";
-import { L1_BYTES_MAX } from "./layout.ts";
+import { L1_BYTES_MAX, type Layout } from "./layout.ts";
 
 export const FIXED_BYTES = 40;
 const EXTRA_BYTES = 24;
@@ -85,20 +84,19 @@ export async function readSnapshots(file: BlockChild, header: Header): Promise<S
     const from = await need(bytes, i);
     const raw = new Uint8Array(alignUp(bytes, 8));
     raw.set(window.subarray(from, from + bytes));
-    entries.push(parseEntry(raw, header, i));
+    entries.push(parseEntry(raw, header));
     at += raw.length;
   }
   return entries;
 }
 
-export function parseEntry(raw: Uint8Array, header: Header, index: number): SnapshotEntry {
+export function parseEntry(raw: Uint8Array, header: Header): SnapshotEntry {
   const extra = readU32(raw, 36);
   const idAt = FIXED_BYTES + extra;
   const nameAt = idAt + readU16(raw, 12);
-  const offset = readU64(raw, 0, `The L1 table's offset of snapshot ${index}`);
   const icount = extra >= 24 ? readIcount(raw, FIXED_BYTES + 16) : undefined;
   return {
-    l1: { offset, entries: readU32(raw, 8) },
+    l1: { offset: roughly(raw, 0), entries: readU32(raw, 8) },
     info: {
       id: text(raw.subarray(idAt, nameAt)),
       name: text(raw.subarray(nameAt, nameAt + readU16(raw, 14))),
@@ -174,9 +172,14 @@ export function tableBytesOf(entries: readonly SnapshotEntry[]): number {
   return bytes;
 }
 
+/** What is past 2^53 lies in no file, and its last digits are not known. */
+export function isPossibleOffset({ offset }: L1Place, { clusterBytes }: Layout): boolean {
+  return Number.isSafeInteger(offset) && offset % clusterBytes === 0;
+}
+
 /** True if an L1 table can be where an entry says: a wrong one is only found when it is used. */
 export function isPossibleL1({ l1 }: SnapshotEntry, header: Header): boolean {
-  return l1.entries * 8 <= L1_BYTES_MAX && l1.offset % header.layout.clusterBytes === 0;
+  return l1.entries * 8 <= L1_BYTES_MAX && isPossibleOffset(l1, header.layout);
 }
 
 function invalid(index: number, problem: string): BlockError {

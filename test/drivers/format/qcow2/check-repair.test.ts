@@ -120,6 +120,37 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(Buffer.compare(store.bytes.subarray(0, 72), bytes.subarray(0, 72))).toBe(0);
   });
 
+  it("mends nothing in a guest's data, whatever table is said to lie there", async () => {
+    const image = makeImage(folder, kind("small clusters"));
+    const { l1, l2 } = placesOf(image);
+    const data = (readU32(image, l2[0]!) & 0xffffff) * 2 ** 32 + readU32(image, l2[0]! + 4);
+    const asTable = image.slice();
+    // The guest's 1s, read as entries, lead past the file's end.
+    writeU64(asTable, l1.offset + (l1.entries - 1) * 8, data);
+    const tooLong = image.slice();
+    writeU32(tooLong, 36, Math.floor((image.length - l1.offset) / 8));
+    for (const bytes of [asTable, tooLong]) {
+      const { outcome, store } = await ourCheck(bytes, "all");
+      expect(outcome?.result.corruptions).toBeGreaterThan(0);
+      const mended = new Uint8Array(store.bytes);
+      writeU64(mended, l1.offset + (l1.entries - 1) * 8, 0);
+      writeU32(mended, 36, l1.entries);
+      writeRaw(folder, "mended.qcow2", mended);
+      writeRaw(folder, "before.qcow2", image);
+      const [disk, before] = ["mended.qcow2", "before.qcow2"].map((name) => qemuRaw(folder, name));
+      expect(Buffer.compare(disk!, before!)).toBe(0);
+    }
+  });
+
+  it("checks the rest where a snapshot says that its table is beyond all files", async () => {
+    const bytes = makeImage(folder, kind("version 2"));
+    const { snapshots } = placesOf(bytes);
+    bytes.fill(0xff, snapshots.offset, snapshots.offset + 8);
+    writeRaw(folder, "beyond.qcow2", bytes);
+    expect(theirCheck(path("beyond.qcow2")).result?.corruptions).toBeGreaterThan(0);
+    expect((await ourCheck(bytes, "none")).outcome?.result.corruptions).toBeGreaterThan(0);
+  });
+
   it("puts nothing on what lies past the file's end, or on what refers to it", async () => {
     const image = makeImage(folder, kind("small clusters"));
     const { l2, blocks } = placesOf(image);

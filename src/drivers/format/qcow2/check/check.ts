@@ -2,11 +2,12 @@
  * Checking an image, and mending it, in this order:
  *
  *     1. snapshot table: read         what its entries refer to must be known
- *     2. references: counted          entries that cannot be right are mended on the way
- *     3. refcounts: compared          mended in place, or all made anew
- *     4. COPIED flags                 by the refcounts as they are now
- *     5. snapshot table: mended       needs refcounts that hold
- *     6. the dirty and corrupt marks  gone if nothing is left
+ *     2. uses: noted                  before a repair: what it must not write over
+ *     3. references: counted          entries that cannot be right are mended on the way
+ *     4. refcounts: compared          mended in place, or all made anew
+ *     5. COPIED flags                 by the refcounts as they are now
+ *     6. snapshot table: mended       needs refcounts that hold
+ *     7. the dirty and corrupt marks  gone if nothing is left
  *
  * From its first write to its last a repair has the image marked dirty. A crash in between leaves
  * something that another repair mends: references only go where nothing was, or were never good; refcounts
@@ -33,6 +34,7 @@ import { RefcountOnes } from "./refcount-ones.ts";
 import { COUNT_BYTES } from "./reference-counts.ts";
 import { readSnapshotTable, repairSnapshotTable } from "./snapshot-check.ts";
 import { Tally } from "./tally.ts";
+import { Uses } from "./uses.ts";
 import { problemOf, Walk } from "./walk.ts";
 
 /** More clusters nobody checks (QEMU: INT_MAX). */
@@ -61,6 +63,7 @@ export async function checkImage(
     snapshots,
     countBytes,
     guard: nothing,
+    uses: null,
     beyond: [],
   };
   const clusters = Math.ceil(fileBytes(checked) / image.layout.clusterBytes);
@@ -74,6 +77,7 @@ export async function checkImage(
     alignDown(image.header.size, SECTOR_BYTES) / image.layout.clusterBytes,
   );
   await repairBitmaps(checked);
+  if (fix !== "none") checked.uses = await findUses(checked, request, clock, clusters);
   const ones = new RefcountOnes(clusters);
   await checkRefcounts(checked, ones);
   await checkCopied(checked, await readBlockTable(checked), ones);
@@ -81,6 +85,19 @@ export async function checkImage(
   if (fix !== "none") await finishRepair(checked, wasMarked);
   tally.finish();
   return { ...tally.counts };
+}
+
+/** Looked for before anything is written. */
+async function findUses(
+  checked: Checked,
+  { signal }: CheckRequest,
+  clock: Clock,
+  clusters: number,
+): Promise<Uses> {
+  const uses = new Uses(clusters);
+  const tally = new Tally({ fix: "none", ...(signal && { signal }) }, clock);
+  await new Walk({ ...checked, fix: "none", tally, beyond: [] }, 0, uses).run(false);
+  return uses;
 }
 
 async function checkRefcounts(checked: Checked, ones: RefcountOnes): Promise<void> {

@@ -5,6 +5,7 @@
  *     snapshot-check.ts     the snapshot table            l2-check.ts      one L2 table
  *     compare.ts            refcounts and references      bitmap-check.ts  persistent bitmaps
  *     rebuild-refcounts.ts  all refcounts anew            copied.ts        COPIED flags
+ *     uses.ts               what is not to be written over
  *
  * Everything is read from the file: nobody else uses the image. (QEMU: block/qcow2-refcount.c.)
  */
@@ -17,6 +18,7 @@ import type { Image } from "../image.ts";
 import { SECTOR_BYTES } from "../layout.ts";
 import type { SnapshotEntry } from "../snapshot-table.ts";
 import type { Tally } from "./tally.ts";
+import type { Uses } from "./uses.ts";
 
 /** An entry as it is to be; `tableBytes`: what it takes in the table as that is now. */
 export interface LooseSnapshot extends SnapshotEntry {
@@ -30,6 +32,8 @@ export interface Checked {
   readonly snapshots: readonly LooseSnapshot[];
   /** What no L2 table may lie on. New refcounts make it another one. */
   guard: Guard;
+  /** The rest that no table may lie on; null where nothing is mended. */
+  uses: Uses | null;
   /** For the counts of one walk. */
   readonly countBytes: number;
   /** References past the file's end that stay: nothing must be put there. */

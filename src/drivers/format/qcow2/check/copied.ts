@@ -34,6 +34,8 @@ export async function checkCopied(
   const visits = new Map<number, number>();
 
   const end = Math.min(header.l1Entries * 8, fileBytes(checked) - header.l1Offset);
+  const isFree = (offset: number) =>
+    checked.uses?.mayBeDataOrL2(Math.floor(offset / layout.clusterBytes)) === false;
   const mayWriteL1 = repair && checked.guard.find(header.l1Offset, end, "L1 table") === null;
   for (let at = 0; at < end; at += PIECE_BYTES) {
     const piece = new Uint8Array(Math.min(PIECE_BYTES, end - at));
@@ -47,7 +49,7 @@ export async function checkCopied(
       const one = await isOne(Math.floor(offset / layout.clusterBytes));
       if (one === null || one === ((hi & COPIED_HI) !== 0)) continue;
       const text = `L1 entry ${(at + i) / 8} has ${one ? "no" : "a"} COPIED flag, which is wrong`;
-      if (!mayWriteL1) {
+      if (!mayWriteL1 || !isFree(header.l1Offset + at + i)) {
         tally.corruption(text);
         continue;
       }
@@ -67,6 +69,7 @@ export async function checkCopied(
       repair &&
       offset % layout.clusterBytes === 0 &&
       offset + layout.clusterBytes <= image.file.length &&
+      checked.uses?.mayBeData(offset / layout.clusterBytes) === false &&
       checked.guard.find(offset, layout.clusterBytes, "L2 table") === null;
     const visit = { bytes: table, offset, times, mayWrite };
     const known = hasUnreadable ? null : ones;

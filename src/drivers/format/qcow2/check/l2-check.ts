@@ -10,7 +10,7 @@
  *     a cluster past the file's end   it never came to be: the entry goes. QEMU reads it as zeroes,
  *                                     does not mend it, and may put refcounts there
  *
- * All else is left to people. A table that several L1 entries lead to is looked at once, and counts as
+ * All else is left to people, as is what lies where data is (uses.ts). A table that several L1 entries lead to is looked at once, and counts as
  * often.
  */
 
@@ -87,6 +87,7 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
           next = host + clusterBytes;
         }
         walk.counts.add(host / clusterBytes, times);
+        walk.uses?.addData(host / clusterBytes);
         continue;
       }
     }
@@ -121,7 +122,7 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
         if (mend(text, clear)) continue;
         walk.addBeyond(offset, bytes);
       }
-      if (isInside) walk.count(offset, bytes, times);
+      if (isInside) walk.countData(offset, bytes, times);
       if (countsFragments) {
         counts["allocated-clusters"] += times;
         counts["compressed-clusters"] += times;
@@ -179,7 +180,7 @@ export function checkL2(walk: Walk, visit: L2Visit): boolean {
       if (next !== 0 && host !== next) counts["fragmented-clusters"] += times;
       next = host + clusterBytes;
     }
-    if (isInside && !externalData) walk.count(host, clusterBytes, times);
+    if (isInside && !externalData) walk.countData(host, clusterBytes, times);
   }
   counts["allocated-clusters"] += plain;
   counts["fragmented-clusters"] += fragmented;

@@ -54,7 +54,7 @@ export async function readSnapshotTable(image: Image, tally: Tally): Promise<Sna
     const namesAt = FIXED_BYTES + kept;
     await file.read(raw.subarray(namesAt, namesAt + names), at + FIXED_BYTES + extra);
     const tableBytes = alignUp(FIXED_BYTES + extra + names, 8);
-    snapshots.push({ ...parseEntry(raw, header, i), tableBytes });
+    snapshots.push({ ...parseEntry(raw, header), tableBytes });
     if (kept < extra) {
       wrong.push(`Snapshot table entry ${i} has ${extra} bytes of extra data`);
     }

@@ -11,12 +11,13 @@
 import { alignDown, MiB, readU32 } from "../../../../base/bytes.ts";
 import { BlockError } from "../../../../base/errors.ts";
 import { hostOffsetOf, L1_BYTES_MAX, L1_RESERVED } from "../layout.ts";
-import type { L1Place } from "../snapshot-table.ts";
+import { isPossibleOffset, type L1Place } from "../snapshot-table.ts";
 import { countBitmaps } from "./bitmap-check.ts";
 import { type Checked, fileBytes, hex, readSoFar, writeTable } from "./context.ts";
 import { checkL2 } from "./l2-check.ts";
 import { countRefcounts } from "./refcount-blocks.ts";
 import { ReferenceCounts } from "./reference-counts.ts";
+import type { Uses } from "./uses.ts";
 
 const PIECE_BYTES = 64 * 1024;
 /** L2 tables that are read together have at most so many bytes, and are so many. */
@@ -27,12 +28,15 @@ export class Walk {
   readonly checked: Checked;
   readonly counts: ReferenceCounts;
   readonly fileBytes: number;
+  /** Where to note what clusters are used for. */
+  readonly uses: Uses | null;
   /** Read into again and again. */
   readonly #tables: Uint8Array[] = [];
 
   /** @param start first cluster whose references are counted */
-  constructor(checked: Checked, start: number) {
+  constructor(checked: Checked, start: number, uses: Uses | null = null) {
     this.checked = checked;
+    this.uses = uses;
     this.counts = new ReferenceCounts(
       start,
       checked.image.layout.refcountOrder,
@@ -59,7 +63,16 @@ export class Walk {
     for (let i = Math.floor(offset / clusterBytes); i <= last; i++) this.counts.add(i, times);
   }
 
-  /** The same, for what is not mended if the file does not have it. @returns whether it has */
+  countData(offset: number, bytes: number, times: number): void {
+    const { clusterBytes } = this.checked.image.layout;
+    this.count(offset, bytes, times);
+    this.uses?.addData(
+      Math.floor(offset / clusterBytes),
+      Math.floor((offset + bytes - 1) / clusterBytes),
+    );
+  }
+
+  /** As count(), for what is not mended if the file does not have it. @returns whether it has */
   countRegion(what: string, offset: number, bytes: number, times = 1): boolean {
     if (bytes === 0) return true;
     if (this.isInside(offset, bytes)) {
@@ -102,12 +115,11 @@ export class Walk {
 
   async #snapshots(): Promise<void> {
     const { snapshots, image, tally } = this.checked;
-    const { clusterBytes } = image.layout;
     // Entries that lead to one and the same table are one walk.
     const places = new Map<string, { l1: L1Place; times: number }>();
     for (const [i, { l1 }] of snapshots.entries()) {
       const what = `Snapshot ${i} has an L1 table`;
-      if (l1.offset % clusterBytes !== 0) {
+      if (!isPossibleOffset(l1, image.layout)) {
         tally.corruption(`${what} at ${hex(l1.offset)}, which is not a cluster's first byte`);
         tally.isIncomplete = true;
       } else if (l1.entries * 8 > L1_BYTES_MAX) {
@@ -184,6 +196,7 @@ export class Walk {
           continue;
         }
         this.count(offset, clusterBytes, times);
+        this.uses?.addL2Table(Math.floor(offset / clusterBytes));
         if (isCrooked) tally.corruption(crooked, times);
         offsets.push(offset);
         indexes.push(index);
@@ -212,10 +225,12 @@ export class Walk {
 
   /** Tables are mended in the first walk, where they are surely nothing else. */
   #mayWrite(offset: number, bytes: number, kind: "L1" | "L2"): boolean {
-    const { fix, tally, guard, image } = this.checked;
+    const { fix, tally, guard, image, uses } = this.checked;
     if (fix !== "all" || tally.isSilent || offset + bytes > image.file.length) return false;
     const { clusterBytes } = image.layout;
     if (kind === "L2" && offset % clusterBytes !== 0) return false;
+    const cluster = Math.floor(offset / clusterBytes);
+    if (kind === "L2" ? uses?.mayBeData(cluster) : uses?.mayBeDataOrL2(cluster)) return false;
     return guard.find(alignDown(offset, clusterBytes), clusterBytes, `${kind} table`) === null;
   }
 }
