@@ -175,7 +175,8 @@ class Guest {
 
   async check(): Promise<void> {
     const now = await this.#t.content();
-    const at = now.findIndex((byte, i) => byte !== this.#model[i]);
+    const isSame = now.equals(this.#model);
+    const at = isSame ? -1 : now.findIndex((byte, i) => byte !== this.#model[i]);
     expect(at, `${this.#context}: first wrong byte`).toBe(-1);
   }
 
