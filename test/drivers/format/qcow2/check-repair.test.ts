@@ -207,6 +207,26 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(qemuImg(folder, "info", "k.qcow2")).toMatch(/b0[\s\S]*b1/);
   });
 
+  it.each(["leaks", "all"] as const)(
+    "of %s keeps the clusters of a snapshot whose L1 table cannot be found",
+    async (fix) => {
+      const bytes = makeImage(folder, kind("small clusters"));
+      writeRaw(folder, "r.qcow2", bytes);
+      const before = snapshot("snapshot.name=one");
+      const at = placesOf(bytes).snapshots.offset;
+      bytes[at + 7]! += 1;
+      const { outcome, store } = await ourCheck(bytes, fix);
+      expect(outcome?.result.corruptions).toBe(1);
+      expect(outcome?.result.leaks).toBeGreaterThan(100);
+      // By hand, as somebody may who knows where it is.
+      const mended = store.bytes.slice();
+      mended[at + 7]! -= 1;
+      writeRaw(folder, "r.qcow2", mended);
+      expect(theirCheck(path("r.qcow2")).status).toBe(0);
+      expect(Buffer.compare(snapshot("snapshot.name=one"), before)).toBe(0);
+    },
+  );
+
   it("turns off bitmaps that make no sense", async () => {
     const bytes = makeImage(folder, kind("bitmaps"));
     const at = directoryOf(bytes);
