@@ -145,6 +145,22 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(Buffer.compare(disk.subarray(40 * KiB), before.subarray(40 * KiB))).toBe(0);
   });
 
+  it("puts no refcounts where a snapshot still looks for its tables", async () => {
+    const bytes = makeImage(folder, kind("small clusters"));
+    const { snapshots, blocks } = placesOf(bytes);
+    const from = Math.ceil(bytes.length / 512) * 512 + 1024;
+    writeU64(bytes, snapshots.offset, from);
+    const end = from + Math.max(512, readU32(bytes, snapshots.offset + 8) * 8);
+    bytes.fill(0, blocks[0]!, blocks[0]! + 256);
+    const { outcome, store } = await ourCheck(bytes, "all");
+    expect(outcome?.repair?.["corruptions-fixed"]).toBeGreaterThan(100);
+    const { refcountTable, blocks: anew } = placesOf(store.bytes);
+    expect(refcountTable).toBeGreaterThan(bytes.length);
+    for (const at of [refcountTable, ...anew]) {
+      expect(at + 512 <= from || at >= end, `${at}, not in ${from} to ${end}`).toBe(true);
+    }
+  });
+
   it("writes down what a snapshot of version 3 must have", async () => {
     const bytes = makeImage(folder, kind("version 2"));
     // A version 3 header without anything, on tables that are the same in both.
