@@ -180,17 +180,16 @@ export class Guest {
     this.#promises.push({ from: this.#source.log.length, before, root });
   }
 
+  /** All or nothing: as long as the disk is as long as it was, it is what it was. */
   async resize(length: number): Promise<void> {
     const from = this.#source.log.length;
     const size = { id: length, from, done: Number.POSITIVE_INFINITY };
     const old = this.#disk.length;
-    const done = length < old ? this.#begin(length, old - length, NOTHING) : () => {};
     this.#sizes.push(size);
     for (let at = this.#sectors.length; at < length / SECTOR_BYTES; at++) this.#sectors.push([]);
     for (let at = old; at < length; at += SECTOR_BYTES)
       this.#note(at / SECTOR_BYTES, NOTHING, from);
     await this.#disk.truncate(length);
-    done();
     size.done = this.#moment++;
   }
 

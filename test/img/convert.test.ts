@@ -94,6 +94,27 @@ describe.skipIf(!hasQemu)("img convert", () => {
     await same("overc.qcow2", "-c", "-O", "qcow2", "-B", "base.raw", "-F", "raw", "@/top.qcow2");
   });
 
+  it("leaves it to one that was there, too, if that is said", async () => {
+    disk("base.raw", 1_048_576, 4);
+    for (const name of ["top", "there"]) {
+      const path = `@/${name}.qcow2`;
+      folders.make("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", path, "2M");
+    }
+    for (const folder of both(folders)) {
+      qemuIo(join(folder, "top.qcow2"), "qcow2", "write -P 3 64k 100k", "write -P 4 1500k 64k");
+    }
+    const words = ["-n", "-B", "base.raw", "-F", "raw", "-O", "qcow2", "@/top.qcow2"];
+    const { ours: mine } = await folders.both("convert", ...words, "@/there.qcow2");
+    expect(mine).toEqual({ status: 0, stdout: "", stderr: "" });
+    const [top, ...there] = [
+      join(folders.mine, "top.qcow2"),
+      ...both(folders).map((folder) => join(folder, "there.qcow2")),
+    ];
+    for (const image of there) qemuImg("compare", top, image);
+    expect(mapOf(there[0]!)).toEqual(mapOf(top));
+    qemuImg("check", there[0]!);
+  });
+
   it("writes into what is there, and over all of what was in it", async () => {
     disk("n.raw", 1_048_576, 5);
     for (const folder of both(folders)) {

@@ -1,6 +1,6 @@
 /** `create` makes what qemu-img makes, tells of it in the same words, and refuses the same. */
 
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { expectBothRefuse, expectSame, qemuImg, useFolders } from "./rig.ts";
 
@@ -57,6 +57,12 @@ describe("create", () => {
     expectSame(await at.both("create", "-f", "qcow2", "-b", "base", "-F", "qcow2", "@/a"));
     const info = JSON.parse(qemuImg("info", "--output=json", `${at.mine}/a`));
     expect(info).toMatchObject({ "virtual-size": 5 << 20, "backing-filename": "base" });
+  });
+
+  it("has whole sectors where the backing file has not", async () => {
+    const at = folders();
+    for (const folder of [at.mine, at.real]) writeFileSync(`${folder}/base`, "a line of text");
+    expectSame(await at.both("create", "-f", "qcow2", "-b", "base", "-F", "raw", "@/a"));
   });
 
   it("makes a data file of the disk's size", async () => {

@@ -209,12 +209,12 @@ async function openSources(
 
 /**
  * null: nothing shows through in the target. Of one that was there nobody knows that it inherits the
- * same as the source where it ends, so no end is told.
+ * same as the source where it ends, so that is taken to be at the target's end.
  */
 function backingLength(target: BlockBackend, args: Arguments, isNew: boolean): number | null {
   const backing = backingOf(target.node);
   if (isNew && backing) return io.getLength(backing);
-  return args.has("backing") ? Number.POSITIVE_INFINITY : null;
+  return args.has("backing") ? target.length : null;
 }
 
 function failed({ stage, offset, error }: ConversionFailure): BlockError {

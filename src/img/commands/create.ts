@@ -1,5 +1,6 @@
 /** `create`: a new, empty image, which may stand on another. */
 
+import { alignUp, SECTOR_BYTES } from "../../base/bytes.ts";
 import { BlockError } from "../../base/errors.ts";
 import { warnOfName } from "../chain.ts";
 import { type Arguments, FORMAT, type ImgCommand, OBJECT, QUIET } from "../command.ts";
@@ -119,7 +120,7 @@ async function sizeOfBacking(
   const from = { image: name, role: "backing", trusted: true } as const;
   const place = await session.host.follow(backing, from);
   const { length } = await peek(session, { driver: format, file: session.host.store(place) });
-  return length;
+  return alignUp(length, SECTOR_BYTES);
 }
 
 async function help(session: Session, format: string, name: string | undefined): Promise<number> {

@@ -15,8 +15,10 @@ import { areaBytes, makeLuks } from "../../../../src/drivers/format/luks/create.
 import {
   HEADER_BYTES,
   type LuksHeader,
+  materialBytes,
   parseLuks,
   SECTOR_BYTES,
+  SLOTS,
   serializeLuks,
 } from "../../../../src/drivers/format/luks/header.ts";
 import { type LuksArea, openSlot, unlock } from "../../../../src/drivers/format/luks/unlock.ts";
@@ -46,6 +48,9 @@ it.each(CHANGES)("some passphrase opens the image after any crash: %s", async (_
   expect(keys.header.slots.filter(({ active }) => active)).toHaveLength(1);
   expect(await opens(areaOf(store), NEW)).toBe(true);
   expect(await opens(areaOf(store), OLD)).toBe(false);
+  // Nor does what it was under lie around.
+  const before = materialOf(start, 0);
+  for (let i = 0; i < SLOTS; i++) expect(materialOf(store.bytes, i)).not.toEqual(before);
 
   const states = new StateMaker(new Map([["store", start]]), store.log);
   const choices = [...choicesOf(store.log, seededRandom(1))];
@@ -102,6 +107,11 @@ function areaOf(store: LogStore): LuksArea {
     write: async (buf, offset) => store.apply({ kind: "write", offset, bytes: buf.slice() }),
     flush: async () => store.apply({ kind: "flush" }),
   };
+}
+
+function materialOf(bytes: Uint8Array, slot: number): Uint8Array {
+  const at = headerOf({ bytes }).slots[slot]!.place * SECTOR_BYTES;
+  return bytes.slice(at, at + materialBytes(KEY_BYTES));
 }
 
 function headerOf({ bytes }: { readonly bytes: Uint8Array }): LuksHeader {

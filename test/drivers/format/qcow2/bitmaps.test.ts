@@ -152,6 +152,8 @@ describe.skipIf(!hasQemu)("bitmaps in a qcow2 image", () => {
     bitmaps
       .add({ name: "b", persistent: true, granularity: 512, enabled: false })
       .set(777, 1 * MiB);
+    // With small clusters some of them are all ones, and have no place in the file.
+    bitmaps.add({ name: "most", persistent: true, granularity: 512 }).set(777, 5 * MiB);
     bitmaps.add({ name: "all", persistent: true, granularity: 64 * KiB }).setAll();
     bitmaps.add({ name: "ours only" });
     for (const offset of [0, 300_000, 8_999_000]) {

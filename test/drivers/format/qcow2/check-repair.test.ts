@@ -176,6 +176,22 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(Buffer.compare(disk.subarray(40 * KiB), before.subarray(40 * KiB))).toBe(0);
   });
 
+  it("puts no refcounts where a snapshot still looks for its tables", async () => {
+    const bytes = makeImage(folder, kind("small clusters"));
+    const { snapshots, blocks } = placesOf(bytes);
+    const from = Math.ceil(bytes.length / 512) * 512 + 1024;
+    writeU64(bytes, snapshots.offset, from);
+    const end = from + Math.max(512, readU32(bytes, snapshots.offset + 8) * 8);
+    bytes.fill(0, blocks[0]!, blocks[0]! + 256);
+    const { outcome, store } = await ourCheck(bytes, "all");
+    expect(outcome?.repair?.["corruptions-fixed"]).toBeGreaterThan(100);
+    const { refcountTable, blocks: anew } = placesOf(store.bytes);
+    expect(refcountTable).toBeGreaterThan(bytes.length);
+    for (const at of [refcountTable, ...anew]) {
+      expect(at + 512 <= from || at >= end, `${at}, not in ${from} to ${end}`).toBe(true);
+    }
+  });
+
   it("writes down what a snapshot of version 3 must have", async () => {
     const bytes = makeImage(folder, kind("version 2"));
     // A version 3 header without anything, on tables that are the same in both.
@@ -237,6 +253,26 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(qemuImg(folder, "snapshot", "-l", "k.qcow2")).toMatch(/one[\s\S]*two/);
     expect(qemuImg(folder, "info", "k.qcow2")).toMatch(/b0[\s\S]*b1/);
   });
+
+  it.each(["leaks", "all"] as const)(
+    "of %s keeps the clusters of a snapshot whose L1 table cannot be found",
+    async (fix) => {
+      const bytes = makeImage(folder, kind("small clusters"));
+      writeRaw(folder, "r.qcow2", bytes);
+      const before = snapshot("snapshot.name=one");
+      const at = placesOf(bytes).snapshots.offset;
+      bytes[at + 7]! += 1;
+      const { outcome, store } = await ourCheck(bytes, fix);
+      expect(outcome?.result.corruptions).toBe(1);
+      expect(outcome?.result.leaks).toBeGreaterThan(100);
+      // By hand, as somebody may who knows where it is.
+      const mended = store.bytes.slice();
+      mended[at + 7]! -= 1;
+      writeRaw(folder, "r.qcow2", mended);
+      expect(theirCheck(path("r.qcow2")).status).toBe(0);
+      expect(Buffer.compare(snapshot("snapshot.name=one"), before)).toBe(0);
+    },
+  );
 
   it("turns off bitmaps that make no sense", async () => {
     const bytes = makeImage(folder, kind("bitmaps"));
