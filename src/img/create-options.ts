@@ -107,16 +107,25 @@ export type OptionValues = ReadonlyMap<string, string>;
  * A list of options against the table.
  *
  * @param text several lists have a comma between them
+ * @param forNewImages options that are none here, but there when an image is made: it is said then
  * @throws BlockError EINVAL that names the option
  */
-export function parseOptions(text: string, table: readonly CreateOption[]): OptionValues {
+export function parseOptions(
+  text: string,
+  table: readonly CreateOption[],
+  forNewImages: readonly CreateOption[] = [],
+): OptionValues {
   const values = new Map<string, string>();
   for (const [key, value] of pairsOf(text)) {
     const option =
       table.find(({ name }) => name === key) ??
       // A boolean may stand alone, and be taken back with `no` in front.
       (value === undefined ? negated(key, table) : undefined);
-    if (!option) throw new BlockError("EINVAL", `Invalid parameter '${key}'`);
+    if (!option) {
+      const isElsewhere = forNewImages.some(({ name }) => name === key);
+      const why = isElsewhere ? ": it is for new images only" : "";
+      throw new BlockError("EINVAL", `Invalid parameter '${key}'${why}`);
+    }
     values.set(option.name, checked(option, value ?? (option.name === key ? "on" : "off")));
   }
   return values;

@@ -38,6 +38,14 @@ describe("a complaint", () => {
     expect(twice).not.toContain("#block");
   });
 
+  it("tells an option that comes too late from one that there is not", async () => {
+    const at = `${folders().mine}/a.qcow2`;
+    await ours(["create", "-q", "-f", "qcow2", at, "1M"]);
+    const late = await complaint("amend", "-o", "cluster_size=4k", at);
+    expect(late).toContain("'cluster_size': it is for new images only\n");
+    expect(await complaint("amend", "-o", "nonsense=4k", at)).toContain("'nonsense'\n");
+  });
+
   it("lists the formats that an image can have", async () => {
     const said = await complaint("create", "-f", "qcow", `${folders().mine}/a`, "1M");
     expect(said).toContain("there are: qcow2, raw\n");

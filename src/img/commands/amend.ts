@@ -17,6 +17,7 @@ import {
 import {
   amendOptionsOf,
   asksForHelp,
+  createOptionsOf,
   describeCreateOptions,
   joinLists,
   parseOptions,
@@ -83,7 +84,7 @@ async function change(
   const { state, driver } = skipFilters(node);
   if (asksForHelp(list)) return help(session, driver.name);
   const table = amendOptionsOf(driver.name);
-  const values = parseOptions(list, table);
+  const values = parseOptions(list, table, createOptionsOf(driver.name));
   const progress = new Progress(session, showsProgress(args));
   await progress.report(0);
   try {
