@@ -46,12 +46,33 @@ function current({ checkpoints }: DomainRecord): CheckpointRecord | undefined {
   return checkpoints.at(-1);
 }
 
-/** @throws DomainError INVALID_ARG (disk), CONFIG_UNSUPPORTED, OPERATION_INVALID (name taken) */
-export function newCheckpoint(op: Operation, definition: CheckpointDefinition): CheckpointRecord {
+/** Those that it comes from, the nearest first. */
+function ancestors(
+  { checkpoints }: Pick<DomainRecord, "checkpoints">,
+  { parent }: Pick<CheckpointRecord, "parent">,
+): CheckpointRecord[] {
+  const found = checkpoints.find(({ name }) => name === parent);
+  return found ? [found, ...ancestors({ checkpoints }, found)] : [];
+}
+
+/**
+ * @param definition its parent counts if it is redefined; else that is the current one
+ * @throws DomainError INVALID_ARG (disk, parent), CONFIG_UNSUPPORTED, OPERATION_INVALID (name taken)
+ */
+export function newCheckpoint(
+  op: Operation,
+  definition: CheckpointDefinition,
+  isRedefined = false,
+): CheckpointRecord {
   const { seconds } = op.host.clock.timestamp();
-  const { name = `${seconds}`, description, parent = current(op.record)?.name } = definition;
+  const { name = `${seconds}`, description } = definition;
   if (op.record.checkpoints.some((one) => one.name === name)) {
     throw new DomainError("OPERATION_INVALID", `There is a checkpoint '${name}' already`);
+  }
+  const parent = isRedefined ? definition.parent : current(op.record)?.name;
+  const line = ancestors(op.record, { parent });
+  if (parent === name || line.some((one) => one.parent === name)) {
+    throw new DomainError("INVALID_ARG", `Checkpoint '${name}' cannot come from itself`);
   }
   const disks = op.record.disks.map((disk) => {
     const listed = definition.disks?.find((one) => one.name === disk.target);
@@ -96,9 +117,10 @@ export async function create(
     const text = "There is no agent in a guest that could hold its file systems still";
     throw new DomainError("ARGUMENT_UNSUPPORTED", text);
   }
-  const checkpoint = newCheckpoint(op, definition);
+  const isRedefined = (flags & CHECKPOINT_CREATE.REDEFINE) !== 0;
+  const checkpoint = newCheckpoint(op, definition, isRedefined);
   const { name, disks } = checkpoint;
-  if (flags & CHECKPOINT_CREATE.REDEFINE) {
+  if (isRedefined) {
     if (flags & CHECKPOINT_CREATE.REDEFINE_VALIDATE) {
       const table = await queryBitmaps(op);
       for (const disk of disks)
@@ -197,7 +219,10 @@ export function list(record: DomainRecord, flags: number): CheckpointRecord[] {
   const checkpoints = record.checkpoints.filter(({ pending }) => !pending);
   const isParent = ({ name }: CheckpointRecord) =>
     checkpoints.some(({ parent }) => parent === name);
-  return checkpoints.filter((one) => {
+  const depth = (one: CheckpointRecord) => ancestors({ checkpoints }, one).length;
+  const isOrdered = (flags & CHECKPOINT_LIST.TOPOLOGICAL) !== 0;
+  const ordered = isOrdered ? checkpoints.toSorted((a, b) => depth(a) - depth(b)) : checkpoints;
+  return ordered.filter((one) => {
     if (flags & CHECKPOINT_LIST.ROOTS && one.parent !== undefined) return false;
     if (flags & CHECKPOINT_LIST.LEAVES && !(flags & CHECKPOINT_LIST.NO_LEAVES))
       return !isParent(one);

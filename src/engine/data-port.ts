@@ -72,6 +72,7 @@ interface Answer {
 export class DataPort {
   readonly #init: Omit<DataPortInit, "port">;
   readonly #port: HeldPort;
+  readonly #over: ((request: number) => void) | undefined;
   readonly #devices = new Map<number, OpenExport>();
   /** Requests under way. */
   readonly #running = new Map<number, AbortController>();
@@ -81,6 +82,8 @@ export class DataPort {
 
   constructor({ port, ...init }: DataPortInit) {
     this.#init = init;
+    // Not of a MessagePort, which nobody may hold.
+    this.#over = port.over?.bind(port);
     this.#port = new HeldPort(
       port,
       (data) => this.#receive(data),
@@ -150,6 +153,7 @@ export class DataPort {
       this.#fail(id, error);
     } finally {
       this.#running.delete(id);
+      this.#over?.(id);
     }
   }
 

@@ -37,6 +37,8 @@ export interface Port {
   addEventListener(type: "close" | "messageerror", listener: () => void): void;
   /** Nothing is sent or received any more; the other end is told. */
   close(): void;
+  /** Of who must know when a request has ended that nobody waits for any more, the port being closed. */
+  over?(request: number): void;
 }
 
 /** The first message to the worker, one for each client. */

@@ -5,7 +5,9 @@ import type { Domain } from "../../src/domain/domain.ts";
 import {
   BLOCK_COMMIT,
   BLOCK_JOB_ABORT,
+  CHECKPOINT_CREATE,
   CHECKPOINT_DELETE,
+  CHECKPOINT_LIST,
   JOB_STATS,
   SNAPSHOT_CREATE,
 } from "../../src/domain/flags.ts";
@@ -270,7 +272,22 @@ it("carries the bitmaps over to a copy", async () => {
   await world.run(domain.blockCopy("vda", image("copy")));
   await until(world, isReady("vda"));
   await write(world, device, { 3: 51 });
+  // The guest is not held up until the copy has the bitmaps: what it writes before that counts, too.
+  const { client } = world;
+  const { execute } = client;
+  const { backend } = world.engine.exports.get("domain-1-vda");
+  const before = backend.node;
+  let written: Promise<void> | null = null;
+  client.execute = (async (...args: Parameters<typeof execute>) => {
+    if (backend.node !== before) {
+      written ??= backend.write(new Uint8Array(64 * 1024).fill(53), 7 * 64 * 1024);
+      await written;
+    }
+    return execute.apply(client, args);
+  }) as typeof execute;
   await world.run(domain.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT));
+  client.execute = execute;
+  expect(written).not.toBeNull();
   await write(world, device, { 4: 52 });
   await push(domain, { incremental: "one", disks: [{ name: "vda", target: memory("inc") }] });
   expect(await contentOf("inc", "a.one")).toBe(await read(world, device));
@@ -295,6 +312,34 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   expect(stats).toMatchObject({ type: 3, success: true });
   expect([...world.stores.keys()]).toEqual(["a"]);
   expect(await refusal(world, domain.abortJob())).toBe("OPERATION_INVALID");
+});
+
+it("redefines checkpoints in any order, none of which comes from itself", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const { REDEFINE, REDEFINE_VALIDATE } = CHECKPOINT_CREATE;
+  const redefine = (name: string, parent: string) =>
+    domain.checkpointCreate({ name, parent, creationTime: 5 }, REDEFINE);
+  await world.run(redefine("c", "b"));
+  await world.run(redefine("b", "a"));
+  for (const [name, parent] of [
+    ["x", "x"],
+    ["a", "b"],
+    ["a", "c"],
+  ] as const) {
+    expect(await refusal(world, redefine(name, parent))).toBe("INVALID_ARG");
+  }
+  const names = async (flags: number) =>
+    (await world.run(domain.listAllCheckpoints(flags))).map(({ name }) => name);
+  expect(await names(0)).toEqual(["c", "b"]);
+  expect(await names(CHECKPOINT_LIST.TOPOLOGICAL)).toEqual(["b", "c"]);
+  // A parent is for those that are redefined; else it is the last one.
+  await world.run(domain.checkpointCreate({ name: "d", parent: "d" }));
+  expect((await world.run(domain.checkpointGetDesc("d"))).parent).toBe("b");
+  const missing = domain.checkpointCreate({ name: "e" }, REDEFINE | REDEFINE_VALIDATE);
+  expect(await refusal(world, missing)).toBe("CHECKPOINT_INCONSISTENT");
+  const { CHILDREN, METADATA_ONLY } = CHECKPOINT_DELETE;
+  await world.run(domain.checkpointDelete("b", CHILDREN | METADATA_ONLY));
+  expect(await names(0)).toEqual([]);
 });
 
 it("deletes checkpoints with their bitmaps, and children with their parents", async () => {

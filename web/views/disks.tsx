@@ -1,11 +1,11 @@
 /** Disks by target, as libvirt names them: what vda is, its block job, its checkpoints, and libvirt's calls on it. */
 
 import { useSignal } from "@preact/signals";
-import { type BlockJobEntry, flags } from "../../src/domain/client.ts";
+import { type BlockJobEntry, flags, percentage } from "../../src/domain/client.ts";
 import type { App } from "../app.ts";
 import { TARGET } from "../define.ts";
 import { type Kept, nameOf } from "../download.ts";
-import { formatSpeed, parseSpeed, percentOf } from "../format.ts";
+import { formatSpeed, parseSpeed } from "../format.ts";
 import { Button, ProblemAt } from "./parts.tsx";
 import { VerbForm } from "./verb-form.tsx";
 
@@ -56,8 +56,7 @@ function BlockJob({ app, job }: { readonly app: App; readonly job: BlockJobEntry
       }}
     >
       <p class="disk-row">
-        <code>{job.kind}</code> {job.state}, {percentOf(job.cur, job.end)} %, limit{" "}
-        {formatSpeed(job.bandwidth)}
+        <code>{job.kind}</code> {job.state}, {percentage(job)} %, limit {formatSpeed(job.bandwidth)}
       </p>
       <p class="buttons">
         {job.state === "ready" ? (

@@ -28,6 +28,8 @@ export class OrderedPort implements Port {
   /** Under way, by the number of the request. */
   readonly #opens = new Map<number, string>();
   readonly #writes = new Map<number, number>();
+  /** Of these: not let through yet. */
+  readonly #queued = new Set<number>();
   readonly #flushes = new Map<number, { readonly exportId: string; readonly upTo: number }>();
   /** The export of each device. */
   readonly #devices = new Map<number, string>();
@@ -54,8 +56,8 @@ export class OrderedPort implements Port {
     const reply = message as FromDataPort;
     if (reply.type === "engine-stopped") return this.#post(reply, transfer);
     const { id } = reply;
-    const order = this.#take(this.#writes, id);
-    if (order !== undefined) this.#init.order.leave(order);
+    const order = this.#writes.get(id);
+    this.over(id);
     const opened = this.#take(this.#opens, id);
     const flush = this.#take(this.#flushes, id);
     if (reply.type === "failed") return this.#post(reply, transfer);
@@ -64,10 +66,16 @@ export class OrderedPort implements Port {
     else this.#post(order === undefined ? reply : { ...reply, order }, transfer);
   }
 
+  /** What the engine has begun it will do, though nobody hears of it: later writes wait for that as ever. */
   close(): void {
-    for (const order of this.#writes.values()) this.#init.order.leave(order);
-    this.#writes.clear();
+    for (const id of this.#queued) this.over(id);
+    this.#queued.clear();
     this.#init.port.close();
+  }
+
+  over(id: number): void {
+    const order = this.#take(this.#writes, id);
+    if (order !== undefined) this.#init.order.leave(order);
   }
 
   #receive(event: MessageEvent): void {
@@ -85,9 +93,15 @@ export class OrderedPort implements Port {
       const bytes = request.op === "write" ? request.data.byteLength : request.bytes;
       const { order, ready } = this.#init.order.enter(request.offset, bytes);
       this.#writes.set(id, order);
-      if (ready) return void ready.then(() => this.#forward(event));
+      if (ready) return void this.#forwardLater(id, event, ready);
     }
     this.#forward(event);
+  }
+
+  async #forwardLater(id: number, event: MessageEvent, ready: Promise<void>): Promise<void> {
+    this.#queued.add(id);
+    await ready;
+    if (this.#queued.delete(id)) this.#forward(event);
   }
 
   #forward(event: MessageEvent): void {
