@@ -93,8 +93,9 @@ export async function closeDisk(tab: Tab): Promise<void> {
 export async function removeDisk(tab: Tab, store: StoreDriver): Promise<void> {
   const found = await findDomain(tab);
   const chain = found?.disks[0]?.chain.map(({ source }) => source) ?? [storeOf(store)];
-  if (found) await domainOf(tab).undefine(flags.DOMAIN_UNDEFINE.CHECKPOINTS_METADATA);
+  // Images first: one that somebody has open stays, and then nobody must forget what it stands on.
   await forget(tab.client, chain);
+  if (found) await domainOf(tab).undefine(flags.DOMAIN_UNDEFINE.CHECKPOINTS_METADATA);
 }
 
 /** Cancels all jobs, those of the console included, waits until they have let go, and forgets them. */

@@ -9,8 +9,7 @@ import { QmpLog } from "./log.ts";
 import { Notices } from "./notices.ts";
 import { chooseStore, obstacle } from "./platform.ts";
 import "./style.css";
-import { Page, Waiting } from "./views/page.tsx";
-import { ProblemBox } from "./views/parts.tsx";
+import { Page, Refused, Waiting } from "./views/page.tsx";
 
 declare global {
   interface Window {
@@ -59,5 +58,5 @@ main().catch((error: unknown) => {
 
 function refuse(problem: Problem): void {
   root.replaceChildren();
-  render(<ProblemBox problem={problem} />, root);
+  render(<Refused problem={problem} />, root);
 }

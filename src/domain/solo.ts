@@ -8,6 +8,7 @@
 import { SystemClock } from "../base/clock.ts";
 import { connect } from "../engine/client.ts";
 import { IndexeddbJournal } from "../engine/idb-journal.ts";
+import { hasDatabase } from "../engine/tabs/browser.ts";
 import type { ConnectTabOptions, Tab } from "./connect-tab.ts";
 import { Connection } from "./domain.ts";
 import { DomainDriver } from "./driver.ts";
@@ -16,10 +17,9 @@ import { DOMAINS_DATABASE, MemoryDomainStore } from "./store.ts";
 
 export async function connectSolo({ log, signal }: ConnectTabOptions): Promise<Tab> {
   const client = await connect({ ...(log && { log }), ...(signal && { signal }) });
-  const hasDatabase = typeof indexedDB !== "undefined";
   const driver = await DomainDriver.start({
     qmp: client,
-    store: hasDatabase ? new IndexeddbJournal(DOMAINS_DATABASE) : new MemoryDomainStore(),
+    store: hasDatabase() ? new IndexeddbJournal(DOMAINS_DATABASE) : new MemoryDomainStore(),
     clock: new SystemClock(),
     files: clientFiles(client),
     onPullError: "stop",

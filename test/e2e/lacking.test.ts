@@ -122,6 +122,12 @@ it("without Web Locks one tab has the disk, the next is told, and a reload finds
   await error.waitFor();
   expect(await error.innerText()).toMatch(/is open elsewhere/);
   expect(await second.page.getByTestId("try-it").count()).toBe(0);
+  await second.page.getByTestId("delete-disk").click();
+  await second.page.getByTestId("delete-disk-confirm").click();
+  await error.nth(1).waitFor();
+  expect(await error.allInnerTexts()).toEqual(
+    Array(2).fill(expect.stringMatching(/open elsewhere/)),
+  );
   await second.page.close();
 
   await first.reload();

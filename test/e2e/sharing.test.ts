@@ -133,6 +133,45 @@ describe("a second tab", () => {
   });
 });
 
+describe("a second disk", () => {
+  it("is refused when two tabs make one at the same time: both have the one that there is", async () => {
+    await using user = await visit(folder, makeRaw(folder, "race", DISK_BYTES));
+    const first = user.driver;
+    const tabs = [first, await user.openTab()];
+    await Promise.all(tabs.map(({ page }) => page.getByTestId("try-it").waitFor()));
+    await Promise.all(tabs.map(({ page }) => page.getByTestId("try-it").dispatchEvent("click")));
+    // What one of them says against it goes away with the disk.
+    await Promise.all(tabs.map(({ page }) => page.getByTestId("sector-view").waitFor()));
+    const said = tabs.flatMap(({ consoleErrors }) => consoleErrors);
+    expect(said).toEqual([expect.stringMatching(/Another tab is making the disk|disk already/)]);
+    await write(user, 1);
+    const [seen] = user.writes;
+    expect(await tabs[1]!.readSector(seen!.offset)).toEqual(seen!.bytes);
+    for (const tab of tabs) await tab.waitForOutcome();
+    expect(await first.history()).toEqual([expect.stringMatching(/^stream pull-vda-\S+completed/)]);
+    await user.expectDiskAndFile();
+  });
+
+  it("is not put in the place of a file that is there, whoever has made that", async () => {
+    await using user = await visit(folder, makeRaw(folder, "there", DISK_BYTES));
+    const { page } = user.driver;
+    await page.getByTestId("try-it").waitFor();
+    const files = () => page.evaluate(() => window.blocktab!.client.listFiles());
+    await page.evaluate(async () => {
+      const { client } = window.blocktab!;
+      const options = { driver: "opfs", filename: "disk.qcow2", size: 4096 } as const;
+      await client.execute("blockdev-create", { "job-id": "make", options });
+      await client.waitForJob("make", "concluded");
+    });
+    const before = await files();
+    await page.getByTestId("try-it").click();
+    const error = page.getByTestId("error");
+    await error.waitFor();
+    expect(await error.innerText()).toMatch(/There is a disk already/);
+    expect(await files()).toEqual(before);
+  });
+});
+
 /** Writes sectors on the page, others each time. */
 async function write(user: User, count: number): Promise<void> {
   const all = writesOn(DISK_BYTES, 64);

@@ -3,6 +3,7 @@
 import type { ReadonlySignal } from "@preact/signals";
 import type { SharedState } from "../../src/domain/client.ts";
 import type { App, Stage } from "../app.ts";
+import type { Problem } from "../hints.ts";
 import type { Notices } from "../notices.ts";
 import { ChainPanel } from "./chain.tsx";
 import { DisksPanel } from "./disks.tsx";
@@ -71,8 +72,9 @@ function Banners({ app, notices }: { readonly app: App; readonly notices: Notice
       {app.tab.isShared ? null : <NotShared />}
       {app.store === "indexeddb" ? (
         <p class="banner" role="status">
-          This window has no private file system (OPFS), as in some private windows. Disks go to
-          IndexedDB instead: slower, and in a private window gone when it is closed.
+          This window has no private file system (OPFS) that disks could be in, as some private
+          windows. Disks go to IndexedDB instead: slower, and in a private window gone when it is
+          closed.
         </p>
       ) : null}
       {notices.hasNewVersion.value ? (
@@ -135,6 +137,20 @@ export function Waiting({ notices, sharing }: WaitingProps) {
         <section class="panel working" aria-busy="true">
           <p role="status">{sharing.value?.text || "Starting the engine"} …</p>
         </section>
+      </main>
+    </>
+  );
+}
+
+/** Nothing can be done here, and why. */
+export function Refused({ problem }: { readonly problem: Problem }) {
+  return (
+    <>
+      <header>
+        <h1>blocktab</h1>
+      </header>
+      <main>
+        <ProblemBox problem={problem} />
       </main>
     </>
   );

@@ -15,8 +15,12 @@ export function canShare(): boolean {
   return (
     typeof navigator.locks !== "undefined" &&
     typeof BroadcastChannel !== "undefined" &&
-    typeof indexedDB !== "undefined"
+    hasDatabase()
   );
+}
+
+export function hasDatabase(): boolean {
+  return typeof indexedDB !== "undefined";
 }
 
 export function browserHost(): TabHost {
