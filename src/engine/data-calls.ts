@@ -7,9 +7,13 @@ import type { StoredFile } from "./protocol.ts";
 export abstract class DataCalls {
   protected abstract readonly data: DataRequester;
 
-  /** @param id of an export, see block-export-add. @throws QmpError ENOENT */
-  async openDevice(id: string): Promise<Device> {
-    return new Device(id, this.data, await this.data.request({ op: "open", export: id }));
+  /**
+   * @param id of an export, see block-export-add
+   * @throws QmpError ENOENT; ECANCELED: where disks are shared, one that has to come back first is waited for
+   */
+  async openDevice(id: string, signal?: AbortSignal): Promise<Device> {
+    const opened = await this.data.request({ op: "open", export: id }, [], signal);
+    return new Device(id, this.data, opened);
   }
 
   /** Hands a File or Blob to the engine, where driver `blob` finds it by name. @throws EEXIST */

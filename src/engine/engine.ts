@@ -82,6 +82,8 @@ export class Engine {
   readonly clock: Clock;
   /** Of whoever keeps what guests write: src/engine/tabs/. */
   replacing: Replacing = async (work) => work();
+  /** See there as well: what could not be brought back has been, or has been given up. */
+  onRecovery: (exportsBack: readonly string[]) => Promise<void> = async () => {};
   /** Resolves when the engine has stopped after an internal error. */
   readonly whenStopped: Promise<BlockError>;
   #tellStopped: (why: BlockError) => void = () => {};
@@ -158,6 +160,7 @@ export class Engine {
       services,
       execute: (name, args) => this.#run(name, args),
       signal: this.#closing.signal,
+      onRecovery: (back) => this.onRecovery(back),
       onFailed: (why) => this.#stop(why, "The engine has stopped as its journal cannot be kept"),
     });
   }
@@ -168,6 +171,11 @@ export class Engine {
    */
   async recover(): Promise<void> {
     await this.#services.turns.run(async () => this.#journal?.recover());
+  }
+
+  /** Exports that recovery could not bring back yet. */
+  get awaitedExports(): readonly string[] {
+    return this.#journal?.awaitedExports ?? [];
   }
 
   /** Why the engine has stopped; null while it works. */

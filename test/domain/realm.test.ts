@@ -46,6 +46,7 @@ class Browser {
       signal: new AbortController().signal,
       tell: () => {},
       onExportDeleted: () => {},
+      onRecovery: async () => {},
       replacing: (work: () => Promise<void>) => work(),
     };
     const realm = await clock.runUntil(domainRealm(engine, opening, this.store));

@@ -39,6 +39,8 @@ export interface EngineJournalInit {
   readonly execute: (name: string, args: object) => Promise<unknown>;
   /** Raised when the engine closes. */
   readonly signal: AbortSignal;
+  /** Something has been brought back, or given up. @param back exports that are there again */
+  readonly onRecovery: (back: readonly string[]) => Promise<void>;
   /** The record cannot be kept any more: the engine must stop. */
   readonly onFailed: (why: unknown) => void;
 }
@@ -59,7 +61,7 @@ export class EngineJournal implements JournalView {
 
   constructor(init: EngineJournalInit) {
     this.#init = init;
-    const { opened, services, execute, signal, onFailed } = init;
+    const { opened, services, execute, signal, onRecovery, onFailed } = init;
     const { store, record, intents } = opened;
     this.#recorder = new Recorder(
       {
@@ -78,6 +80,7 @@ export class EngineJournal implements JournalView {
         services,
         execute,
         signal,
+        onExportsBack: onRecovery,
         onNeverStarted: (job, why) => this.#neverStarted(job, why),
       },
       record,
@@ -187,8 +190,15 @@ export class EngineJournal implements JournalView {
     return this.#recovery.run();
   }
 
-  dismissRecovery(kind: RecoveryInfo["kind"], name: string): void {
+  async dismissRecovery(kind: RecoveryInfo["kind"], name: string): Promise<void> {
     this.#recovery.dismiss(kind, name);
+    await this.#init.onRecovery([]);
+  }
+
+  /** Exports that may still come back under their name. */
+  get awaitedExports(): readonly string[] {
+    const there = this.#init.services.exports.all.map(({ id }) => id);
+    return this.#recovery.awaitedExports(there);
   }
 
   // The record

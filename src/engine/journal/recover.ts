@@ -42,6 +42,8 @@ export interface RecoveryInit {
   readonly services: BlockJobServices;
   /** Runs a command. @throws BlockError */
   readonly execute: (name: string, args: object) => Promise<unknown>;
+  /** They are there again, with the jobs of their disks. Whoever wants something of them first has it done then. */
+  readonly onExportsBack: (ids: readonly string[]) => Promise<void>;
   /** A job of the lost engine that never ran: it is put into the history. */
   readonly onNeverStarted: (record: JobRecord, why: string) => void;
   readonly signal: AbortSignal;
@@ -55,6 +57,8 @@ export class Recovery {
   readonly #exports: Map<string, ExportRecord>;
   readonly #jobs: Map<string, JobRecord>;
   #broken: BrokenEntry[];
+  /** Exports that are there again, of which nobody has been told. */
+  readonly #back = new Set<string>();
   readonly #told = new Map<string, RecoveryInfo>();
   /** Jobs that only end: until then their record is the one that they had. */
   readonly #standIns = new Map<Job, JobRecord>();
@@ -97,6 +101,15 @@ export class Recovery {
     return this.#standIns.get(job)?.status === "concluded";
   }
 
+  /** Exports that are not there, and may come back. @param there what is, whoever has made it */
+  awaitedExports(there: readonly string[]): readonly string[] {
+    const kept = [...this.#exports.values()].filter(
+      ({ id, "node-name": name }) =>
+        !there.includes(id) && (this.#nodes.has(name) || this.#find(name)),
+    );
+    return [...this.#back, ...kept.map(({ id }) => id)];
+  }
+
   /** Since when a job has been there, over all engines. */
   beganAt(id: string): JobRecord["began"] | undefined {
     return this.#jobs.get(id)?.began;
@@ -117,6 +130,9 @@ export class Recovery {
       for (const one of [...this.#exports.values()]) await this.#addExport(one);
       for (const one of [...this.#jobs.values()]) ends.push(...(await this.#recoverJob(one)));
     });
+    const told = this.#init.onExportsBack([...this.#back]);
+    this.#back.clear();
+    await told;
     await this.#closeUnused(tried);
     for (const job of ends) {
       await job.finished;
@@ -183,7 +199,10 @@ export class Recovery {
     const error = missing
       ? new BlockError("ENOENT", `Node '${nodeName}' has not come back`)
       : await failureOf(this.#init.execute("block-export-add", record));
-    if (!error) this.#exports.delete(id);
+    if (!error) {
+      this.#exports.delete(id);
+      this.#back.add(id);
+    }
     this.#tell("export", id, error ? "kept" : "continued", error?.message ?? "is there again");
   }
 

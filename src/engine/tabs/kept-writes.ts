@@ -1,18 +1,24 @@
 /**
  * What a client has written and nobody has flushed since: were the owner lost, the next one would need
  * it again (as with unstable writes of NFSv3, until their COMMIT).
+ *
+ *   done by this owner      until it is told durable, or lost
+ *   done by an earlier one  held: its disk cannot be opened yet. Until this owner, or the next, has done it
+ *                           again, or somebody has given the disk up
  */
 
 /** Then the client flushes of its own accord. */
 export const KEPT_BYTES_ENOUGH = 16 * 1024 * 1024;
-/** Further writes wait for that flush. */
+/** Further writes wait for that flush. What is held does not count: it grows no more. */
 export const KEPT_BYTES_MAX = 32 * 1024 * 1024;
 /** What a write without data counts as. */
 const ENTRY_BYTES = 256;
 
 export interface KeptWrite {
   readonly export: string;
-  /** Its number with the owner that has done it. */
+  /** Of the owner that has done it. */
+  readonly epoch: number;
+  /** Its number with that one. */
   readonly order: number;
   readonly offset: number;
   readonly bytes: number;
@@ -23,6 +29,7 @@ export interface KeptWrite {
 
 export class KeptWrites {
   #writes: KeptWrite[] = [];
+  #epoch = 0;
   #bytes = 0;
   /** By export. The answer to a write may come later than word of a flush that covers it. */
   readonly #durable = new Map<string, number>();
@@ -31,17 +38,18 @@ export class KeptWrites {
     return this.#writes;
   }
 
+  /** Without what is held, here and below. */
   get bytes(): number {
     return this.#bytes;
   }
 
   get exports(): readonly string[] {
-    return [...new Set(this.#writes.map((write) => write.export))];
+    return [...new Set(this.#own.map((write) => write.export))];
   }
 
-  add(write: KeptWrite): void {
+  add(write: Omit<KeptWrite, "epoch">): void {
     if (write.order <= (this.#durable.get(write.export) ?? 0)) return;
-    this.#writes.push(write);
+    this.#writes.push({ ...write, epoch: this.#epoch });
     this.#bytes += costOf(write);
   }
 
@@ -50,25 +58,53 @@ export class KeptWrites {
     for (const id of exports ?? this.exports) {
       this.#durable.set(id, Math.max(upTo, this.#durable.get(id) ?? 0));
     }
-    this.#keep((write) => write.order > upTo || exports?.includes(write.export) === false);
+    this.#keep(
+      ({ epoch, order, export: id }) =>
+        epoch !== this.#epoch || order > upTo || exports?.includes(id) === false,
+    );
   }
 
-  clear(): void {
-    this.#keep(() => false);
+  /** Nobody waits for those of this owner any more. */
+  giveUp(): void {
+    this.#keep(({ epoch }) => epoch !== this.#epoch);
   }
 
-  /** Another owner counts from one again. */
-  startAnew(): void {
-    this.clear();
-    this.#durable.clear();
+  /**
+   * An owner has let the client in: all of before is durable, or lost, but for what is held.
+   *
+   * @param held exports that it cannot open yet
+   */
+  welcome(epoch: number, held: readonly string[]): void {
+    // Another owner counts from one again.
+    if (epoch !== this.#epoch) this.#durable.clear();
+    this.#epoch = epoch;
+    this.#keep((write) => write.epoch !== epoch && held.includes(write.export));
+  }
+
+  /** Something is held of it. */
+  holds(exportId: string): boolean {
+    return this.#writes.some((write) => write.epoch !== this.#epoch && write.export === exportId);
+  }
+
+  /** What is held of these need not be any more. @returns those of which there was something */
+  release(exports: readonly string[]): readonly string[] {
+    const isHeld = ({ epoch, export: id }: KeptWrite) =>
+      epoch !== this.#epoch && exports.includes(id);
+    const released = new Set(this.#writes.filter(isHeld).map((write) => write.export));
+    this.#keep((write) => !isHeld(write));
+    return [...released];
+  }
+
+  get #own(): readonly KeptWrite[] {
+    return this.#writes.filter(({ epoch }) => epoch === this.#epoch);
   }
 
   #keep(isKept: (write: KeptWrite) => boolean): void {
     this.#writes = this.#writes.filter(isKept);
-    this.#bytes = this.#writes.reduce((sum, write) => sum + costOf(write), 0);
+    this.#bytes = this.#own.reduce((sum, write) => sum + costOf(write), 0);
   }
 }
 
-function costOf({ data }: KeptWrite): number {
+function costOf({ data }: Pick<KeptWrite, "data">): number {
   return ENTRY_BYTES + (data?.byteLength ?? 0);
 }

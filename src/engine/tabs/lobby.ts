@@ -1,7 +1,7 @@
 /**
  * What tabs say to each other, and where.
  *
- *   lobby (all hear all)   who ▶   ◀ owner, durable     connect ▶   please ▶   ping ▶ ◀ pong
+ *   lobby (all hear all)   who ▶   ◀ owner, durable, released     connect ▶   please ▶   ping ▶ ◀ pong
  *   desk (one pipe each)   hello, flush ▶   ◀ welcome, flushed
  *   other pipes            what a service speaks: QMP, DataMessage, …
  *
@@ -48,6 +48,15 @@ export interface DurableNotice {
   readonly reply?: { readonly client: string; readonly id: number };
 }
 
+/** What clients hold of this export, as it could not be opened, need not be held any more. */
+export interface ReleasedNotice {
+  readonly type: "released";
+  readonly epoch: number;
+  readonly export: string;
+  /** It has not been written again. */
+  readonly isLost: boolean;
+}
+
 export interface ConnectRequest {
   readonly type: "connect";
   readonly epoch: number;
@@ -60,6 +69,7 @@ export interface ConnectRequest {
 export type LobbyMessage =
   | OwnerNotice
   | DurableNotice
+  | ReleasedNotice
   | ConnectRequest
   | { readonly type: "who" }
   /** A tab that a person looks at would rather have the disks itself. */
@@ -69,7 +79,7 @@ export type LobbyMessage =
 
 export interface Hello {
   readonly type: "hello";
-  /** Of the owner that the kept writes were done by. */
+  /** Of the last owner that has let the client in; -1 if it has not heard since what that one told. */
   readonly epoch: number;
   readonly kept: readonly KeptWrite[];
   readonly blobs: readonly (readonly [string, Blob])[];
@@ -87,8 +97,10 @@ export type ToDesk = Hello | FlushRequest;
 /** What was kept need not be kept any more: it is durable, but for */
 export interface Welcome {
   readonly type: "welcome";
-  /** exports of which kept writes are lost. */
+  /** exports of which kept writes are lost, */
   readonly lost: readonly string[];
+  /** and exports that cannot be opened yet. */
+  readonly held: readonly string[];
   /** A command that is sent again under its id is not done twice. */
   readonly remembers: boolean;
 }

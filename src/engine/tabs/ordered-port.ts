@@ -10,11 +10,14 @@
 import { BlockError } from "../../base/errors.ts";
 import type { DataMessage } from "../data-request.ts";
 import type { ErrorData, FromDataPort, OpenedDevice, Port } from "../protocol.ts";
+import type { WriteAgain } from "./write-again.ts";
 import type { WriteOrder } from "./write-order.ts";
 
 export interface OrderedPortInit {
   readonly port: Port;
   readonly order: WriteOrder;
+  /** Knows which exports cannot be opened yet. */
+  readonly again: Pick<WriteAgain, "isHeld" | "wait">;
   /** Flushes what stands on the same nodes as the export, too. @returns all of these exports */
   readonly flushOthers: (exportId: string) => Promise<readonly string[]>;
   /** All writes to the exports up to this one are durable: the flush is done. */
@@ -27,6 +30,8 @@ export class OrderedPort implements Port {
   #onmessage: ((event: MessageEvent) => void) | null = null;
   /** Under way, by the number of the request. */
   readonly #opens = new Map<number, string>();
+  /** Opens that wait for their export. */
+  readonly #held = new Map<number, AbortController>();
   readonly #writes = new Map<number, number>();
   /** Of these: not let through yet. */
   readonly #queued = new Set<number>();
@@ -70,6 +75,9 @@ export class OrderedPort implements Port {
   close(): void {
     for (const id of this.#queued) this.over(id);
     this.#queued.clear();
+    const held = [...this.#held.values()];
+    this.#held.clear();
+    for (const waiting of held) waiting.abort();
     this.#init.port.close();
   }
 
@@ -80,7 +88,13 @@ export class OrderedPort implements Port {
 
   #receive(event: MessageEvent): void {
     const { id, request } = event.data as DataMessage;
-    if (request.op === "open") this.#opens.set(id, request.export);
+    if (request.op === "cancel") this.#held.get(request.request)?.abort();
+    if (request.op === "open") {
+      if (this.#init.again.isHeld(request.export)) {
+        return void this.#openLater(event, id, request.export);
+      }
+      this.#opens.set(id, request.export);
+    }
     if (request.op === "close") this.#devices.delete(request.device);
     if (request.op === "flush") {
       const exportId = this.#devices.get(request.device);
@@ -102,6 +116,22 @@ export class OrderedPort implements Port {
     this.#queued.add(id);
     await ready;
     if (this.#queued.delete(id)) this.#forward(event);
+  }
+
+  async #openLater(event: MessageEvent, id: number, exportId: string): Promise<void> {
+    const waiting = new AbortController();
+    this.#held.set(id, waiting);
+    try {
+      await this.#init.again.wait(exportId, waiting.signal);
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      // Unless nobody is there any more.
+      if (!this.#held.delete(id)) return;
+      return this.#post({ type: "failed", id, error: this.#init.errorData(error) }, []);
+    }
+    if (!this.#held.delete(id)) return;
+    this.#opens.set(id, exportId);
+    this.#forward(event);
   }
 
   #forward(event: MessageEvent): void {

@@ -45,6 +45,11 @@ export class OwnerLine {
     this.epoch = init.epoch;
   }
 
+  /** The owner is this tab's worker. */
+  get isOwn(): boolean {
+    return this.#init.own !== null;
+  }
+
   dial(service: string, count: number): readonly Port[] {
     const { own, client } = this.#init;
     const ports = own ? own.dial(this.epoch, client, service, count) : this.#pipes(service, count);

@@ -29,6 +29,7 @@ import {
 import { OrderedPort } from "./ordered-port.ts";
 import { Pipe } from "./pipe.ts";
 import type { OpenRealm, Realm } from "./realm.ts";
+import { WriteAgain } from "./write-again.ts";
 import { WriteOrder } from "./write-order.ts";
 
 /** How long a client that is there may keep silent before it has to do without its unflushed writes. */
@@ -67,6 +68,7 @@ export class Owner {
   /** Those who wait for the welcome. */
   readonly #waiting = new Map<string, { readonly desk: Port; readonly lost: readonly string[] }>();
   #realm: Realm | null = null;
+  #again: WriteAgain | null = null;
   #notice: OwnerNotice;
   #hiddenSinceMs: number | null = null;
   #onPlease: (worker: string) => void = () => {};
@@ -102,11 +104,14 @@ export class Owner {
         signal: leave,
         tell: (text: string) => this.#announce({ text }),
         onExportDeleted: (id: string) => this.#tellDurable([id], this.#order.last),
+        onRecovery: async (back: readonly string[]) => this.#again?.recovered(back),
         replacing: (work: () => Promise<void>) => this.#replacing(work),
       };
       this.#realm = await open(opening);
       const stopped = this.#realm.stopped.then((why) => Promise.reject(why));
-      const lost = await Promise.race([this.#writeAgain(this.#realm, kept), stopped]);
+      this.#again = new WriteAgain(this.#realm.disks, (id, isLost) => this.#released(id, isLost));
+      if (kept.length > 0) this.#announce({ text: "Writing again what had not been flushed" });
+      const lost = await Promise.race([this.#again.begin(kept, reign.served), stopped]);
       await host.epochs.serve(reign.epoch);
       this.#serve(lost);
       await Promise.race([this.#untilAskedToLeave(leave), stopped]);
@@ -234,53 +239,38 @@ export class Owner {
     const exports = isInTime ? [] : [...new Set(kept.map((write) => write.export))];
     if (this.#notice.state !== "serving") this.#waiting.set(client, { desk, lost: exports });
     else if (epoch !== reign.epoch) this.#welcome(desk, exports);
-    else void this.#welcomeBack(desk, exports);
+    else void this.#welcomeBack(desk, kept);
     this.#bell.ring();
   }
 
   /** It was away, and has not heard what was flushed meanwhile. */
-  async #welcomeBack(desk: Port, exports: readonly string[]): Promise<void> {
-    const lost = new Set<string>();
-    for (const id of exports) await this.#attempt(lost, id, () => this.#flush(id));
+  async #welcomeBack(desk: Port, kept: readonly KeptWrite[]): Promise<void> {
+    const { epoch } = this.#init.reign;
+    const isOwn = (write: KeptWrite) => write.epoch === epoch;
+    const lost = new Set(kept.filter((write) => !isOwn(write)).map((write) => write.export));
+    for (const id of lost) if (!this.#again!.lost.has(id)) lost.delete(id);
+    for (const id of new Set(kept.filter(isOwn).map((write) => write.export))) {
+      try {
+        await this.#flush(id);
+      } catch (error) {
+        if (!(error instanceof BlockError)) throw error;
+        lost.add(id);
+      }
+    }
     this.#welcome(desk, lost);
   }
 
   #welcome(desk: Port, lost: Iterable<string>): void {
-    const { remembers } = this.#realm!;
-    desk.postMessage({ type: "welcome", lost: [...lost], remembers } satisfies Welcome, []);
-  }
-
-  /** @returns exports of which something is lost */
-  async #writeAgain({ disks }: Realm, kept: readonly KeptWrite[]): Promise<ReadonlySet<string>> {
-    if (kept.length > 0) this.#announce({ text: "Writing again what had not been flushed" });
-    const lost = new Set<string>();
-    for (const write of [...kept].sort((a, b) => a.order - b.order)) {
-      const { export: id, offset, bytes, data, mayUnmap } = write;
-      await this.#attempt(lost, id, async () => {
-        const disk = disks.writable(id);
-        if (data) await disk.write(new Uint8Array(data), offset);
-        else await disk.writeZeroes(offset, bytes, { mayUnmap });
-      });
-    }
-    for (const id of new Set(kept.map((write) => write.export))) {
-      await this.#attempt(lost, id, async () => disks.writable(id).flush());
-    }
-    return lost;
-  }
-
-  async #attempt(lost: Set<string>, id: string, work: () => Promise<unknown>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      if (!(error instanceof BlockError)) throw error;
-      lost.add(id);
-    }
+    const { remembers, disks } = this.#realm!;
+    const held = disks.awaited();
+    desk.postMessage({ type: "welcome", lost: [...lost], held, remembers } satisfies Welcome, []);
   }
 
   #serve(lostAgain: ReadonlySet<string>): void {
     this.#announce({ state: "serving", text: "" });
+    const { lost: lostMeanwhile } = this.#again!;
     for (const { desk, lost } of this.#waiting.values())
-      this.#welcome(desk, [...lost, ...lostAgain]);
+      this.#welcome(desk, [...lost, ...lostAgain, ...lostMeanwhile]);
     this.#waiting.clear();
   }
 
@@ -289,6 +279,7 @@ export class Owner {
     const ordered = new OrderedPort({
       port: data,
       order: this.#order,
+      again: this.#again!,
       flushOthers: (exportId) => this.#flushOthers(exportId),
       onDurable: (exports, upTo, id) => this.#tellDurable(exports, upTo, { client, id }),
       errorData,
@@ -338,6 +329,12 @@ export class Owner {
       if (!(error instanceof BlockError)) throw error;
       desk.postMessage({ type: "flushed", n, error: errorData(error) } satisfies FromDesk, []);
     }
+  }
+
+  #released(exportId: string, isLost: boolean): void {
+    const { epoch } = this.#init.reign;
+    const notice: LobbyMessage = { type: "released", epoch, export: exportId, isLost };
+    this.#init.lobby.post(notice);
   }
 
   #tellDurable(

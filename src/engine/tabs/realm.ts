@@ -5,6 +5,7 @@
 
 import { BlockError } from "../../base/errors.ts";
 import type { BlockBackend } from "../../block/backend.ts";
+import type { BlockChild } from "../../block/child.ts";
 import type { BlockNode } from "../../block/node.ts";
 import type { Replacing } from "../../blockjob/block-job.ts";
 import type { Engine } from "../engine.ts";
@@ -20,6 +21,10 @@ export interface Disks {
   all(): readonly string[];
   /** The writable exports that lead to some node that this one leads to, too; it is one of them. */
   sharing(exportId: string): readonly string[];
+  /** The writable exports that write to some node that this one writes to, too; it is one of them. */
+  rivals(exportId: string): readonly string[];
+  /** Exports that are not there yet, as their disk could not be opened, and that nobody has given up. */
+  awaited(): readonly string[];
 }
 
 export interface Realm {
@@ -50,6 +55,13 @@ export interface Opening {
   /** An export is gone; another may get its name. */
   readonly onExportDeleted: (id: string) => void;
   /**
+   * Something that could not be opened has come back, or has been given up.
+   *
+   * @param back exports that are there again. Whoever wants something of their disks first has it done when
+   *   this resolves
+   */
+  readonly onRecovery: (back: readonly string[]) => Promise<void>;
+  /**
    * Puts other content in a disk's place, whoever asked for that: first what clients have written is flushed,
    * and what they write meanwhile waits, so that none of them keeps a write that the next owner would do again
    * on top of it.
@@ -60,8 +72,10 @@ export interface Opening {
 /** @throws BlockError if it cannot be opened; then nothing is left open */
 export type OpenRealm = (opening: Opening) => Promise<Realm>;
 
-export function engineRealm(engine: Engine, { onExportDeleted, replacing }: Opening): Realm {
+export function engineRealm(engine: Engine, opening: Opening): Realm {
+  const { onExportDeleted, onRecovery, replacing } = opening;
   engine.replacing = replacing;
+  engine.onRecovery = onRecovery;
   const listener = engine.openMonitor((message) => {
     const { event, data } = message as { event?: string; data?: { id: string } };
     if (event === "BLOCK_EXPORT_DELETED") onExportDeleted(data!.id);
@@ -80,7 +94,9 @@ export function engineRealm(engine: Engine, { onExportDeleted, replacing }: Open
         throw new BlockError("EACCES", `Export '${exportId}' is read only`);
       },
       all: () => writableOf(engine).map(({ id }) => id),
-      sharing: (exportId) => sharing(engine, exportId),
+      sharing: (exportId) => sharing(engine, exportId, nodesUnder),
+      rivals: (exportId) => sharing(engine, exportId, writtenNodes),
+      awaited: () => engine.awaitedExports,
     },
     remembers: false,
     stopped: engine.whenStopped,
@@ -92,19 +108,34 @@ function writableOf(engine: Engine) {
   return engine.exports.all.filter((one) => one.writable && !one.shuttingDown);
 }
 
-function sharing(engine: Engine, exportId: string): readonly string[] {
+function sharing(
+  engine: Engine,
+  exportId: string,
+  nodesOf: (node: BlockNode) => ReadonlySet<BlockNode>,
+): readonly string[] {
   const writable = writableOf(engine);
   const own = writable.find(({ id }) => id === exportId);
   if (!own) return [exportId];
-  const nodes = nodesUnder(own.backend.node);
+  const nodes = nodesOf(own.backend.node);
   return writable
-    .filter(({ backend }) => [...nodesUnder(backend.node)].some((node) => nodes.has(node)))
+    .filter(({ backend }) => [...nodesOf(backend.node)].some((node) => nodes.has(node)))
     .map(({ id }) => id);
 }
 
-function nodesUnder(node: BlockNode, found = new Set<BlockNode>()): ReadonlySet<BlockNode> {
-  if (found.has(node)) return found;
-  found.add(node);
-  for (const child of node.children.values()) nodesUnder(child.node, found);
+function nodesUnder(node: BlockNode): ReadonlySet<BlockNode> {
+  return nodesDown(node, () => true);
+}
+
+/** What is written to a node does not come to its backing file. */
+function writtenNodes(node: BlockNode): ReadonlySet<BlockNode> {
+  return nodesDown(node, ({ role }) => role !== "backing");
+}
+
+function nodesDown(top: BlockNode, leads: (edge: BlockChild) => boolean): ReadonlySet<BlockNode> {
+  const found = new Set([top]);
+  // A set that grows is walked to its end.
+  for (const node of found) {
+    for (const edge of node.children.values()) if (leads(edge)) found.add(edge.node);
+  }
   return found;
 }

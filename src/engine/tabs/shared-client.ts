@@ -30,6 +30,7 @@ import {
   LOBBY,
   type LobbyMessage,
   type OwnerNotice,
+  type ReleasedNotice,
   type ToDesk,
 } from "./lobby.ts";
 import { OwnerLine, type TabWorker } from "./owner-line.ts";
@@ -77,6 +78,8 @@ export class SharedClient extends DataCalls implements SharedApi {
   #line: OwnerLine | null = null;
   #desk: Port | null = null;
   #isWelcome = false;
+  /** It may have missed word of what was flushed: only the owner that it knows can tell of that. */
+  #wasAway = false;
   #letGoOfLock: (() => void) | null = null;
   #flushCount = 0;
   /** The flush at the desk that is under way. */
@@ -195,6 +198,8 @@ export class SharedClient extends DataCalls implements SharedApi {
   /** The page stops: nothing is held any more, so that nobody waits for it. */
   suspend(): void {
     this.flushKept();
+    // An owner that goes with it flushes nothing more for anybody.
+    this.#wasAway ||= !this.#line?.isOwn;
     this.#hangUp();
     this.#worker?.terminate();
     this.#worker = null;
@@ -271,11 +276,17 @@ export class SharedClient extends DataCalls implements SharedApi {
   #hear(message: LobbyMessage): void {
     if (message.type === "owner") this.#hearOwner(message);
     else if (message.type === "durable") this.#hearDurable(message);
+    else if (message.type === "released") this.#hearReleased(message);
     else if (message.type === "pong") this.#watch.heard(message.epoch);
   }
 
   #hearDurable(notice: DurableNotice): void {
     if (notice.epoch === this.data.epoch) this.data.durable(notice, this.id);
+  }
+
+  #hearReleased(notice: ReleasedNotice): void {
+    this.data.released(notice);
+    if (this.#isWelcome && notice.epoch === this.data.epoch) this.#watch.holds(this.data.held);
   }
 
   #hearOwner(notice: OwnerNotice): void {
@@ -305,21 +316,20 @@ export class SharedClient extends DataCalls implements SharedApi {
     this.#desk.onmessage = ({ data }) => this.#hearDesk(data as FromDesk, epoch);
     const kept = this.data.kept.all;
     const blobs = [...this.data.blobs];
-    this.#desk.postMessage(
-      { type: "hello", epoch: this.data.epoch, kept, blobs } satisfies ToDesk,
-      [],
-    );
+    const known = this.#wasAway && epoch !== this.data.epoch ? -1 : this.data.epoch;
+    const hello: ToDesk = { type: "hello", epoch: known, kept, blobs };
+    this.#desk.postMessage(hello, []);
   }
 
   #hearDesk(message: FromDesk, epoch: number): void {
     if (message.type === "flushed") return this.#flushed(message);
-    this.data.kept.clear();
-    this.data.lose(message.lost);
+    this.data.welcome(message, epoch);
     this.#isWelcome = true;
+    this.#wasAway = false;
     const [qmp, data] = this.#line!.dial("engine", 2);
     this.#transport.connect(qmp!, message.remembers);
-    void this.data.connect(data!, epoch);
-    this.#watch.welcome();
+    this.data.connect(data!);
+    this.#watch.welcome(this.data.held);
   }
 
   #flushed({ n, error }: Extract<FromDesk, { type: "flushed" }>): void {

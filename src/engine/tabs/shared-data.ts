@@ -6,6 +6,8 @@
  *                    ▲              │
  *                    └── lost ◀─────┘          acknowledged writes ──▶ kept until they are durable
  *
+ * A device whose disk the owner cannot open yet waits, with all that is asked of it; the others go on.
+ *
  * A read or a flush may be done again. So may a write that nobody has been told of: whatever else was
  * written to these bytes meanwhile was written at the same time, as far as anybody can tell.
  */
@@ -16,7 +18,7 @@ import type { DataRequest } from "../data-request.ts";
 import type { DataReply, FromDataPort, OpenedDevice, Port, ResultOf } from "../protocol.ts";
 import { clientError, QmpError } from "../qmp-error.ts";
 import { KEPT_BYTES_MAX, KeptWrites } from "./kept-writes.ts";
-import type { DurableNotice } from "./lobby.ts";
+import type { DurableNotice, ReleasedNotice, Welcome } from "./lobby.ts";
 
 /** Well below what the engine allows. */
 const REQUESTS_IN_FLIGHT = 16;
@@ -31,7 +33,7 @@ interface Pending {
 
 interface SharedDevice {
   readonly exportId: string;
-  /** The owner's number; null while there is none. */
+  /** The owner's number; null while it has not opened it. */
   real: number | null;
   /** Why it is of no use any more. */
   gone: QmpError | null;
@@ -50,9 +52,10 @@ export class SharedData implements DataRequester {
   readonly #devices = new Map<number, SharedDevice>();
   /** Exports of which unflushed writes are lost, and nobody has been told. */
   readonly #lost = new Set<string>();
+  #held = new Set<string>();
+  /** Exports that were held, and the owner that has told that they need not be any more. */
+  readonly #released = new Map<string, number>();
   #port: Port | null = null;
-  /** Devices come before all else. */
-  #isReopening = false;
   #sentCount = 0;
   #deviceCount = 0;
   #failure: QmpError | null = null;
@@ -81,17 +84,23 @@ export class SharedData implements DataRequester {
     );
   }
 
-  /** The owner can be talked to. All devices are opened anew; then what waits is sent. */
-  async connect(port: Port, epoch: number): Promise<void> {
-    this.#port = port;
-    if (this.epoch !== epoch) this.kept.startAnew();
+  /** An owner has let this client in. */
+  welcome({ lost, held }: Welcome, epoch: number): void {
+    // Word of it may have come before.
+    const isReleased = (id: string) => this.#released.get(id) === epoch;
+    this.#held = new Set(held.filter((id) => !isReleased(id)));
+    this.kept.welcome(epoch, [...this.#held]);
     this.epoch = epoch;
+    this.lose(lost);
+  }
+
+  /** The owner can be talked to. All devices are opened anew; what waits for one is sent when it is there. */
+  connect(port: Port): void {
+    this.#port = port;
     port.onmessage = ({ data }) => this.#receive(data as FromDataPort);
-    const devices = [...this.#devices.values()].filter((device) => device.gone === null);
-    this.#isReopening = true;
-    await Promise.all(devices.map((device) => this.#reopen(port, device)));
-    if (this.#port !== port) return;
-    this.#isReopening = false;
+    for (const device of this.#devices.values()) {
+      if (device.gone === null) this.#reopen(port, device);
+    }
     this.#pump();
   }
 
@@ -116,6 +125,20 @@ export class SharedData implements DataRequester {
     this.#pump();
   }
 
+  /** Exports that the owner cannot open yet. */
+  get held(): readonly string[] {
+    return [...this.#held];
+  }
+
+  released({ epoch, export: id, isLost }: ReleasedNotice): void {
+    this.#released.set(id, epoch);
+    if (epoch !== this.epoch) return;
+    this.#held.delete(id);
+    const exports = this.kept.release([id]);
+    if (isLost) this.lose(exports);
+    this.#pump();
+  }
+
   /** Unflushed writes of these exports are gone: the next flush says so. */
   lose(exports: readonly string[]): void {
     for (const id of exports) this.#lost.add(id);
@@ -124,7 +147,7 @@ export class SharedData implements DataRequester {
   /** The wait for room is over, for better or worse. */
   giveUpKept(): void {
     this.lose(this.kept.exports);
-    this.kept.clear();
+    this.kept.giveUp();
     this.#pump();
   }
 
@@ -154,11 +177,29 @@ export class SharedData implements DataRequester {
   }
 
   #pump(): void {
-    if (this.#isReopening) return;
-    while (this.#port && this.#sent.size < REQUESTS_IN_FLIGHT && this.#queue.length > 0) {
-      if (isWrite(this.#queue[0]!.request) && this.kept.bytes >= KEPT_BYTES_MAX) return;
-      this.#send(this.#port, this.#queue.shift()!);
+    for (let at = 0; this.#port && this.#inFlight < REQUESTS_IN_FLIGHT; ) {
+      const pending = this.#queue[at];
+      if (!pending) return;
+      if (this.#waitsForDevice(pending.request)) at++;
+      else if (isWrite(pending.request) && this.kept.bytes >= KEPT_BYTES_MAX) return;
+      else {
+        this.#queue.splice(at, 1);
+        this.#send(this.#port, pending);
+      }
     }
+  }
+
+  /** Opening may take for ever: nobody else waits for it. */
+  get #inFlight(): number {
+    return [...this.#sent.values()].filter(({ request }) => request.op !== "open").length;
+  }
+
+  /** To be closed it need not be there. */
+  #waitsForDevice(request: DataRequest): boolean {
+    const device = "device" in request ? this.#devices.get(request.device) : undefined;
+    if (!device || device.gone || request.op === "close") return false;
+    // Before it is heard what has become of older writes nobody can be told that a flush has made them last.
+    return device.real === null || this.kept.holds(device.exportId);
   }
 
   #send(port: Port, pending: Pending): void {
@@ -169,12 +210,16 @@ export class SharedData implements DataRequester {
         const text = `There is no open device ${request.device}`;
         return pending.reject(clientError("EINVAL", text));
       }
-      if (device.gone) return pending.reject(device.gone);
       if (request.op === "flush" && this.#lost.delete(device.exportId)) {
         const text = `Writes to export '${device.exportId}' that had not been flushed are lost: the tab that had the disks is gone`;
         return pending.reject(clientError("EIO", text));
       }
-      request = { ...request, device: device.real! };
+      if (device.gone) return pending.reject(device.gone);
+      if (device.real === null) {
+        this.#devices.delete(request.device);
+        return pending.resolve(undefined);
+      }
+      request = { ...request, device: device.real };
     }
     const id = ++this.#sentCount;
     this.#sent.set(id, pending);
@@ -187,25 +232,30 @@ export class SharedData implements DataRequester {
     port.postMessage({ id, request }, transfer);
   }
 
-  #reopen(port: Port, device: SharedDevice): Promise<void> {
-    return new Promise((resolve) => {
-      const request = { op: "open", export: device.exportId, again: true } as const;
-      const pending: Pending = {
-        request,
-        signal: undefined,
-        resolve: (value) => {
-          device.real = (value as OpenedDevice | null)?.device ?? null;
-          resolve();
-        },
-        reject: (reason) => {
-          device.gone = clientError("ENOMEDIUM", `The next tab could not open it: ${reason.desc}`);
-          resolve();
-        },
-      };
-      const id = ++this.#sentCount;
-      this.#sent.set(id, pending);
-      port.postMessage({ id, request: { op: "open", export: device.exportId } }, []);
-    });
+  #reopen(port: Port, device: SharedDevice): void {
+    const { exportId } = device;
+    const request = { op: "open", export: exportId, again: true } as const;
+    const pending: Pending = {
+      request,
+      signal: undefined,
+      resolve: (value) => {
+        device.real = (value as OpenedDevice | null)?.device ?? null;
+        const isClosed = ![...this.#devices.values()].includes(device);
+        if (isClosed && device.real !== null) this.#sendClose(port, device.real);
+      },
+      reject: (reason) => {
+        device.gone = clientError("ENOMEDIUM", `The next tab could not open it: ${reason.desc}`);
+        // It has been given up, whether or not that has been heard.
+        this.lose(this.kept.release([exportId]));
+      },
+    };
+    const id = ++this.#sentCount;
+    this.#sent.set(id, pending);
+    port.postMessage({ id, request: { op: "open", export: exportId } }, []);
+  }
+
+  #sendClose(port: Port, device: number): void {
+    port.postMessage({ id: ++this.#sentCount, request: { op: "close", device } }, []);
   }
 
   #receive(message: FromDataPort): void {
@@ -218,7 +268,11 @@ export class SharedData implements DataRequester {
   #stopped(why: QmpError): void {
     const sent = [...this.#sent.values()];
     this.#sent.clear();
-    for (const { reject } of sent) reject(why);
+    for (const pending of sent) {
+      // Whatever has stopped, the disk may be there with the next one.
+      if (isReopening(pending.request)) pending.resolve(null);
+      else pending.reject(why);
+    }
   }
 
   #answer(reply: DataReply): void {

@@ -20,7 +20,7 @@ export interface SharedState {
   readonly epoch: number;
   /** The worker that has the disks, and wall time since when; null while nobody is known. */
   readonly owner: { readonly worker: string; readonly sinceSeconds: number } | null;
-  /** For people; empty while all is well. */
+  /** For people; empty while all is well. A disk that cannot be opened is told of while somebody serves, too. */
   readonly text: string;
 }
 
@@ -49,6 +49,8 @@ export class Watch {
   /** What it is to be again once the owner is heard. */
   #before: SharedState | null = null;
   #heardMs = 0;
+  /** What is to be said while somebody serves. */
+  #heldText = "";
   #timer: Timer | null = null;
 
   constructor(clock: Clock, init: WatchInit) {
@@ -101,14 +103,26 @@ export class Watch {
       // Serving it is once this client has been let in.
       const phase = state === "failed" ? "failed" : isWelcome ? "serving" : "opening";
       const own = isOwn && text.startsWith("Another tab is") ? "Opening the disks" : text;
-      this.#set({ phase, role, epoch, owner: { worker, sinceSeconds }, text: own });
+      const said = phase === "serving" ? this.#heldText : own;
+      this.#set({ phase, role, epoch, owner: { worker, sinceSeconds }, text: said });
     }
   }
 
-  welcome(): void {
+  /** @param held exports of which the owner cannot open the disks yet */
+  welcome(held: readonly string[]): void {
     this.#heardMs = this.#clock.now();
-    this.#set({ ...this.#state, phase: "serving", text: "" });
+    this.#state = { ...this.#state, phase: "serving" };
+    this.holds(held);
     for (const listener of [...this.#changed]) listener();
+  }
+
+  /** Whoever serves cannot open the disks of these exports yet. */
+  holds(exports: readonly string[]): void {
+    const names = exports.map((id) => `'${id}'`).join(", ");
+    const what = "look at x-query-recovery, then x-recovery-retry or x-recovery-dismiss";
+    this.#heldText =
+      exports.length === 0 ? "" : `The disk of ${names} cannot be opened yet: ${what}`;
+    if (this.#state.phase === "serving") this.#set({ ...this.#state, text: this.#heldText });
   }
 
   #look(): void {

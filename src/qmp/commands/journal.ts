@@ -56,7 +56,7 @@ export interface JournalView {
   readonly recovery: readonly RecoveryInfo[];
   retryRecovery(): Promise<void>;
   /** @throws BlockError ENOENT */
-  dismissRecovery(kind: RecoveryInfo["kind"], name: string): void;
+  dismissRecovery(kind: RecoveryInfo["kind"], name: string): Promise<void>;
 }
 
 export function journalCommands(journal: JournalView) {
@@ -102,8 +102,8 @@ export function journalCommands(journal: JournalView) {
       args: { kind: v.picklist(RECOVERY_KINDS), name: v.string() },
       returns: nothing,
       alone: true,
-      run(_context, { kind, name }) {
-        journal.dismissRecovery(kind, name);
+      async run(_context, { kind, name }) {
+        await journal.dismissRecovery(kind, name);
         return {};
       },
     }),

@@ -13,6 +13,7 @@ import { BlockError } from "../../../src/base/errors.ts";
 import { type Random, seededRandom } from "../../../src/base/random.ts";
 import type { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import type { BlockDriver } from "../../../src/block/driver.ts";
+import type { IntentStore } from "../../../src/block/write-intents.ts";
 import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.ts";
 import { retryWhileBusy } from "../../../src/drivers/protocol/retry-busy.ts";
 import { checkEpoch, type JournalStore } from "../../../src/engine/journal/store.ts";
@@ -32,8 +33,11 @@ export class Origin {
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
   reign: Reign = { epoch: 0, served: 0 };
-  /** The journal's record, as text. */
+  /** Files that cannot be opened now. */
+  readonly away = new Set<string>();
+  /** The journal's record, and that of write intents, as text. */
   journal: string | null = null;
+  intents: string | null = null;
   #lifeCount = 0;
 
   constructor(clock: VirtualClock, seed: number) {
@@ -157,16 +161,25 @@ export class Life {
   }
 
   get journal(): JournalStore {
+    return this.#record("journal");
+  }
+
+  get intents(): IntentStore {
+    return this.#record("intents");
+  }
+
+  #record(which: "journal" | "intents"): JournalStore & IntentStore {
     const { origin } = this;
     const load = async () => {
       await this.alive();
-      return origin.journal === null ? undefined : JSON.parse(origin.journal);
+      const text = origin[which];
+      return text === null ? undefined : JSON.parse(text);
     };
     return {
       load,
       save: async (record) => {
         checkEpoch(await load(), record);
-        origin.journal = JSON.stringify(record);
+        origin[which] = JSON.stringify(record);
         await this.alive();
       },
     };
@@ -224,6 +237,7 @@ export class Life {
       open: async ({ options: { filename }, readOnly, signal }) => {
         await retryWhileBusy(this.clock, signal, async () => {
           await this.alive();
+          if (origin.away.has(filename)) throw new BlockError("ENOENT", `'${filename}' is away`);
           if (origin.handles.has(filename)) throw new BlockError("EBUSY", "It is open elsewhere");
           origin.handles.set(filename, this);
         });

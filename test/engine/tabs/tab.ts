@@ -2,6 +2,7 @@
 
 import { BlockError } from "../../../src/base/errors.ts";
 import { qcow2Driver } from "../../../src/drivers/format/qcow2/index.ts";
+import { rawDriver } from "../../../src/drivers/format/raw.ts";
 import { memoryDriver } from "../../../src/drivers/protocol/memory.ts";
 import { createEngine, type Engine } from "../../../src/engine/engine.ts";
 import { type OpenedJournal, openJournal } from "../../../src/engine/journal/store.ts";
@@ -27,7 +28,7 @@ async function newEngine(
     clock: life.clock,
     random: life.random,
     kernelBytes: await compiledKernel(),
-    drivers: [life.shelf(), qcow2Driver(), memoryDriver()],
+    drivers: [life.shelf(), qcow2Driver(), rawDriver(), memoryDriver()],
     blobs: new Map(blobs),
   });
 }
@@ -52,11 +53,15 @@ export function openDisk(life: Life): OpenRealm {
 }
 
 /** The same with a journal, which remembers what the last owner had and was asked for. */
-export function recoverDisk(life: Life, open = () => openJournal(life.journal)): OpenRealm {
+export function recoverDisk(
+  life: Life,
+  open = () => openJournal(life.journal, life.intents),
+): OpenRealm {
   return async (opening) => {
     const engine = await newEngine(life, opening.blobs, await open());
     await engine.recover();
-    if (engine.exports.all.length === 0) await addDisk(engine);
+    const exports = [...engine.exports.all, ...engine.awaitedExports];
+    if (exports.length === 0) await addDisk(engine);
     return { ...engineRealm(engine, opening), remembers: true };
   };
 }

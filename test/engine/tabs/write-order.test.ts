@@ -57,7 +57,24 @@ it("a write whose answer comes after word of the flush is not kept", () => {
 it("another owner counts from one", () => {
   const kept = new KeptWrites();
   kept.durable(["d"], 7);
-  kept.startAnew();
+  kept.welcome(2, []);
   kept.add(write(1));
   expect(orders(kept)).toEqual([1]);
+});
+
+it("what is held stays, whatever this owner tells of its own writes", () => {
+  const kept = new KeptWrites();
+  kept.welcome(1, []);
+  kept.add(write(5));
+  kept.add(write(6, "e"));
+  kept.welcome(2, ["d"]);
+  expect(orders(kept)).toEqual([5]);
+  expect([kept.bytes, kept.exports]).toEqual([0, []]);
+  kept.add(write(1, "e"));
+  kept.durable(null, 9);
+  kept.giveUp();
+  kept.welcome(3, ["d"]);
+  expect(orders(kept)).toEqual([5]);
+  expect(kept.release(["d", "e"])).toEqual(["d"]);
+  expect(orders(kept)).toEqual([]);
 });
