@@ -213,6 +213,7 @@ class Judge {
         const guest = guestStart + (at / step) * clusterBytes;
         // Here 0 is a place like any other: COPIED says that it is one.
         const isThere = host > 0 || (hi & 0x80000000 && (extended || (lo & 1) === 0));
+        if (!isThere && bitmapLo) this.#wrong(`${told} has data nowhere`);
         if (!isThere || guestStart < 0 || host === guest) continue;
         // A table that two entries lead to is looked at for the first of them.
         if (this.#visited.has(offset)) this.#odd(`${told} is elsewhere`);
