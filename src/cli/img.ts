@@ -6,7 +6,7 @@
  */
 
 import { access, readFile, realpath, unlink } from "node:fs/promises";
-import { dirname, isAbsolute, join, relative, sep } from "node:path";
+import { basename, dirname, isAbsolute, join, relative, sep } from "node:path";
 import { SystemClock } from "../base/clock.ts";
 import { BlockError, throwIfAborted } from "../base/errors.ts";
 import { systemRandom } from "../base/random.ts";
@@ -147,7 +147,7 @@ async function isThere(path: string): Promise<boolean> {
 /** Links are looked through, also of what leads to a file that is not there. */
 async function isInside(path: string, folder: string): Promise<boolean> {
   const [outer, place] = await Promise.all([realPlace(folder), realPlace(dirname(path))]);
-  const inner = await realPlace(join(place, path.slice(dirname(path).length)));
+  const inner = await realPlace(join(place, basename(path)));
   const way = relative(outer, inner);
   return way !== "" && way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }

@@ -2,7 +2,15 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -70,5 +78,25 @@ describe("a reader that is gone", () => {
     expect(stdout).toBe("1\n");
     expect(stderr).toMatch(/^blocktab img: Writing the output failed: ENOSPC/);
     expect(stderr.split("\n")).toHaveLength(2);
+  });
+});
+
+describe("an image by its name alone, in the folder where one is", () => {
+  it("does not have a link in the folder followed that leads out of it", () => {
+    mkdirSync(join(folder, "own"));
+    writeFileSync(join(folder, "secret"), "s".repeat(512));
+    symlinkSync("../secret", join(folder, "own", "base"));
+    const { stdout, stderr } = bash(`cd own
+      ${shellCommand} create -q -u -f qcow2 -b base -F raw top 1M
+      ${shellCommand} convert -O raw top copy; echo $?
+      test -e copy; echo $?`);
+    expect(stdout).toBe("1\n1\n");
+    expect(stderr).toContain("--trust-names");
+  });
+
+  it("has a file in the folder followed, though its name is one letter", () => {
+    const made = bash(`${shellCommand} create -q -f raw b 1M &&
+      ${shellCommand} create -q -f qcow2 -b b -F raw t && ${shellCommand} map t`);
+    expect(made).toMatchObject({ status: 0, stderr: "" });
   });
 });
