@@ -6,8 +6,8 @@
  *     await client.execute("query-jobs");
  *     await domains.domain("demo").blockPull("vda");
  *
- * Where a browser has nothing that tabs could share by, the tab has an engine and domains of its own, which
- * last as long as the page (solo.ts).
+ * Where a browser has nothing that tabs could share by, the tab has an engine of its own, which lasts as long as
+ * the page, and the record of domains to itself (solo.ts).
  */
 
 import type { LogEntry } from "../engine/client.ts";

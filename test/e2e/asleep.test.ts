@@ -52,7 +52,7 @@ describe("a tab that is frozen while it has the disks", () => {
     await using user = await visitAsPeople();
     const first = user.driver;
     await first.tryIt();
-    await first.setSpeed("1 MiB/s");
+    await first.setSpeed("512 KiB/s");
     const guest = new Guest(first.page);
     await guest.write(FLUSHED, 1);
     expect(await guest.flush()).toBe("");
@@ -87,7 +87,7 @@ describe("a tab that is frozen while it has the disks", () => {
     await deafen(first.page);
     await first.reload();
     await first.tryIt();
-    await first.setSpeed("1 MiB/s");
+    await first.setSpeed("512 KiB/s");
     const guest = new Guest(first.page);
     await guest.write(FLUSHED, 1);
     const second = await openTab(user);
@@ -114,7 +114,7 @@ describe("a tab that is frozen while it works through another one", () => {
     await using user = await visitAsPeople();
     const first = user.driver;
     await first.tryIt();
-    await first.setSpeed("1 MiB/s");
+    await first.setSpeed("512 KiB/s");
     const second = await openTab(user);
     await first.page.bringToFront();
     const guest = new Guest(second.page);
@@ -147,7 +147,7 @@ describe("a page that is left, and comes back from the cache of the browser,", (
     await noteReturns(first.page);
     await first.reload();
     await first.tryIt();
-    await first.setSpeed("1 MiB/s");
+    await first.setSpeed("512 KiB/s");
     const guest = new Guest(first.page);
     await guest.write(FLUSHED, 1);
     await leaveAndComeBack(first);
