@@ -116,6 +116,23 @@ describe("a write", () => {
     expect(t.store.saves).toBe(1);
   });
 
+  it("does not take the save that is under way for one that an intent's end is part of", async () => {
+    const store = new MemoryIntentStore();
+    const seen: (string[] | undefined)[] = [];
+    const look = () => seen.push(store.record ? Object.keys(store.record.records) : undefined);
+    const t = await life(store, new Map(), 1, look);
+    const [ends, stays] = [t.begin(), t.begin()];
+    await t.write(0);
+    const go = hold(store);
+    const written = t.write(3);
+    await turns();
+    expect(store.saves).toBe(2);
+    ends.end();
+    go();
+    await written;
+    expect(seen).toEqual([[ends.id, stays.id], [stays.id]]);
+  });
+
   it("waits for one save with all that come meanwhile", async () => {
     const t = await life();
     const intent = t.begin();

@@ -55,7 +55,14 @@ it("B01 waits for the end of an aborted pull, and leaves the chain as it was", a
   const before = await read(world, device);
   const chain = await paths(domain);
   await world.run(domain.blockPull("vda", SLOW, BLOCK_PULL.BANDWIDTH_BYTES));
-  await world.run(domain.blockJobAbort("vda"));
+  // At the very moment at which it resolves.
+  const { record } = world.driver.entry("demo");
+  const names = () => [
+    ...record.jobs.map(({ name }) => name),
+    ...[...world.engine.jobs.all()].map(({ id }) => id),
+  ];
+  const left = domain.blockJobAbort("vda").then(names);
+  expect(await world.run(left)).toEqual([]);
   expect(told(world, "vda")).toEqual([[1, 2]]);
   expect((await world.run(domain.getBlockJobInfo("vda"))).result).toBe(0);
   expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);

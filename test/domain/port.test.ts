@@ -211,10 +211,14 @@ it("refuses definitions that are none, naming what is wrong", async () => {
 });
 
 it("shuts down only what nobody uses", async () => {
-  const domain = await running(world);
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] });
   const { disks } = await world.run(domain.info());
-  const device = await world.run(world.client.openDevice(disks[0]!.device!));
+  const open = (at: number) => world.run(world.client.openDevice(disks[at]!.device!));
+  const device = await open(1);
   expect(await refusal(world, domain.shutdown())).toBe("OPERATION_INVALID");
+  expect((await world.run(domain.info())).state).toBe(1);
+  // The other one had been let go already.
+  await world.run((await open(0)).close());
   await world.run(device.close());
   await world.run(domain.shutdown());
   expect((await world.run(domain.info())).state).toBe(5);
