@@ -87,8 +87,16 @@ export async function makeSlot(
 const TRIED_FIRST = 2 ** 14;
 const TRIED_MAX = 2 ** 20;
 const TRIED_MS = 50;
+/** A shorter try says more of the clock than of the machine. */
+const TOLD_MS = 5;
+/** Where a passphrase is to take a person's time, another tenth of a second for the count is well spent. */
+const CAREFUL_MS = 1000;
+const CAREFUL_TRIES = 3;
 
-/** How many iterations take that long here; never less than any machine should take. */
+/**
+ * How many iterations take that long here; never less than any machine should take. The best of some tries
+ * counts: a busy machine must not make for a weak key.
+ */
 async function countIterations(
   { clock, signal }: KeyMaker,
   hash: Hash,
@@ -98,17 +106,18 @@ async function countIterations(
   if (wantedMs === 0) return ITERATIONS_MIN;
   const nothing = new Uint8Array(SALT_BYTES);
   let tried = TRIED_FIRST;
-  for (;;) {
+  let perMs = 0;
+  for (let left = wantedMs < CAREFUL_MS ? 1 : CAREFUL_TRIES; left > 0; ) {
     const begunMs = clock.now();
     await derive(hash, nothing, nothing, tried, bytes, signal);
     const tookMs = clock.now() - begunMs;
-    if (tookMs >= TRIED_MS || tried >= TRIED_MAX) {
-      // Where the clock does not move, what was tried has to do.
-      const count = tookMs > 0 ? Math.round((tried / tookMs) * wantedMs) : tried;
-      return Math.min(Math.max(count, ITERATIONS_MIN), ITERATIONS_MAX);
-    }
-    tried *= 2;
+    if (tookMs >= TOLD_MS) perMs = Math.max(perMs, tried / tookMs);
+    if (tookMs >= TRIED_MS || tried >= TRIED_MAX) left--;
+    else tried *= 2;
   }
+  // Where the clock does not move, what was tried has to do.
+  const count = perMs > 0 ? Math.round(perMs * wantedMs) : tried;
+  return Math.min(Math.max(count, ITERATIONS_MIN), ITERATIONS_MAX);
 }
 
 function secret(bytes: number): Uint8Array {
