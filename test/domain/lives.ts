@@ -17,6 +17,7 @@ import { BlockError } from "../../src/base/errors.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { VirtualClock } from "../../src/base/virtual-clock.ts";
 import type { BlockDriver, BlockState } from "../../src/block/driver.ts";
+import type { IntentStore } from "../../src/block/write-intents.ts";
 import { Connection } from "../../src/domain/domain.ts";
 import { DomainDriver } from "../../src/domain/driver.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
@@ -31,6 +32,7 @@ import { createEngine, type Engine } from "../../src/engine/engine.ts";
 import { type JournalStore, openJournal } from "../../src/engine/journal/store.ts";
 import { connectLocally } from "../../src/engine/node.ts";
 import { FileJournal } from "../../src/engine/node-journal.ts";
+import { MemoryIntentStore } from "../block/intent-store.ts";
 import type { Files } from "../crash/log.ts";
 import { Recorder, recordedDriver } from "../crash/recorder.ts";
 import { openEntries, StateMaker } from "../crash/states.ts";
@@ -40,6 +42,7 @@ import { compiledKernel } from "../kernel/load.ts";
 /** Where images and records are kept. */
 export interface Ground {
   readonly journal: JournalStore;
+  readonly intents: IntentStore;
   readonly domains: DomainStore;
   readonly driver: BlockDriver;
   source(name: string): Source;
@@ -60,6 +63,7 @@ export function memoryGround(): Ground {
   const gone = (name: string) => !recorder.has(name);
   return {
     journal: new MemoryJournal(),
+    intents: new MemoryIntentStore(),
     domains: new MemoryDomainStore(),
     driver: {
       ...driver,
@@ -105,6 +109,7 @@ export function nodeGround(): Ground {
   const folder = mkdtempSync(join(tmpdir(), "blocktab-domain-"));
   return {
     journal: new FileJournal(join(folder, "journal.json")),
+    intents: new FileJournal(join(folder, "intents.json")),
     domains: new FileJournal(join(folder, "domains.json")),
     driver: fileDriver() as BlockDriver,
     source: (name) => ({ driver: "file", filename: join(folder, name) }),
@@ -187,7 +192,10 @@ function ticking(driver: BlockDriver, ticks: Ticks): BlockDriver {
   } as BlockDriver;
 }
 
-function tickingStore<Store extends JournalStore | DomainStore>(store: Store, ticks: Ticks): Store {
+function tickingStore<Store extends JournalStore | IntentStore | DomainStore>(
+  store: Store,
+  ticks: Ticks,
+): Store {
   const save = (record: never) => ticks.do(() => store.save(record));
   return { load: () => store.load(), save } as Store;
 }
@@ -216,7 +224,10 @@ export class Life {
         ...browserDrivers(new Map()).filter(({ name }) => name !== ground.driver.name),
         ticking(ground.driver, ticks),
       ],
-      journal: await openJournal(tickingStore(ground.journal, ticks)),
+      journal: await openJournal(
+        tickingStore(ground.journal, ticks),
+        tickingStore(ground.intents, ticks),
+      ),
     });
     await this.engine.recover();
     this.client = await connectLocally(this.engine);
