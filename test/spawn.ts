@@ -31,7 +31,9 @@ export interface Surroundings {
 /** What a shell ends with if there is no such program. */
 const NOT_FOUND = 127;
 
-const LOOP = `cd "$0" && exec 3<go 4>ended
+/** A signal to all of a run ends the loop, not the shell. */
+const LOOP = `trap : HUP INT TERM
+cd "$0" && exec 3<go 4>ended
 while read -r _ <&3; do . "$0/command"; echo $? >&4; done
 rm -r "$0"`;
 
