@@ -184,8 +184,14 @@ async function thereOrTold(guest: Guest, offset: number, value: number): Promise
 }
 
 async function goesOn(driver: PageDriver): Promise<void> {
-  const { offset } = (await driver.job())!;
-  await driver.until("the job goes on", async () => (await driver.job())!.offset > offset);
+  // While the disks change hands the page may have no job to show.
+  let seen = Number.POSITIVE_INFINITY;
+  await driver.until("the job goes on", async () => {
+    const offset = (await driver.job())?.offset ?? seen;
+    const isOn = offset > seen;
+    seen = Math.min(seen, offset);
+    return isOn;
+  });
 }
 
 /** What the page says while it waits. */
