@@ -166,8 +166,9 @@ export class Graph {
   }
 
   /**
-   * Closes the stores of all nodes and writes nothing more: for an end after which nobody knows whether what is
-   * still in memory is right. What is under way fails.
+   * Closes the stores of all nodes and writes nothing more to them: for an end after which nobody knows whether
+   * what is still in memory is right. What is under way fails. What a store was given before it keeps, also one
+   * with a cache (IndexedDB), which is still its only user.
    *
    * @throws BlockError the first failure; the others are closed all the same
    */
