@@ -3,7 +3,7 @@ import { MiB } from "../../src/base/bytes.ts";
 import type { Random } from "../../src/base/random.ts";
 import type { Kernel } from "../../src/kernel/kernel.ts";
 import { eachSeed, inBothPlaces, pick, place, range } from "./chance.ts";
-import { testKernel } from "./load.ts";
+import { newKernel, testKernel } from "./load.ts";
 import * as twins from "./twins.ts";
 
 /** Longer than scratch, and not a multiple of any piece. */
@@ -76,7 +76,7 @@ describe("bitmaps", () => {
   });
 
   it("may fill all of wasm memory", async () => {
-    const kernel = await testKernel();
+    const kernel = await newKernel();
     const map = kernel.allocate(kernel.freeBytes)!;
     const bits = map.length * 8;
     expect(kernel.bitmapNextSet(map, 0, bits)).toBe(-1);

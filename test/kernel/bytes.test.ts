@@ -3,7 +3,7 @@ import { MiB } from "../../src/base/bytes.ts";
 import type { Random } from "../../src/base/random.ts";
 import type { Kernel } from "../../src/kernel/kernel.ts";
 import { eachSeed, inBothPlaces, pick, place } from "./chance.ts";
-import { testKernel } from "./load.ts";
+import { newKernel, testKernel } from "./load.ts";
 import * as twins from "./twins.ts";
 
 /** Longer than every piece together that it takes to get from the first one to whole scratch. */
@@ -49,7 +49,7 @@ describe("isZero", () => {
   });
 
   it("reads all of wasm memory that there is, up to its last byte", async () => {
-    const kernel = await testKernel();
+    const kernel = await newKernel();
     const buf = kernel.allocate(kernel.freeBytes)!;
     expect(buf.byteOffset + buf.length).toBe(kernel.memoryBytes);
     expect(kernel.isZero(buf)).toBe(true);
