@@ -172,14 +172,16 @@ export function tableBytesOf(entries: readonly SnapshotEntry[]): number {
   return bytes;
 }
 
-/** What is past 2^53 lies in no file, and its last digits are not known. */
-export function isPossibleOffset({ offset }: L1Place, { clusterBytes }: Layout): boolean {
-  return Number.isSafeInteger(offset) && offset % clusterBytes === 0;
+/** By its last digits, which an offset past 2^53 has lost. */
+export function hasAlignedL1({ raw }: SnapshotEntry, { clusterBytes }: Layout): boolean {
+  return readU32(raw, 4) % clusterBytes === 0;
 }
 
 /** True if an L1 table can be where an entry says: a wrong one is only found when it is used. */
-export function isPossibleL1({ l1 }: SnapshotEntry, header: Header): boolean {
-  return l1.entries * 8 <= L1_BYTES_MAX && isPossibleOffset(l1, header.layout);
+export function isPossibleL1(entry: SnapshotEntry, { layout }: Header): boolean {
+  const { offset, entries } = entry.l1;
+  if (entries * 8 > L1_BYTES_MAX || !Number.isSafeInteger(offset)) return false;
+  return hasAlignedL1(entry, layout);
 }
 
 function invalid(index: number, problem: string): BlockError {

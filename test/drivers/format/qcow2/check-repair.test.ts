@@ -239,6 +239,20 @@ describe.skipIf(!hasQemu)("a repair", () => {
     expect(qemuImg(folder, "snapshot", "-l", "t.qcow2")).toMatch(/one[\s\S]*two/);
   });
 
+  it("has bitmaps back from a snapshot that was said to reach over them, once it is trimmed", async () => {
+    qemuImg(folder, "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "r.qcow2", "1M");
+    qemuImg(folder, "snapshot", "-c", "one", "r.qcow2");
+    qemuImg(folder, "bitmap", "--add", "-f", "qcow2", "r.qcow2", "b0");
+    const bytes = new Uint8Array(readFileSync(path("r.qcow2")));
+    const { snapshots } = placesOf(bytes);
+    writeU32(bytes, snapshots.offset + 36, bytes.length - snapshots.offset - 64);
+    expect((await ourCheck(bytes, "none")).outcome?.result.corruptions).toBeGreaterThan(0);
+    const { outcome, store } = await ourCheck(bytes, "all");
+    expect(outcome?.result.corruptions).toBe(0);
+    writeRaw(folder, "r.qcow2", store.bytes);
+    expect(theirCheck(path("r.qcow2")).result?.corruptions).toBe(0);
+  });
+
   it("keeps the snapshots of an image with bitmaps, which qemu-img loses", async () => {
     const bytes = makeImage(folder, kind("bitmaps"));
     const { store, outcome } = await ourCheck(bytes, "all");

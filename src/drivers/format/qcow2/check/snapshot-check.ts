@@ -22,6 +22,8 @@ import {
 import { beginRepair, type Checked, type LooseSnapshot } from "./context.ts";
 import type { Tally } from "./tally.ts";
 
+const WINDOW_BYTES = 64 * 1024;
+
 /** What a snapshot table has that is to be mended. */
 export interface SnapshotTable {
   readonly snapshots: readonly LooseSnapshot[];
@@ -35,10 +37,20 @@ export async function readSnapshotTable(image: Image, tally: Tally): Promise<Sna
   const wrong: string[] = [];
   let at = header.snapshotsOffset;
   const end = Math.min(file.length, at + SNAPSHOT_TABLE_BYTES_MAX);
+  let window = new Uint8Array(0);
+  let windowAt = at;
+  /** @returns bytes of the table, until the next call */
+  const read = async (from: number, bytes: number): Promise<Uint8Array> => {
+    if (from < windowAt || from + bytes > windowAt + window.length) {
+      window = new Uint8Array(Math.min(Math.max(bytes, WINDOW_BYTES), end - from));
+      windowAt = from;
+      await file.read(window, windowAt);
+    }
+    return window.subarray(from - windowAt, from - windowAt + bytes);
+  };
   for (let i = 0; i < header.snapshotCount; i++) {
-    const fixed = new Uint8Array(FIXED_BYTES);
     const isThere = at + FIXED_BYTES <= end;
-    if (isThere) await file.read(fixed, at);
+    const fixed = isThere ? (await read(at, FIXED_BYTES)).slice() : new Uint8Array(FIXED_BYTES);
     const extra = readU32(fixed, 36);
     const names = readU16(fixed, 12) + readU16(fixed, 14);
     if (!isThere || at + FIXED_BYTES + extra + names > end) {
@@ -50,9 +62,8 @@ export async function readSnapshotTable(image: Image, tally: Tally): Promise<Sna
     const raw = new Uint8Array(alignUp(FIXED_BYTES + kept + names, 8));
     raw.set(fixed);
     writeU32(raw, 36, kept);
-    await file.read(raw.subarray(FIXED_BYTES, FIXED_BYTES + kept), at + FIXED_BYTES);
-    const namesAt = FIXED_BYTES + kept;
-    await file.read(raw.subarray(namesAt, namesAt + names), at + FIXED_BYTES + extra);
+    raw.set(await read(at + FIXED_BYTES, kept), FIXED_BYTES);
+    raw.set(await read(at + FIXED_BYTES + extra, names), FIXED_BYTES + kept);
     const tableBytes = alignUp(FIXED_BYTES + extra + names, 8);
     snapshots.push({ ...parseEntry(raw, header), tableBytes });
     if (kept < extra) {
@@ -94,6 +105,7 @@ export async function repairSnapshotTable(
     bytes.set(raw, at);
     at += raw.length;
   }
+  const { guard } = image;
   image.guard = checked.guard;
   const offset = await image.refcounts.allocateRegion(
     Math.ceil(bytes.length / layout.clusterBytes),
@@ -108,5 +120,7 @@ export async function repairSnapshotTable(
   epoch.free(header.snapshotsOffset, Math.ceil(oldBytes / layout.clusterBytes));
   image.header = { ...image.header, snapshotsOffset: offset };
   await epoch.finish();
+  // That one is about where the table was.
+  image.guard = guard;
   for (const text of wrong) tally.fixedCorruption(text);
 }

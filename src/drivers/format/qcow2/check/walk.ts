@@ -11,7 +11,7 @@
 import { alignDown, MiB, readU32 } from "../../../../base/bytes.ts";
 import { BlockError } from "../../../../base/errors.ts";
 import { hostOffsetOf, L1_BYTES_MAX, L1_RESERVED } from "../layout.ts";
-import { isPossibleOffset, type L1Place } from "../snapshot-table.ts";
+import { hasAlignedL1, type L1Place } from "../snapshot-table.ts";
 import { countBitmaps } from "./bitmap-check.ts";
 import { type Checked, fileBytes, hex, readSoFar, writeTable } from "./context.ts";
 import { checkL2 } from "./l2-check.ts";
@@ -117,9 +117,10 @@ export class Walk {
     const { snapshots, image, tally } = this.checked;
     // Entries that lead to one and the same table are one walk.
     const places = new Map<string, { l1: L1Place; times: number }>();
-    for (const [i, { l1 }] of snapshots.entries()) {
+    for (const [i, entry] of snapshots.entries()) {
+      const { l1 } = entry;
       const what = `Snapshot ${i} has an L1 table`;
-      if (!isPossibleOffset(l1, image.layout)) {
+      if (!hasAlignedL1(entry, image.layout)) {
         tally.corruption(`${what} at ${hex(l1.offset)}, which is not a cluster's first byte`);
         tally.isIncomplete = true;
       } else if (l1.entries * 8 > L1_BYTES_MAX) {
