@@ -40,9 +40,9 @@ describe("a reload amid a stream", () => {
     await driver.setSpeed("unlimited");
     expect(await driver.waitForOutcome()).toMatchObject({ outcome: "completed" });
     await driver.until("it is in the history", async () => (await driver.history()).length > 0);
-    expect(await driver.history()).toEqual([
-      expect.stringMatching(/^stream pull-vda-\S+completed/),
-    ]);
+    await expect
+      .poll(() => driver.history(), { timeout: 10_000 })
+      .toEqual([expect.stringMatching(/^stream pull-vda-\S+completed/)]);
 
     await driver.page.getByTestId("recovery-dismiss").click();
     await driver.reload();
@@ -104,7 +104,9 @@ describe("a second tab", () => {
     await second.setSpeed("unlimited");
     expect(await second.waitForOutcome()).toMatchObject({ outcome: "completed", len: DISK_BYTES });
     await second.until("one image is left", async () => (await second.images()) === 1);
-    expect(await second.history()).toEqual([expect.stringMatching(/completed/)]);
+    await expect
+      .poll(() => second.history(), { timeout: 10_000 })
+      .toEqual([expect.stringMatching(/completed/)]);
     await user.expectDiskAndFile();
   });
 
@@ -150,7 +152,9 @@ describe("a second disk", () => {
     const [seen] = user.writes;
     expect(await tabs[1]!.readSector(seen!.offset)).toEqual(seen!.bytes);
     for (const tab of tabs) await tab.waitForOutcome();
-    expect(await first.history()).toEqual([expect.stringMatching(/^stream pull-vda-\S+completed/)]);
+    await expect
+      .poll(() => first.history(), { timeout: 10_000 })
+      .toEqual([expect.stringMatching(/^stream pull-vda-\S+completed/)]);
     await user.expectDiskAndFile();
   });
 
