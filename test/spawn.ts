@@ -1,6 +1,6 @@
 /**
  * Programs that tests run and wait for, started by a small process. Starting one copies the page tables
- * of who starts it: that costs 20 ms of processor time in a worker with an engine, and 1 ms in a shell.
+ * of who starts it: those of a worker with an engine are large, those of a shell are not.
  *
  *     worker ── "\n" ──→ FIFO "go" ──→ sh: runs the file "command" ──→ programs, one by one
  *        ←── status ── FIFO "ended" ←──┘      their output in the files "stdout" and "stderr"

@@ -1,7 +1,6 @@
 /** A driver is lost between a record and the command that it is about, on either side of it. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { BlockError } from "../../src/base/errors.ts";
 import { DomainError } from "../../src/domain/errors.ts";
 import { BLOCK_JOB_ABORT, SNAPSHOT_CREATE } from "../../src/domain/flags.ts";
 import type { DriverRecord } from "../../src/domain/record.ts";
@@ -15,6 +14,7 @@ import {
   refusal,
   running,
   settle,
+  storeUntil,
   until,
   type World,
   write,
@@ -25,16 +25,8 @@ let world: World;
 let isLost: () => boolean;
 
 beforeEach(async () => {
-  const inner = new MemoryDomainStore();
   isLost = () => false;
-  const store = {
-    load: () => inner.load(),
-    async save(record: object) {
-      if (isLost()) throw new BlockError("ESTALE", "Another driver has taken over");
-      await inner.save(record);
-    },
-  };
-  world = await makeWorld({ store });
+  world = await makeWorld({ store: storeUntil(() => isLost()) });
 });
 afterEach(() => world.end());
 

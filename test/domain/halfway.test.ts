@@ -5,10 +5,8 @@
  */
 
 import { afterEach, expect, it } from "vitest";
-import { BlockError } from "../../src/base/errors.ts";
 import type { Domain } from "../../src/domain/domain.ts";
 import { BLOCK_COMMIT, BLOCK_JOB_ABORT } from "../../src/domain/flags.ts";
-import { MemoryDomainStore } from "../../src/domain/store.ts";
 import {
   guest,
   image,
@@ -17,6 +15,7 @@ import {
   read,
   running,
   settle,
+  storeUntil,
   until,
   type World,
   write,
@@ -72,16 +71,8 @@ const PLANS: Record<string, Plan> = {
 
 /** @param at of the commands after the engine has said that the job is over: the last one. @returns false: there were not as many */
 async function lostAt(plan: Plan, at: number): Promise<boolean> {
-  const inner = new MemoryDomainStore();
   let isLost = false;
-  const store = {
-    load: () => inner.load(),
-    async save(record: object) {
-      if (isLost) throw new BlockError("ESTALE", "Another driver has taken over");
-      await inner.save(record);
-    },
-  };
-  world = await makeWorld({ store });
+  world = await makeWorld({ store: storeUntil(() => isLost) });
   const domain = await running(world);
   await world.run(domain.checkpointCreate({ name: "one" }));
   const device = await guest(world, domain, "vda");

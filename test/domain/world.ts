@@ -45,6 +45,18 @@ export interface WorldOptions {
   readonly stores?: Map<string, MemoryStore>;
 }
 
+/** @param isLost from then on what the driver saves is not kept: another one has taken over */
+export function storeUntil(isLost: () => boolean): DomainStore {
+  const kept = new MemoryDomainStore();
+  return {
+    load: () => kept.load(),
+    async save(record) {
+      if (isLost()) throw new BlockError("ESTALE", "Another driver has taken over");
+      await kept.save(record);
+    },
+  };
+}
+
 export async function makeWorld(options: WorldOptions = {}): Promise<World> {
   const { store = new MemoryDomainStore(), stores = new Map(), drivers = [] } = options;
   const clock = new VirtualClock();

@@ -46,7 +46,11 @@ export class WriteAgain {
     const now: KeptWrite[] = [];
     for (const write of kept) {
       const { export: id, epoch } = write;
-      if (awaited.has(id)) this.#held.set(id, [...(this.#held.get(id) ?? []), write]);
+      if (awaited.has(id)) {
+        const held = this.#held.get(id) ?? [];
+        held.push(write);
+        this.#held.set(id, held);
+      }
       // Who else writes there may have written what is newer.
       else if (epoch < served && this.#disks.rivals(id).length > 1) lost.add(id);
       else now.push(write);

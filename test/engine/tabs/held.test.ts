@@ -1,26 +1,16 @@
 /** An owner that cannot open a disk right away: what clients keep for it waits, and so do they, for nothing else. */
 
 import { describe, expect, it } from "vitest";
-import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import { MemoryStore } from "../../../src/drivers/protocol/memory.ts";
 import type { QmpError } from "../../../src/engine/qmp-error.ts";
-import { Origin } from "./origin.ts";
-import { DISK_BYTES, makeDisk, recoverDisk, Tab } from "./tab.ts";
+import { DISK_BYTES, type Tab, threeTabs } from "./tab.ts";
 
 const bytes = (value: number, length = 512) => new Uint8Array(length).fill(value);
 
 /** Tab `a` has the disks: `d`, and `e` on a file of its own. */
 async function begin(seed = 1) {
-  const clock = new VirtualClock();
-  const origin = new Origin(clock, seed);
-  await clock.runUntil(makeDisk(origin));
-  const run = <T>(promise: Promise<T>) => clock.runUntil(promise);
-  const open = async () => {
-    const tab = new Tab(origin, recoverDisk);
-    await run(tab.client.start());
-    return tab;
-  };
-  const [a, b, c] = [await open(), await open(), await open()];
+  const { clock, origin, run, open, tabs } = await threeTabs(seed);
+  const [a, b, c] = tabs;
   const other = { driver: "shelf", "node-name": "other", filename: "other" };
   await run(a.client.execute("blockdev-add", other as never));
   const writable = { type: "message-port", "node-name": "other", writable: true } as const;

@@ -1,25 +1,15 @@
 /** A snapshot that is loaded while tabs write: nothing older comes back over it when the owner is lost. */
 
 import { describe, expect, it } from "vitest";
-import { VirtualClock } from "../../../src/base/virtual-clock.ts";
-import { Origin } from "./origin.ts";
-import { makeDisk, recoverDisk, Tab } from "./tab.ts";
+import { threeTabs } from "./tab.ts";
 
 const SNAPSHOT = { tag: "s", vmstate: "disk", devices: ["disk"] };
 const bytes = (value: number) => new Uint8Array(512).fill(value);
 
 /** An owner and two more tabs; the snapshot has ones, the disk has twos that nobody has flushed. */
 async function saved(seed: number) {
-  const clock = new VirtualClock();
-  const origin = new Origin(clock, seed);
-  await clock.runUntil(makeDisk(origin));
-  const run = <T>(promise: Promise<T>) => clock.runUntil(promise);
-  const open = async () => {
-    const tab = new Tab(origin, recoverDisk);
-    await run(tab.client.start());
-    return tab;
-  };
-  const [owner, writer, loader] = [await open(), await open(), await open()];
+  const { clock, run, tabs } = await threeTabs(seed);
+  const [owner, writer, loader] = tabs;
   const disk = await run(writer.client.openDevice("d"));
   await run(disk.write(0, bytes(1)));
   await run(loader.client.execute("snapshot-save", { "job-id": "save", ...SNAPSHOT }));

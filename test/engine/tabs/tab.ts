@@ -1,6 +1,7 @@
 /** A tab of the origin: a page with a client, a worker with a candidate and, in its turn, an engine. */
 
 import { BlockError } from "../../../src/base/errors.ts";
+import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import { qcow2Driver } from "../../../src/drivers/format/qcow2/index.ts";
 import { rawDriver } from "../../../src/drivers/format/raw.ts";
 import { memoryDriver } from "../../../src/drivers/protocol/memory.ts";
@@ -14,7 +15,7 @@ import type { TabWorker } from "../../../src/engine/tabs/owner-line.ts";
 import { engineRealm, type OpenRealm } from "../../../src/engine/tabs/realm.ts";
 import { SharedClient } from "../../../src/engine/tabs/shared-client.ts";
 import { compiledKernel } from "../../kernel/load.ts";
-import type { Life, Origin } from "./origin.ts";
+import { type Life, Origin } from "./origin.ts";
 
 export const DISK_BYTES = 1024 * 1024;
 
@@ -75,6 +76,21 @@ async function addDisk(engine: Engine): Promise<void> {
     "node-name": "disk",
     writable: true,
   });
+}
+
+/** A disk, and three tabs one after the other: the first one has it, and owners remember what was running. */
+export async function threeTabs(seed: number) {
+  const clock = new VirtualClock();
+  const origin = new Origin(clock, seed);
+  await clock.runUntil(makeDisk(origin));
+  const run = <T>(promise: Promise<T>) => clock.runUntil(promise);
+  const open = async () => {
+    const tab = new Tab(origin, recoverDisk);
+    await run(tab.client.start());
+    return tab;
+  };
+  const tabs = [await open(), await open(), await open()] as const;
+  return { clock, origin, run, open, tabs };
 }
 
 class SimWorker implements TabWorker {

@@ -37,8 +37,31 @@ export interface L1Place {
   readonly entries: number;
 }
 
+/** Reads the table in pieces: its entries are short, and may be many. */
+export class TableReader {
+  readonly #file: BlockChild;
+  #window = new Uint8Array(0);
+  #windowAt = 0;
+
+  constructor(file: BlockChild) {
+    this.#file = file;
+  }
+
+  /** @returns bytes of the file, which has them; until the next call */
+  async read(from: number, bytes: number): Promise<Uint8Array> {
+    if (from < this.#windowAt || from + bytes > this.#windowAt + this.#window.length) {
+      const length = Math.min(Math.max(bytes, WINDOW_BYTES), this.#file.length - from);
+      this.#window = new Uint8Array(length);
+      this.#windowAt = from;
+      await this.#file.read(this.#window, from);
+    }
+    const at = from - this.#windowAt;
+    return this.#window.subarray(at, at + bytes);
+  }
+}
+
 export interface SnapshotEntry {
-  /** As the entry says: see checkL1Place(). */
+  /** As the entry says: see isPossibleL1(). */
   readonly l1: L1Place;
   readonly info: SnapshotInfo;
   /** The whole entry as it is in the table, padding included. */
@@ -53,37 +76,30 @@ export interface SnapshotEntry {
 export async function readSnapshots(file: BlockChild, header: Header): Promise<SnapshotEntry[]> {
   const start = header.snapshotsOffset;
   const entries: SnapshotEntry[] = [];
-  let window = new Uint8Array(0);
-  let windowAt = start;
+  const table = new TableReader(file);
   let at = start;
-  const need = async (bytes: number, index: number): Promise<number> => {
+  const read = (bytes: number, index: number) => {
     if (at + bytes > file.length) throw invalid(index, "lies past the end of the file");
-    if (at + bytes > windowAt + window.length) {
-      windowAt = at;
-      window = new Uint8Array(Math.min(Math.max(bytes, WINDOW_BYTES), file.length - at));
-      await file.read(window, windowAt);
-    }
-    return at - windowAt;
+    return table.read(at, bytes);
   };
 
   for (let i = 0; i < header.snapshotCount; i++) {
-    const fixed = await need(FIXED_BYTES, i);
-    const extra = readU32(window, fixed + 36);
+    const fixed = await read(FIXED_BYTES, i);
+    const extra = readU32(fixed, 36);
     if (extra > EXTRA_BYTES_MAX) {
       throw invalid(i, `has ${extra} bytes of extra data; at most ${EXTRA_BYTES_MAX} are allowed`);
     }
     if (header.version === 3 && extra < V3_EXTRA_BYTES_MIN) {
       throw invalid(i, `has ${extra} bytes of extra data; version 3 needs ${V3_EXTRA_BYTES_MIN}`);
     }
-    const names = readU16(window, fixed + 12) + readU16(window, fixed + 14);
+    const names = readU16(fixed, 12) + readU16(fixed, 14);
     const bytes = FIXED_BYTES + extra + names;
     if (at + bytes - start > SNAPSHOT_TABLE_BYTES_MAX) {
       throw invalid(i, `makes the table longer than ${SNAPSHOT_TABLE_BYTES_MAX} bytes`);
     }
     // The padding of the last entry may be left out at the file's end.
-    const from = await need(bytes, i);
     const raw = new Uint8Array(alignUp(bytes, 8));
-    raw.set(window.subarray(from, from + bytes));
+    raw.set(await read(bytes, i));
     entries.push(parseEntry(raw, header));
     at += raw.length;
   }

@@ -96,6 +96,7 @@ async function findUses(
 ): Promise<Uses> {
   const uses = new Uses(clusters);
   const tally = new Tally({ fix: "none", ...(signal && { signal }) }, clock);
+  tally.isSilent = true;
   await new Walk({ ...checked, fix: "none", tally, beyond: [] }, 0, uses).run(false);
   return uses;
 }

@@ -10,8 +10,8 @@
  *     a cluster past the file's end   it never came to be: the entry goes. QEMU reads it as zeroes,
  *                                     does not mend it, and may put refcounts there
  *
- * All else is left to people, as is what lies where data is (uses.ts). A table that several L1 entries lead to is looked at once, and counts as
- * often.
+ * All else is left to people, as is what lies where data is (uses.ts). A table that several L1 entries lead
+ * to is looked at once, and counts as often.
  */
 
 import { COMPRESSED_HI, COPIED_HI, hostOffsetOf, readPackedPlace } from "../layout.ts";

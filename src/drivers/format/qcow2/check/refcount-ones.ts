@@ -1,39 +1,20 @@
 /**
- * Which clusters have refcount 1 exactly, one bit each, for the first 2^28 clusters of the file (16 TiB
- * of 64 KiB each; 32 MiB of memory at most). Of what lies beyond the blocks are looked up again.
+ * Which clusters have refcount 1 exactly. Of those that have no bit the blocks are looked up again.
  */
 
+import { ClusterBits } from "./cluster-bits.ts";
 import { type Checked, readSoFar } from "./context.ts";
 import { readCount, UNREADABLE } from "./refcount-blocks.ts";
 
-const BITS_MAX = 2 ** 28;
 /** Pieces of refcount blocks that are remembered. */
 const PIECES_MAX = 64;
 const PIECE_BYTES = 4096;
 
-export class RefcountOnes {
-  readonly #bits: Uint8Array;
-  readonly #covered: number;
+export class RefcountOnes extends ClusterBits {
   readonly #pieces = new Map<number, Uint8Array>();
 
-  /** @param clusters of the file */
-  constructor(clusters: number) {
-    this.#covered = Math.min(clusters, BITS_MAX);
-    this.#bits = new Uint8Array(Math.ceil(this.#covered / 8));
-  }
-
-  set(cluster: number): void {
-    if (cluster < this.#covered) this.#bits[cluster >>> 3]! |= 1 << (cluster & 7);
-  }
-
-  /** null: look it up. */
-  get(cluster: number): boolean | null {
-    if (cluster >= this.#covered) return null;
-    return (this.#bits[cluster >>> 3]! & (1 << (cluster & 7))) !== 0;
-  }
-
-  clear(): void {
-    this.#bits.fill(0);
+  override clear(): void {
+    super.clear();
     this.#pieces.clear();
   }
 

@@ -15,14 +15,13 @@ import {
   FIXED_BYTES,
   parseEntry,
   SNAPSHOT_TABLE_BYTES_MAX,
+  TableReader,
   tableBytesOf,
   V3_EXTRA_BYTES_MIN,
   withV3Extra,
 } from "../snapshot-table.ts";
 import { beginRepair, type Checked, type LooseSnapshot } from "./context.ts";
 import type { Tally } from "./tally.ts";
-
-const WINDOW_BYTES = 64 * 1024;
 
 /** What a snapshot table has that is to be mended. */
 export interface SnapshotTable {
@@ -37,20 +36,12 @@ export async function readSnapshotTable(image: Image, tally: Tally): Promise<Sna
   const wrong: string[] = [];
   let at = header.snapshotsOffset;
   const end = Math.min(file.length, at + SNAPSHOT_TABLE_BYTES_MAX);
-  let window = new Uint8Array(0);
-  let windowAt = at;
-  /** @returns bytes of the table, until the next call */
-  const read = async (from: number, bytes: number): Promise<Uint8Array> => {
-    if (from < windowAt || from + bytes > windowAt + window.length) {
-      window = new Uint8Array(Math.min(Math.max(bytes, WINDOW_BYTES), end - from));
-      windowAt = from;
-      await file.read(window, windowAt);
-    }
-    return window.subarray(from - windowAt, from - windowAt + bytes);
-  };
+  const table = new TableReader(file);
   for (let i = 0; i < header.snapshotCount; i++) {
     const isThere = at + FIXED_BYTES <= end;
-    const fixed = isThere ? (await read(at, FIXED_BYTES)).slice() : new Uint8Array(FIXED_BYTES);
+    const fixed = isThere
+      ? (await table.read(at, FIXED_BYTES)).slice()
+      : new Uint8Array(FIXED_BYTES);
     const extra = readU32(fixed, 36);
     const names = readU16(fixed, 12) + readU16(fixed, 14);
     if (!isThere || at + FIXED_BYTES + extra + names > end) {
@@ -62,8 +53,8 @@ export async function readSnapshotTable(image: Image, tally: Tally): Promise<Sna
     const raw = new Uint8Array(alignUp(FIXED_BYTES + kept + names, 8));
     raw.set(fixed);
     writeU32(raw, 36, kept);
-    raw.set(await read(at + FIXED_BYTES, kept), FIXED_BYTES);
-    raw.set(await read(at + FIXED_BYTES + extra, names), FIXED_BYTES + kept);
+    raw.set(await table.read(at + FIXED_BYTES, kept), FIXED_BYTES);
+    raw.set(await table.read(at + FIXED_BYTES + extra, names), FIXED_BYTES + kept);
     const tableBytes = alignUp(FIXED_BYTES + extra + names, 8);
     snapshots.push({ ...parseEntry(raw, header), tableBytes });
     if (kept < extra) {
