@@ -34,10 +34,7 @@ const VITEST = "vitest/vitest.mjs";
 
 export const TYPES: Check = { title: "types", program: TSC, args: ["--noEmit"] };
 export const STYLE: Check = { title: "style", program: BIOME, args: ["ci", "."] };
-/**
- * They wait for other programs and for the disk about half of their time: two workers to a processor.
- * Vitest takes no more than 100 % by itself.
- */
+/** They wait for other programs and for the disk: two workers to a processor. Vitest's own most is one. */
 const WORKERS = 2 * availableParallelism();
 export const UNIT = vitest("unit tests on Node", "node", `--maxWorkers=${WORKERS}`);
 export const BROWSER = vitest("drivers in Chromium", "browser");
