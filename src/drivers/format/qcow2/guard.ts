@@ -88,9 +88,19 @@ export class Guard {
       const tables = this.#tables[kind];
       if (tables.size === 0 || kind === except) continue;
       if (kind === "inactive L2 table" && except === "L2 table") continue;
-      for (let at = offset; at < end; at += this.#clusterBytes) if (tables.has(at)) return kind;
+      if (this.#isTableWithin(tables, offset, end)) return kind;
     }
     return null;
+  }
+
+  /** Looks up each cluster or goes through the tables, whichever are fewer: a range may end at 2^56. */
+  #isTableWithin(tables: ReadonlySet<number>, offset: number, end: number): boolean {
+    if ((end - offset) / this.#clusterBytes > tables.size) {
+      for (const at of tables) if (at >= offset && at < end) return true;
+      return false;
+    }
+    for (let at = offset; at < end; at += this.#clusterBytes) if (tables.has(at)) return true;
+    return false;
   }
 }
 

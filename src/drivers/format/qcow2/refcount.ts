@@ -194,9 +194,10 @@ export class Refcounts {
   /** The last cluster in use at or below `index`; the first one, with the header, always is. */
   async lastUsed(index: number): Promise<number> {
     const { kernel, layout } = this.#image;
+    const { refcountBlockEntries } = layout;
     for (let from = index; from > 0; ) {
       const step = await this.#withCounts(from, (page, at) => {
-        if (!page) return { next: alignDown(from, layout.refcountBlockEntries) - 1 };
+        if (!page) return null;
         if (kernel.isZero(page.bytes)) return { next: from - at - 1 };
         for (let i = at; i >= 0; i--) {
           if (kernel.refcountGet(page.bytes, layout.refcountOrder, i) === 0) continue;
@@ -204,10 +205,17 @@ export class Refcounts {
         }
         return { next: from - at - 1 };
       });
-      if (step.found !== undefined) return step.found;
-      from = step.next;
+      if (step?.found !== undefined) return step.found;
+      // Not block by block: of a hostile image a cluster at 2^56 may have been written to.
+      from = step?.next ?? (await this.#endOfBlocks(Math.floor(from / refcountBlockEntries))) - 1;
     }
     return 0;
+  }
+
+  /** One past the last cluster that the blocks with a number below this one can count. */
+  async #endOfBlocks(number: number): Promise<number> {
+    const last = await this.lastBlock(Math.min(number, this.table.bytes / 8));
+    return last ? (last.block + 1) * this.#image.layout.refcountBlockEntries : 0;
   }
 
   /**
