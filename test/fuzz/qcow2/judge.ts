@@ -317,7 +317,9 @@ class Judge {
     this.#refer(offset, entries * 8, "bitmaps");
     for (let at = 0; at < table.length; at += 8) {
       const place = hostOf(readU32(table, at), readU32(table, at + 4));
-      const reserved = readU32(table, at) & 0xff000000 || readU32(table, at + 4) & 0x1fe;
+      // "All ones" is for entries without a place.
+      const mask = place === 0 ? 0x1fe : 0x1ff;
+      const reserved = readU32(table, at) & 0xff000000 || readU32(table, at + 4) & mask;
       if (reserved) this.#wrong("a bitmap's entry has reserved bits");
       if (place === 0) continue;
       if (this.#aligned(place, "bits")) this.#refer(place, this.#layout.clusterBytes, "bitmaps");
