@@ -110,6 +110,29 @@ describe("a tab that is frozen while it has the disks", () => {
   });
 });
 
+describe("a tab that has the disks and is hidden", () => {
+  it("gives them after a minute to the one that is looked at, and works through that one", async () => {
+    await using user = await visitAsPeople();
+    const first = user.driver;
+    await tryItSlowly(first, SPEED / 8);
+    const guest = new Guest(first.page);
+    const second = await openTab(user);
+    await guest.write(UNFLUSHED, 2);
+    const other = new Guest(second.page);
+    await other.write(LATER, 3);
+    expect(await second.role()).toBe("guest");
+    await expect.poll(() => second.role(), { timeout: 180_000, interval: 500 }).toBe("owner");
+    expect(await first.role()).toBe("guest");
+    await goesOn(second);
+    expect(await other.read(UNFLUSHED)).toBe(2);
+    await guest.write(FLUSHED, 1);
+    expect(await guest.flush()).toBe("");
+    await second.page.close();
+    await roleIs(first, "owner");
+    await becomesWhole(user, [FLUSHED, 1], [UNFLUSHED, 2], [LATER, 3]);
+  });
+});
+
 describe("a tab that is frozen while it works through another one", () => {
   it("has lost nothing when it wakes, also if that one is gone by then", async () => {
     await using user = await visitAsPeople();
@@ -171,7 +194,7 @@ describe("a page that is left, and comes back from the cache of the browser,", (
 });
 
 /** The job is slow from its start: on a busy machine it would be over before a hand had set its speed. */
-async function tryItSlowly(driver: PageDriver): Promise<void> {
+async function tryItSlowly(driver: PageDriver, bytesPerS = SPEED): Promise<void> {
   await driver.page.getByTestId("try-it").click();
   await driver.page.evaluate(
     async ([speed, flags]) => {
@@ -185,7 +208,7 @@ async function tryItSlowly(driver: PageDriver): Promise<void> {
         }
       }
     },
-    [SPEED, flags.BLOCK_JOB_SPEED.BANDWIDTH_BYTES] as const,
+    [bytesPerS, flags.BLOCK_JOB_SPEED.BANDWIDTH_BYTES] as const,
   );
   await driver.waitForDisk();
 }
