@@ -7,12 +7,12 @@
  * whose name has that in it.
  */
 
-import { writeFileSync } from "node:fs";
+import { existsSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Random, seededRandom } from "../../src/base/random.ts";
 import { hasQemu, openDisk, testGraph } from "../drivers/format/rig.ts";
-import { run } from "../spawn.ts";
+import { run, runWell } from "../spawn.ts";
 import { allRows, fewRows, nameOf, pairwise, type Row, reasonAgainst } from "./matrix.ts";
 import { expectSame, type Folders, ours, qemuImg, useFolders } from "./rig.ts";
 import { asOld } from "./versions.ts";
@@ -169,12 +169,11 @@ async function expectAgreed(row: Row, at: Folders, folder: string, model: Uint8A
   // What an image says of itself it says without a key.
   expectSame(await at.both("info", "--output=json", "-f", "qcow2", image), info);
   expectSame(await at.both("info", "-f", "qcow2", image), info);
-  await expectSameMap(at, named(row, folder));
+  fillHoles(folder);
+  const map = (text: string) => asOld("map", text);
+  expectSame(await at.both("map", "--output=json", ...named(row, folder)), map);
   await same("check", "--output=json");
-  // All of a raw data file is data, and what of it are holes is seen by the real tool only.
-  if (row.dataFile !== "raw") {
-    await same("measure", "--output=json", "-O", "qcow2");
-  }
+  await same("measure", "--output=json", "-O", "qcow2");
   await same("measure", "--output=json", "-O", "raw");
   const words = ["convert", "-O", "raw", ...named(row, folder)];
   const outcome = await ours([...words, join(folder, "read")]);
@@ -191,33 +190,15 @@ async function expectAgreed(row: Row, at: Folders, folder: string, model: Uint8A
   }
 }
 
-interface MapRun {
-  readonly start: number;
-  readonly length: number;
-  readonly data: boolean;
-  readonly zero: boolean;
-  readonly offset?: number;
-}
-
 /**
- * Where a cluster has been written in part its file may have holes. QEMU finds and tells them, and on
- * Node there is no call that does: what is data is taken as one run, holes or not.
+ * Where a cluster has been written in part its file may have holes. QEMU finds them in an image that looks
+ * preallocated, and in a raw data file, and tells them; on Node there is no call that does.
  */
-async function expectSameMap(at: Folders, image: readonly string[]): Promise<void> {
-  const pair = await at.both("map", "--output=json", ...image);
-  const said = [asOld("map", pair.ours.stdout), pair.theirs.stdout].map((text) => {
-    const runs: MapRun[] = [];
-    for (const run of JSON.parse(text) as MapRun[]) {
-      const { start: _start, length, offset, zero, ...rest } = run;
-      const last = runs.at(-1);
-      const isNext =
-        last?.data && run.data && last.offset !== undefined && offset === last.offset + last.length;
-      if (isNext) runs[runs.length - 1] = { ...last, length: last.length + length };
-      else runs.push({ ...run, ...rest, zero: zero && !run.data });
-    }
-    return runs;
-  });
-  expect(said[0]).toEqual(said[1]);
+function fillHoles(folder: string): void {
+  for (const name of ["image", "data"].filter((one) => existsSync(join(folder, one)))) {
+    runWell("cp", ["--sparse=never", join(folder, name), join(folder, "filled")]);
+    renameSync(join(folder, "filled"), join(folder, name));
+  }
 }
 
 type Run = (...argv: string[]) => unknown;
