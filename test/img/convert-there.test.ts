@@ -1,8 +1,9 @@
 /** `convert -n`: what it leaves of an image that was there, entry by entry as the real one does. */
 
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { expectSame, ours, qemuImg, qemuIo, theirs, useFolders } from "./rig.ts";
+import { expectBothRefuse, expectSame, ours, qemuImg, qemuIo, theirs, useFolders } from "./rig.ts";
 import { asOld } from "./versions.ts";
 
 const fresh = useFolders();
@@ -43,4 +44,46 @@ it("zeroes that were written stay when the image gets a backing file", async () 
   expect((await ours(["convert", "-n", "-O", "qcow2", source!, there!])).status).toBe(0);
   expect((await ours(["rebase", "-u", "-b", base!, "-F", "qcow2", there!])).status).toBe(0);
   qemuImg("compare", source!, there!);
+});
+
+const UNFIT: readonly (readonly string[])[] = [
+  ["--bitmaps", "@/old"],
+  ["--bitmaps", "@/small"],
+  ["@/small"],
+];
+it.each(UNFIT.map((words) => [words.join(" "), words] as const))(
+  "what cannot take the source is as it was, and is not called incomplete: convert -n '%s'",
+  async (_, words) => {
+    const at = fresh();
+    at.make("create", "-q", "-f", "qcow2", "@/source", "1M");
+    at.make("bitmap", "--add", "@/source", "b0");
+    for (const folder of [at.mine, at.real]) qemuIo(`${folder}/source`, "qcow2", "write -P 1 0 1M");
+    at.make("create", "-q", "-f", "qcow2", "-o", "compat=0.10", "@/old", "1M");
+    at.make("create", "-q", "-f", "qcow2", "@/small", "512k");
+    const target = join(at.mine, words.at(-1)!.replace("@/", ""));
+    const before = readFileSync(target);
+    const pair = await at.both(
+      "convert",
+      "-n",
+      "-O",
+      "qcow2",
+      ...words.slice(0, -1),
+      "@/source",
+      words.at(-1)!,
+    );
+    expectBothRefuse(pair);
+    expect(pair.ours.stderr).not.toContain("not complete");
+    expect(Buffer.compare(readFileSync(target), before)).toBe(0);
+  },
+);
+
+it("bitmaps that a new image cannot keep are told of before anything is copied", async () => {
+  const at = fresh();
+  at.make("create", "-q", "-f", "qcow2", "@/source", "1M");
+  at.make("bitmap", "--add", "@/source", "b0");
+  for (const folder of [at.mine, at.real]) qemuIo(`${folder}/source`, "qcow2", "write -P 1 0 1M");
+  const words = ["--bitmaps", "-O", "qcow2", "-o", "compat=0.10", "@/source", "@/new"];
+  expectBothRefuse(await at.both("convert", ...words));
+  const [run] = JSON.parse(qemuImg("map", "--output=json", `${at.mine}/new`));
+  expect(run).toMatchObject({ length: 1 << 20, present: false });
 });
