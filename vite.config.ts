@@ -6,12 +6,28 @@ import { nodeImg } from "./test/browser/img/commands.ts";
 import { clearIndexeddb, overrideQuota } from "./test/browser/protocol/commands.ts";
 import { serviceWorker } from "./web/sw-plugin.ts";
 
+/**
+ * What is imported in workers, or when it is needed only, Vite does not see beforehand: found late, it would
+ * load the page anew amid a test, or a worker amid its first command.
+ */
+const optimizeDeps = {
+  include: [
+    "@hpcc-js/wasm-zstd",
+    "@noble/hashes/legacy.js",
+    "@noble/hashes/sha2.js",
+    "@noble/hashes/utils.js",
+    "pako",
+    "zstddec",
+  ],
+};
+
 export default defineConfig({
   root: "web",
   base: "./",
   cacheDir: "../node_modules/.vite",
   build: { outDir: "../dist", emptyOutDir: true, assetsInlineLimit: 0, target: "es2022" },
   worker: { format: "es" },
+  optimizeDeps,
   plugins: [serviceWorker()],
   test: {
     projects: [
@@ -31,17 +47,7 @@ export default defineConfig({
       },
       {
         // The same conformance suites on real OPFS and IndexedDB, in real Chromium.
-        // What is imported when it is needed only: found late, Vite would load the page anew amid a test.
-        optimizeDeps: {
-          include: [
-            "@hpcc-js/wasm-zstd",
-            "@noble/hashes/legacy.js",
-            "@noble/hashes/sha2.js",
-            "@noble/hashes/utils.js",
-            "pako",
-            "zstddec",
-          ],
-        },
+        optimizeDeps,
         test: {
           name: "browser",
           root: import.meta.dirname,

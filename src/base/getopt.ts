@@ -40,10 +40,10 @@ export interface CommandLine<Name extends string = string> {
 
 export interface Manners {
   /**
-   * A word that is no option: refused, one of many among the options (a number below zero, too), or the
-   * end of the options, as the name of a subcommand is.
+   * A word that is no option: refused, one of many among the options, or the end of the options, as the
+   * name of a subcommand is. Where they are `signed`, those behind the first may be numbers below zero.
    */
-  readonly operands: "none" | "any" | "end";
+  readonly operands: "none" | "any" | "signed" | "end";
   /** Names of options behind which nothing is looked at: help, version. */
   readonly last: readonly string[];
 }
@@ -60,14 +60,14 @@ export function getopt<Name extends string>(
   const operands: string[] = [];
   const left = [...words];
   for (let word = left.shift(); word !== undefined; word = left.shift()) {
-    if (manner === "any" && /^-[0-9]/.test(word)) operands.push(word);
+    if (manner === "signed" && operands.length > 0 && /^-[0-9]/.test(word)) operands.push(word);
     else if (word === "--") {
       if (manner === "none" && left[0] !== undefined) throw unexpected(left[0]);
       operands.push(...left.splice(0));
     } else if (word.startsWith("--")) given.push(takeLong(word, left, options));
     else if (/^-./.test(word)) given.push(takeShort(word, left, options));
     else if (manner === "none") throw unexpected(word);
-    else if (manner === "any") {
+    else if (manner === "any" || manner === "signed") {
       operands.push(word);
       continue;
     } else {

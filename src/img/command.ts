@@ -14,6 +14,8 @@ export interface ImgCommand {
   readonly summary: string;
   /** How its words are shown that are no options. */
   readonly operands: string;
+  /** One of them may be a number below zero, which looks like an option. */
+  readonly hasSignedOperands?: true;
   /** `help` is everybody's and not among them. */
   readonly options: readonly Option[];
   /**

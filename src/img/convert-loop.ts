@@ -321,20 +321,9 @@ class ConvertLoop {
   /** Zeroes, where the target may be something else by now. */
   async #zero(offset: number, bytes: number): Promise<void> {
     const { target, isZero, backingLength } = this.#init;
-    const { signal } = this.#stop;
+    if (isZero && backingLength === null) return;
     const end = Math.min(offset + bytes, target.length);
-    if (backingLength !== null) {
-      return target.writeZeroes(offset, end - offset, { mayUnmap: true, signal });
-    }
-    if (isZero) return;
-    for (let at = offset; at < end; ) {
-      throwIfAborted(signal);
-      if (this.#slice.isOver) await this.#slice.rest();
-      // What reads as zeroes already costs nothing: of a disk of holes nothing is written.
-      const status = await target.status(at, end - at, { signal });
-      if (!status.zero) await target.writeZeroes(at, status.bytes, { mayUnmap: true, signal });
-      at += status.bytes;
-    }
+    await target.writeZeroes(offset, end - offset, { mayUnmap: true, signal: this.#stop.signal });
   }
 
   async #pace(bytes: number): Promise<void> {

@@ -26,6 +26,18 @@ export function checkBitmaps(source: BlockNode, skipsBroken: boolean): void {
   }
 }
 
+/** Before anything is copied. @throws BlockError ENOTSUP, ENOSPC, EINVAL if the target cannot keep them */
+export function checkBitmapsFit(source: BlockNode, target: BlockNode): void {
+  const { bitmapStore } = target.state;
+  if (bitmapStore === undefined) {
+    throw new BlockError("ENOTSUP", `Format '${target.driver.name}' keeps no bitmaps`);
+  }
+  let others = target.bitmaps.named().length;
+  for (const { name, granularity, inconsistent } of kept(source)) {
+    if (!inconsistent) bitmapStore.checkRoom(name ?? "", granularity, others++);
+  }
+}
+
 /** @throws BlockError of the first one that could not be copied; it is not there then */
 export async function copyBitmaps(
   session: Session,

@@ -183,7 +183,17 @@ export function asksForHelp(list: string): boolean {
 
 const TYPE_NAMES = { str: "<str>", bool: "<bool (on/off)>", size: "<size>", num: "<num>" };
 
-/** What `-o help` shows, by name. */
+/** What `-o help` shows for a new image. @param isNamed its file is named, so that is known, too */
+export function describeNewImage(format: string, isNamed: boolean): string {
+  const table = createOptionsOf(format);
+  if (isNamed) return describeCreateOptions("Supported options", table);
+  const own = table.filter(({ ofStore }) => !ofStore);
+  return `${describeCreateOptions(`Supported ${format} options`, own)}
+Where a file is named, the options of what it is kept in are listed, too.
+`;
+}
+
+/** By name. */
 export function describeCreateOptions(title: string, options: readonly CreateOption[]): string {
   const lines = [...options]
     .sort((a, b) => (a.name < b.name ? -1 : 1))

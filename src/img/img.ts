@@ -65,7 +65,7 @@ async function run(argv: readonly string[], host: ImgHost): Promise<number> {
 function parse(host: ImgHost, command: ImgCommand, words: readonly string[]): Arguments {
   try {
     const { given, operands } = getopt(words, [HELP, ...command.options], {
-      operands: "any",
+      operands: command.hasSignedOperands ? "signed" : "any",
       last: ["help"],
     });
     return new Arguments(given, operands);

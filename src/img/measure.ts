@@ -17,6 +17,8 @@ import { versionOf } from "./members.ts";
 
 /** Of a bitmap's entry in the directory, without its name. */
 const BITMAP_ENTRY_BYTES = 24;
+/** The smallest clusters whose entries may be extended. */
+const EXTENDED_CLUSTER_BYTES = 16384;
 
 export interface Geometry {
   readonly version: 2 | 3;
@@ -46,6 +48,12 @@ export function geometryOf(values: OptionValues, bytes: number): Geometry {
   }
   if (extended && version === 2) {
     throw new BlockError("EINVAL", "Parameter 'extended_l2' needs compat v3");
+  }
+  if (extended && clusterBytes < EXTENDED_CLUSTER_BYTES) {
+    throw new BlockError(
+      "EINVAL",
+      `Parameter 'extended_l2' needs a 'cluster_size' of ${EXTENDED_CLUSTER_BYTES} at least`,
+    );
   }
   const preallocation = values.get("preallocation") ?? "off";
   if (!["off", "metadata", "falloc", "full"].includes(preallocation)) {

@@ -17,6 +17,18 @@ describe("measure of a size", () => {
     ["-O", "qcow2", "-o", "preallocation=metadata,size=3G", "--size", "1G"],
     ["-O", "qcow2", "-o", "extended_l2=on", "--size", "1G"],
     ["-O", "qcow2", "-o", "data_file=x", "--size", "1M"],
+    ["-O", "qcow2", "-o", "preallocation=full,nocow=on", "--size", "1M"],
+    ["-O", "raw", "-o", "preallocation=full", "--size", "1M"],
+    [
+      "--object",
+      "secret,id=s,data=x",
+      "-O",
+      "qcow2",
+      "-o",
+      "encrypt.format=luks,encrypt.key-secret=s",
+      "--size",
+      "1M",
+    ],
   ];
   it.each(WORDS.map((words) => [words.join(" "), words] as const))(
     "with '%s'",
@@ -90,4 +102,17 @@ describe("measure refuses", () => {
     at.make("create", "-q", "-f", "qcow2", "@/a", "1M");
     expectBothRefuse(await at.both("measure", ...words));
   });
+});
+
+it("measure refuses options that no new image could have", async () => {
+  const at = folders();
+  for (const options of [
+    "help",
+    "encrypt.format=luks",
+    "encrypt.format=luks,encrypt.key-secret=nobody",
+    "extended_l2=on,cluster_size=4k",
+    "compat=0.10,refcount_bits=8",
+  ]) {
+    expectBothRefuse(await at.both("measure", "-O", "qcow2", "-o", options, "--size", "1M"));
+  }
 });

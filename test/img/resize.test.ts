@@ -55,6 +55,7 @@ describe("resize", () => {
     ["--shrink", "@/a", "0"],
     ["@/a", "+1000"],
     ["@/a", "x"],
+    ["-6", "@/a"],
     ["@/a", "9E"],
     ["--preallocation=bogus", "@/a", "+1M"],
     ["--preallocation=full", "--shrink", "@/a", "512k"],

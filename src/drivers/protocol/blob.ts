@@ -39,7 +39,11 @@ export function blobDriver(blobs: ReadonlyMap<string, Blob>): TypedDriver<Types,
       const blob = blobs.get(name);
       if (blob === undefined) throw new BlockError("ENOENT", `No file '${name}' was handed over`);
       if (!readOnly) {
-        throw new BlockError("EACCES", `The file '${name}' is read only: set 'read-only' to true`);
+        throw new BlockError(
+          "EACCES",
+          `The file '${name}' was picked to be read ('read-only': true), and cannot be written: copy it ` +
+            "into a file in OPFS or into memory",
+        );
       }
       return new BlobState(blob, name);
     },

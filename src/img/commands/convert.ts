@@ -28,14 +28,10 @@ import {
 } from "../command.ts";
 import { type ConversionFailure, convertDisk } from "../convert-loop.ts";
 import { type ConvertPlan, planConvert } from "../convert-plan.ts";
-import { checkBitmaps, copyBitmaps } from "../copy-bitmaps.ts";
+import { checkBitmaps, checkBitmapsFit, copyBitmaps } from "../copy-bitmaps.ts";
 import { makeTarget } from "../copy-target.ts";
-import {
-  asksForHelp,
-  createOptionsOf,
-  describeCreateOptions,
-  joinLists,
-} from "../create-options.ts";
+import { asksForHelp, describeNewImage, joinLists } from "../create-options.ts";
+import { formatDriver } from "../image-name.ts";
 import { openImage } from "../open.ts";
 import { Progress } from "../progress.ts";
 import type { Session } from "../session.ts";
@@ -109,7 +105,8 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const list = joinLists(args.all("target-options"));
   const format = args.last("target-format") ?? "raw";
   if (asksForHelp(list)) {
-    await session.print(describeCreateOptions("Supported options", createOptionsOf(format)));
+    formatDriver(session, format);
+    await session.print(describeNewImage(format, args.operands.length > 1));
     return 0;
   }
   const plan = planConvert(args, format, list);
@@ -146,10 +143,10 @@ async function convertPlanned(
   const target = values
     ? await makeTarget(session, { name, format, values, cache })
     : await openImage(session, plan.targetName(), { writable: true, cache });
+  // What was there is as it was until the copying begins.
+  let isTouched = values !== null;
   try {
-    if (args.has("bitmaps") && target.node.state.bitmapStore === undefined) {
-      throw new BlockError("ENOTSUP", `Format '${target.node.driver.name}' keeps no bitmaps`);
-    }
+    if (args.has("bitmaps")) checkBitmapsFit(first.node, target.node);
     if (plan.compress && !io.canWriteCompressed(target.node)) {
       throw new BlockError("ENOTSUP", `Format '${target.node.driver.name}' packs no clusters`);
     }
@@ -159,6 +156,7 @@ async function convertPlanned(
         `The target of ${target.length} bytes is smaller than the source of ${sources.length}`,
       );
     }
+    isTouched = true;
     const problems: Promise<void>[] = [];
     const failure = await convertDisk({
       sources,
@@ -184,7 +182,7 @@ async function convertPlanned(
     // Here, so that what cannot be written back is a failure of the command.
     await session.release(target);
   } catch (error) {
-    if (!(error instanceof BlockError)) throw error;
+    if (!(error instanceof BlockError) || !isTouched) throw error;
     throw new BlockError(error.errno, `${error.message}; '${plan.target}' is not complete`, {
       cause: error,
     });

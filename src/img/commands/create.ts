@@ -7,7 +7,7 @@ import { type Arguments, FORMAT, type ImgCommand, OBJECT, QUIET } from "../comma
 import {
   asksForHelp,
   createOptionsOf,
-  describeCreateOptions,
+  describeNewImage,
   joinLists,
   parseOptions,
   tellOptions,
@@ -43,7 +43,11 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const format = args.last("format") ?? "raw";
   const list = joinLists(args.all("options"));
   const [name, size, ...more] = args.operands;
-  if (asksForHelp(list)) return help(session, format, name);
+  if (asksForHelp(list)) {
+    formatDriver(session, format);
+    await session.print(describeNewImage(format, name !== undefined));
+    return 0;
+  }
   if (name === undefined) throw new BlockError("EINVAL", "Expected the name of an image");
   if (more[0] !== undefined) throw new BlockError("EINVAL", `Unexpected argument '${more[0]}'`);
   const bytes = size === undefined ? undefined : parseSize(size, "Image size");
@@ -121,20 +125,4 @@ async function sizeOfBacking(
   const place = await session.host.follow(backing, from);
   const { length } = await peek(session, { driver: format, file: session.host.store(place) });
   return alignUp(length, SECTOR_BYTES);
-}
-
-async function help(session: Session, format: string, name: string | undefined): Promise<number> {
-  formatDriver(session, format);
-  const table = createOptionsOf(format);
-  if (name !== undefined) {
-    await session.print(describeCreateOptions("Supported options", table));
-    return 0;
-  }
-  const own = table.filter(({ ofStore }) => !ofStore);
-  await session.print(
-    `${describeCreateOptions(`Supported ${format} options`, own)}
-Where a file is named, the options of what it is kept in are listed, too.
-`,
-  );
-  return 0;
 }

@@ -22,14 +22,7 @@ import {
   OUTPUT,
   wantsJson,
 } from "../command.ts";
-import {
-  asksForHelp,
-  createOptionsOf,
-  describeCreateOptions,
-  joinLists,
-  type OptionValues,
-  parseOptions,
-} from "../create-options.ts";
+import { createOptionsOf, joinLists, type OptionValues, parseOptions } from "../create-options.ts";
 import { formatDriver } from "../image-name.ts";
 import { prettyJson } from "../json.ts";
 import { bitmapsBytes, fullBytes, type Geometry, geometryOf } from "../measure.ts";
@@ -72,20 +65,24 @@ async function run(session: Session, args: Arguments): Promise<number> {
   const target = args.last("target-format") ?? "raw";
   const list = joinLists(args.all("options"));
   formatDriver(session, target);
-  const table = createOptionsOf(target).filter(({ ofStore }) => !ofStore);
-  if (asksForHelp(list)) {
-    await session.print(describeCreateOptions(`Supported ${target} options`, table));
-    return 0;
-  }
-  const values = parseOptions(list, table);
   const size = args.last("size");
   checkSource(args, size);
+  const values = parseOptions(list, createOptionsOf(target));
+  if (target !== "raw") checkSecret(session, values);
   const measured =
     size === undefined
       ? await measureImage(session, args, target, values)
       : measureSize(target, values, parseSize(size, "Image size"));
   await session.print(json ? prettyJson(measured) : asText(measured));
   return 0;
+}
+
+/** The new image's would be opened with it. @throws BlockError ENOENT, EINVAL */
+function checkSecret(session: Session, values: OptionValues): void {
+  const secret = values.get("encrypt.key-secret");
+  if (values.has("encrypt.format") && secret !== undefined) {
+    session.graph.secrets.passphrase(secret);
+  }
 }
 
 function checkSource(args: Arguments, size: string | undefined): void {

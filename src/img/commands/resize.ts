@@ -11,6 +11,7 @@ export const resize: ImgCommand = {
   name: "resize",
   summary: "Makes a disk longer or shorter",
   operands: "FILENAME [+|-]SIZE",
+  hasSignedOperands: true,
   options: [
     QUIET,
     FORMAT,

@@ -156,7 +156,7 @@ function parseEntry(raw: Uint8Array, at: number, index: number, image: Image): D
   };
 }
 
-/** @param granularity 0: the disk may have grown since, so the table may be too small for it */
+/** @param granularity 0: the disk may have got another size since, so the table may not fit it */
 function tableProblem(
   { layout, header, file, guard }: Image,
   table: { readonly tableOffset: number; readonly tableEntries: number },
@@ -168,8 +168,8 @@ function tableProblem(
   if (entries === 0 || entries > most) {
     return `has a table of ${entries} entries; 1 to ${most} are allowed`;
   }
-  const needed = granularity === 0 ? 0 : tableEntriesFor(layout, header.size, granularity);
-  if (entries < needed) return `has a table of ${entries} entries; the disk needs ${needed}`;
+  const needed = granularity === 0 ? entries : tableEntriesFor(layout, header.size, granularity);
+  if (entries !== needed) return `has a table of ${entries} entries; the disk needs ${needed}`;
   if (offset === 0 || offset % clusterBytes !== 0) {
     return `has its table at ${offset}, which is not a cluster's first byte`;
   }

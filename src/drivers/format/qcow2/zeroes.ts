@@ -2,14 +2,16 @@
  * Zero writes and discards: only entries change, no data is written.
  *
  *     entry now                    zero write               may unmap, or discard
- *     unallocated, no backing      stays                    stays
+ *     unallocated, no backing      zero                     zero; a discard lets it be
  *     unallocated                  zero                     zero
  *     normal, zero with cluster    zero, keeps the cluster  zero, the cluster is freed, unless
  *                                                           'discard-no-unref' keeps it
  *     compressed                   zero, data freed         zero, data freed
  *
- * A zero entry hides the backing file, an unallocated one does not. Version 2 has no zero entries:
- * there clusters become unallocated, which reads as zeroes only where no backing file can be.
+ * A zero entry hides the backing file, an unallocated one does not. What was written hides it, also where
+ * there is none yet: a mirror of the top layer, or rebase -u, may give the image one afterwards. Version 2
+ * has no zero entries: there clusters become unallocated, which reads as zeroes only where no backing file
+ * can be.
  */
 
 import { assert, BlockError, throwIfAborted } from "../../../base/errors.ts";
@@ -43,7 +45,7 @@ export async function writeZeroes(
     assert(image.dataFile, "an image with external data has a data file");
     await image.dataFile.writeZeroes(offset, bytes, options);
   }
-  await eachPage(image, offset, bytes, options, options.mayUnmap === true);
+  await eachPage(image, offset, bytes, options, options.mayUnmap ? "unmap" : "write");
 }
 
 /** Ignored where it could not be done without letting the backing file show through. */
@@ -56,8 +58,10 @@ export async function discard(
   if (image.header.version === 2 && image.mayHaveBacking) return;
   // The data file alone would go on reading as before.
   if (image.isRawExternal) return;
-  await eachPage(image, offset, bytes, options, true);
+  await eachPage(image, offset, bytes, options, "discard");
 }
+
+type Manner = "write" | "unmap" | "discard";
 
 /** Works through a range, one page of L2 entries, or one hole, at a time. */
 async function eachPage(
@@ -65,13 +69,13 @@ async function eachPage(
   offset: number,
   bytes: number,
   options: RequestOptions,
-  unmap: boolean,
+  manner: Manner,
 ): Promise<void> {
   const end = offset + bytes;
   for (let at = offset; at < end; ) {
     throwIfAborted(options.signal);
     const from = at;
-    at += await image.mutex.run(() => zeroPage(image, from, end - from, unmap), options.signal);
+    at += await image.mutex.run(() => zeroPage(image, from, end - from, manner), options.signal);
   }
 }
 
@@ -82,7 +86,7 @@ export async function writeZeroesLocked(
   bytes: number,
 ): Promise<void> {
   for (let done = 0; done < bytes; ) {
-    done += await zeroPage(image, offset + done, bytes - done, false);
+    done += await zeroPage(image, offset + done, bytes - done, "write");
   }
 }
 
@@ -91,10 +95,10 @@ async function zeroPage(
   image: Image,
   offset: number,
   bytes: number,
-  unmap: boolean,
+  manner: Manner,
 ): Promise<number> {
   await image.beginChange();
-  if (!image.mayHaveBacking) {
+  if (leavesHoles(image, manner)) {
     const hole = await withL2(image, offset, (spot, l1) =>
       spot ? 0 : holeBytes(image, l1, offset),
     );
@@ -108,17 +112,24 @@ async function zeroPage(
     const count = Math.min(spot.left, Math.ceil(bytes / clusterBytes));
     const entries: L2Entry[] = [];
     for (let i = 0; i < count; i++) entries.push(entryAt(image, spot, i, offset));
-    for (const [i, entry] of entries.entries()) zeroEntry(image, spot, i, entry, unmap);
+    for (const [i, entry] of entries.entries()) zeroEntry(image, spot, i, entry, manner);
     return Math.min(bytes, count * clusterBytes);
   });
 }
 
-function zeroEntry(image: Image, spot: L2Spot, i: number, entry: L2Entry, unmap: boolean): void {
+/** Whether what is unallocated is as good as zero entries. */
+function leavesHoles(image: Image, manner: Manner): boolean {
+  if (image.mayHaveBacking) return false;
+  return manner === "discard" || image.header.version === 2;
+}
+
+function zeroEntry(image: Image, spot: L2Spot, i: number, entry: L2Entry, manner: Manner): void {
   const { layout } = image;
   const empty = entry.host < 0 && !entry.compressed;
-  if (empty && entry.zero === 0 && !image.mayHaveBacking) return;
+  if (empty && entry.zero === 0 && leavesHoles(image, manner)) return;
   const zero = image.header.version === 2 ? 0 : layout.allSubclusters;
-  const keeps = (!unmap || image.keepsDiscarded) && zero !== 0 && hostOf(image, entry) >= 0;
+  const keeps =
+    (manner === "write" || image.keepsDiscarded) && zero !== 0 && hostOf(image, entry) >= 0;
   if (entry.zero === zero && (empty || (keeps && entry.allocated === 0))) return;
 
   if (!keeps) unreference(image, spot, i, entry, "request");

@@ -474,6 +474,11 @@ describe.skipIf(!hasQemu)("bitmaps that make no sense", () => {
     ["a table on the header", (b, entry) => writeU64(b, entry, 0), /not a cluster's first byte/],
     ["a table on the refcounts", (b, entry) => writeU64(b, entry, 65536), /the image's refcount/],
     ["a table of nothing", entryU32(8, 0), /table of 0 entries/],
+    [
+      "a table longer than the disk needs",
+      (b, entry) => writeU32(b, entry + 8, readU32(b, entry + 8) + 1),
+      /the disk needs/,
+    ],
     ["a huge table", entryU32(8, 0x8000000), /table of 134217728 entries/],
     ["unknown flags", entryU32(12, 16), /unknown flags/],
     ["another type", (bytes, entry) => bytes.fill(2, entry + 16, entry + 17), /of type 2/],
