@@ -361,8 +361,10 @@ function modifiedMs(path) {
 export function newestMs(paths) {
   let newest = Number.NEGATIVE_INFINITY;
   for (const path of paths) {
-    newest = Math.max(newest, modifiedMs(path));
-    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) continue;
+    const there = statSync(path, { throwIfNoEntry: false });
+    if (there === undefined) continue;
+    newest = Math.max(newest, there.mtimeMs);
+    if (!there.isDirectory()) continue;
     const below = readdirSync(path).filter((name) => name !== "node_modules");
     newest = Math.max(newest, newestMs(below.map((name) => join(path, name))));
   }

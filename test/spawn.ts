@@ -73,7 +73,8 @@ class Shell {
   }
 }
 
-function quoted(word: string): string {
+/** For a shell. */
+export function quoted(word: string): string {
   return `'${word.replaceAll("'", "'\\''")}'`;
 }
 

@@ -14,10 +14,10 @@ import { BlockError } from "../../src/base/errors.ts";
 import type { CheckResult } from "../../src/block/check.ts";
 import type { World } from "../../src/block/driver.ts";
 import type { BlockNode } from "../../src/block/node.ts";
+import type { Shells } from "../shells.ts";
 import { idsOf } from "./content.ts";
 import type { Files } from "./log.ts";
 import { Look, type Read, readIds } from "./look.ts";
-import type { Shells } from "./qemu-img.ts";
 import { type Cut, isLocked, SECRET, type Trial } from "./trial.ts";
 
 const LEAKS = 3;
@@ -156,7 +156,7 @@ export class Judge {
   /** The real qemu-img has the same counts. */
   async #disagrees(folder: string, name: string, ours: CheckResult): Promise<string> {
     const args = ["check", "--output=json", ...sourceOf(name)];
-    const { status, text } = await this.#shells.qemuImg(folder, ...args);
+    const { status, text } = await this.#shells.run(folder, "qemu-img", ...args);
     this.counts.checked++;
     const wanted = ours.leaks > 0 ? LEAKS : 0;
     // Behind what it says of each cluster.
@@ -183,7 +183,12 @@ export class Judge {
     writeState(folder, again.files);
     try {
       for (const name of this.#trial.images) {
-        const { status, text } = await this.#shells.qemuImg(folder, "check", ...sourceOf(name));
+        const { status, text } = await this.#shells.run(
+          folder,
+          "qemu-img",
+          "check",
+          ...sourceOf(name),
+        );
         if (status !== 0) return `after our repair qemu-img check ends with ${status}:\n${text}`;
       }
       return "";
@@ -194,7 +199,7 @@ export class Judge {
 
   async #asQemuReads(folder: string, name: string, ids: Int32Array): Promise<string> {
     const args = ["-O", "raw", ...sourceOf(name), "as-qemu-reads.raw"];
-    const convert = await this.#shells.qemuImg(folder, "convert", ...args);
+    const convert = await this.#shells.run(folder, "qemu-img", "convert", ...args);
     if (convert.status !== 0) return `qemu-img convert: ${convert.text}`;
     const theirs = idsOf(new Uint8Array(readFileSync(join(folder, "as-qemu-reads.raw"))));
     const at = theirs.findIndex((id, sector) => id !== ids[sector]);

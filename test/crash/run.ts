@@ -5,10 +5,10 @@ import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { seededRandom } from "../../src/base/random.ts";
 import { settleAll } from "../../src/base/settle.ts";
+import { Shells } from "../shells.ts";
 import { testWorld } from "../world.ts";
 import { Judge, writeState } from "./judge.ts";
 import type { Entry } from "./log.ts";
-import { Shells } from "./qemu-img.ts";
 import { type Choice, choicesOf, StateMaker } from "./states.ts";
 import { type Cut, type Kind, Trial } from "./trial.ts";
 

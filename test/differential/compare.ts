@@ -12,9 +12,9 @@ import { DIFFERENCES } from "./differences.ts";
 import { withTheirNames } from "./names.ts";
 import { NEWER } from "./newer.ts";
 import { renumbered } from "./normal.ts";
-import { applyRules, type Rule } from "./rules.ts";
+import { applyRules, isAbout, type Rule } from "./rules.ts";
 import type { ScriptOptions } from "./script.ts";
-import { type Entry, inline, show, type Transcript } from "./transcript.ts";
+import { type Entry, inline, show, type Transcript, write } from "./transcript.ts";
 
 export interface Side {
   readonly daemon: Pick<Daemon, "title" | "version">;
@@ -68,6 +68,7 @@ function compareAll(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
   if (report.length > 0) return { report, needed: [] };
   const needed = rules.filter(
     (rule) =>
+      [theirs, ours].some(({ transcript }) => isAbout(rule, transcript)) &&
       differ(
         theirs,
         ours,
@@ -86,9 +87,11 @@ function compareAll(theirs: Side, ours: Side, options: ScriptOptions): Verdict {
 function differ(theirs: Side, ours: Side, rules: readonly Rule[]): string[] {
   const a = renumbered(applyRules(theirs.transcript, rules));
   const b = alike(renumbered(applyRules(ours.transcript, rules)), a);
+  const [one, other] = [a, b].map((entries) => entries.map(excused));
+  if (write(one!) === write(other!)) return [];
   return unifiedDiff(
-    { title: theirs.daemon.title, lines: show(a.map(excused)) },
-    { title: ours.daemon.title, lines: show(b.map(excused)) },
+    { title: theirs.daemon.title, lines: show(one!) },
+    { title: ours.daemon.title, lines: show(other!) },
   );
 }
 

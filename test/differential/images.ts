@@ -8,12 +8,11 @@
  * may be served in any order.
  */
 
-import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFile, cp, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { Shells } from "../shells.ts";
 import type { Entry, Json } from "./transcript.ts";
 
 export interface ImageSpec {
@@ -33,12 +32,14 @@ export interface ImageSpec {
   readonly snapshots?: readonly string[];
 }
 
-const run = promisify(execFile);
+/** As many scripts as Vitest has under way at once. */
+const SHELLS = 5;
 
 /** Images by all that they are made of, each made once; in a folder of its own, with those below it. */
 export class ImageStock {
   readonly #root = mkdtemp(join(tmpdir(), "blocktab-images-"));
   readonly #made = new Map<string, Promise<string>>();
+  readonly shells = new Shells(SHELLS);
 
   /**
    * @param recipe what the image and those below it are made of
@@ -52,6 +53,7 @@ export class ImageStock {
   }
 
   async end(): Promise<void> {
+    await this.shells.end();
     await rm(await this.#root, { recursive: true });
   }
 
@@ -62,16 +64,20 @@ export class ImageStock {
     if (belowFolder !== undefined) await cp(belowFolder, cwd, { recursive: true });
     const base = backing === undefined ? [] : ["-b", backing, "-F", backingFormat];
     const options = spec.options === undefined ? [] : ["-o", spec.options];
-    await run("qemu-img", ["create", "-q", "-f", format, ...base, ...options, name, size], { cwd });
+    const run = async (...words: string[]) => {
+      const { status, text } = await this.shells.run(cwd, ...words);
+      if (status !== 0) throw new Error(`${words.join(" ")}: ${text}`);
+    };
+    await run("qemu-img", "create", "-q", "-f", format, ...base, ...options, name, size);
     const writes = (spec.writes ?? []).flatMap((write) => ["-c", `write -q ${write}`]);
-    if (writes.length > 0) await run("qemu-io", ["-f", format, ...writes, name], { cwd });
+    if (writes.length > 0) await run("qemu-io", "-f", format, ...writes, name);
     for (const bitmap of spec.bitmaps ?? []) {
       const words = bitmap.split(" ");
       const own = words.pop()!;
-      await run("qemu-img", ["bitmap", "--add", ...words, name, own], { cwd });
+      await run("qemu-img", "bitmap", "--add", ...words, name, own);
     }
     for (const snapshot of spec.snapshots ?? []) {
-      await run("qemu-img", ["snapshot", "-c", snapshot, name], { cwd });
+      await run("qemu-img", "snapshot", "-c", snapshot, name);
     }
     return cwd;
   }
@@ -94,18 +100,18 @@ export class ImageMaker {
     const made = await this.#stock.make(recipe, name, spec, below);
     await copyFile(join(made, name), join(folder, name));
   }
-}
 
-/** All that lies in the folder of a run, by name. */
-export async function describeImages(folder: string): Promise<Entry[]> {
-  const entries: Entry[] = [];
-  for (const name of (await readdir(folder)).sort()) {
-    if (!(await stat(join(folder, name))).isFile()) continue;
-    const known = described.get(await digest(join(folder, name)));
-    const body = known ?? (await describe(folder, name));
-    entries.push({ kind: "image", about: name, body });
+  /** All that lies in the folder of a run, by name. */
+  async describe(folder: string): Promise<Entry[]> {
+    const entries: Entry[] = [];
+    for (const name of (await readdir(folder)).sort()) {
+      if (!(await stat(join(folder, name))).isFile()) continue;
+      const known = described.get(await digest(join(folder, name)));
+      const body = known ?? (await describe(this.#stock.shells, folder, name));
+      entries.push({ kind: "image", about: name, body });
+    }
+    return entries;
   }
-  return entries;
 }
 
 /** Whoever has the same bytes is the same image, unless it has a backing file. */
@@ -117,12 +123,10 @@ async function digest(path: string): Promise<string> {
     .digest("hex");
 }
 
-async function describe(folder: string, name: string): Promise<Json> {
-  const ask = async (...args: string[]): Promise<unknown> => {
-    const { stdout } = await run("qemu-img", [...args, "--output=json", name], {
-      cwd: folder,
-    }).catch((error) => ({ stdout: error.stdout || "null" }));
-    return JSON.parse(stdout);
+async function describe(shells: Shells, folder: string, name: string): Promise<Json> {
+  const ask = async (command: string): Promise<unknown> => {
+    const { text } = await shells.runQuietly(folder, "qemu-img", command, "--output=json", name);
+    return JSON.parse(text || "null");
   };
   const info = (await ask("info")) as Info | null;
   if (info === null) return "not an image that qemu-img can open";
@@ -145,7 +149,7 @@ async function describe(folder: string, name: string): Promise<Json> {
     ),
     // Where a raw file has holes is up to the file system.
     ...(info.format !== "raw" && { map: compact((await ask("map")) as Run[] | null) }),
-    sha256: await contentDigest(folder, name, format),
+    sha256: await contentDigest(shells, folder, name, format),
   };
   if (backing === undefined) described.set(await digest(join(folder, name)), body);
   return body;
@@ -184,14 +188,18 @@ function compact(runs: readonly Run[] | null): Json {
   return lines.map(({ start, length, what }) => `${start}+${length} ${what}`);
 }
 
-async function contentDigest(folder: string, name: string, format: string): Promise<string> {
+async function contentDigest(
+  shells: Shells,
+  folder: string,
+  name: string,
+  format: string,
+): Promise<string> {
   if (format === "raw") return digest(join(folder, name));
   const copy = join(folder, `${name}.content`);
+  const convert = ["qemu-img", "convert", "-f", format, "-O", "raw", name, copy];
   try {
-    await run("qemu-img", ["convert", "-f", format, "-O", "raw", name, copy], { cwd: folder });
-    return await digest(copy);
-  } catch {
-    return "unreadable";
+    const { status } = await shells.runQuietly(folder, ...convert);
+    return status === 0 ? await digest(copy) : "unreadable";
   } finally {
     await rm(copy, { force: true });
   }

@@ -42,9 +42,17 @@ export function applyRules(transcript: Transcript, rules: readonly Rule[]): Tran
   );
 }
 
+/** Whether there is an entry that the rule may change. */
+export function isAbout(rule: Rule, transcript: Transcript): boolean {
+  return transcript.some((entry) => isMeant(entry, rule));
+}
+
+function isMeant(entry: Entry, { kind, about }: Rule): boolean {
+  return entry.kind === kind && (about === undefined || entry.about === about);
+}
+
 function apply(entry: Entry, rule: Rule): Entry[] {
-  if (entry.kind !== rule.kind) return [entry];
-  if (rule.about !== undefined && entry.about !== rule.about) return [entry];
+  if (!isMeant(entry, rule)) return [entry];
   if (rule.whole === true) return [];
   if (rule.whole !== undefined && has(entry.body, rule.whole)) return [];
   return [{ ...entry, body: strip(entry.body, rule) }];
@@ -61,14 +69,14 @@ function withoutPauses(entries: Transcript): Transcript {
 }
 
 /** Runs of entries that the rule is about, in the order of their text. */
-function inOrder(entries: Transcript, { kind, about }: Rule): Transcript {
-  const isMeant = (entry: Entry) => entry.kind === kind && entry.about === about;
+function inOrder(entries: Transcript, rule: Rule): Transcript {
   const out: Entry[] = [];
   for (const entry of entries) {
     let at = out.length;
-    if (isMeant(entry)) {
+    if (isMeant(entry, rule)) {
       const text = JSON.stringify(entry.body);
-      while (at > 0 && isMeant(out[at - 1]!) && JSON.stringify(out[at - 1]!.body) > text) at--;
+      while (at > 0 && isMeant(out[at - 1]!, rule) && JSON.stringify(out[at - 1]!.body) > text)
+        at--;
     }
     out.splice(at, 0, entry);
   }

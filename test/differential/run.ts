@@ -4,7 +4,7 @@ import { mkdtemp, realpath, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Daemon, DaemonProcess, type Message } from "./daemon.ts";
-import { describeImages, type ImageMaker } from "./images.ts";
+import type { ImageMaker } from "./images.ts";
 import { Normaliser, renumbered } from "./normal.ts";
 import type { Script } from "./script.ts";
 import { PATIENCE, ScriptEnded, Talk } from "./talk.ts";
@@ -48,7 +48,7 @@ export async function runScript(
     await script.run(talk);
     await talk.finish();
     await meddling.images?.(folder);
-    return renumbered([...talk.entries, ...(await describeImages(folder))]);
+    return renumbered([...talk.entries, ...(await images.describe(folder))]);
   } catch (error) {
     if (!(error instanceof ScriptEnded)) throw error;
     return renumbered(talk.entries);

@@ -1,16 +1,19 @@
 /**
- * The real qemu-img, thousands of times: a few shells that wait for commands, because starting a
- * program from a shell costs a tenth of what it costs from a large process.
+ * Programs that run side by side, thousands of them: a few shells that wait for commands, because
+ * starting a program from a shell costs a tenth of what it costs from a large process. For one program
+ * after the other there is spawn.ts.
  */
 
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { quoted } from "./spawn.ts";
 
 export interface Answer {
   readonly status: number;
+  /** What it printed. */
   readonly text: string;
 }
 
-const END = /^@@ (\d+)\n$/m;
+const END = /\n@@ (\d+)\n$/;
 
 class Shell {
   readonly #process: ChildProcessWithoutNullStreams;
@@ -29,11 +32,13 @@ class Shell {
     });
   }
 
-  /** @param command words without quotes or spaces */
-  run(command: readonly string[]): Promise<Answer> {
+  run(folder: string, words: readonly string[], complaints: string): Promise<Answer> {
+    const command = `cd ${quoted(folder)} && ${words.map(quoted).join(" ")}`;
     return new Promise((resolve) => {
       this.#answer = resolve;
-      this.#process.stdin.write(`${command.join(" ")} 2>&1 </dev/null; echo "@@ $?"\n`);
+      this.#process.stdin.write(
+        `{ ${command}; } ${complaints} </dev/null; printf '\\n@@ %s\\n' $?\n`,
+      );
     });
   }
 
@@ -55,10 +60,19 @@ export class Shells {
     this.#idle.push(...this.#all);
   }
 
-  /** In a folder: names of data files count from there. */
-  async qemuImg(folder: string, ...args: string[]): Promise<Answer> {
+  /** In a folder: names of files count from there. The answer has what it complains of, too. */
+  run(folder: string, ...words: string[]): Promise<Answer> {
+    return this.#run(folder, words, "2>&1");
+  }
+
+  /** The same; what it complains of is dropped. */
+  runQuietly(folder: string, ...words: string[]): Promise<Answer> {
+    return this.#run(folder, words, "2>/dev/null");
+  }
+
+  async #run(folder: string, words: readonly string[], complaints: string): Promise<Answer> {
     const shell = this.#idle.pop() ?? (await new Promise<Shell>((next) => this.#queue.push(next)));
-    const answer = await shell.run(["cd", folder, "&&", "qemu-img", ...args]);
+    const answer = await shell.run(folder, words, complaints);
     const next = this.#queue.shift();
     if (next) next(shell);
     else this.#idle.push(shell);
