@@ -117,7 +117,7 @@ class Daemon {
   async run(given: readonly Given<OptionName>[]): Promise<number> {
     const journal = journalOf(given);
     this.#engine = await createNodeEngine({
-      ...(journal !== null && { journal: await openFileJournal(journal) }),
+      ...(journal !== null && { journal: await openFileJournal(journal, this.#clock) }),
       clock: this.#clock,
       trace: this.#traceLog.trace,
       commands: hostCommands(this.#chardevs, () => void this.#endSoon()),

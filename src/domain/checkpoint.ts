@@ -147,8 +147,22 @@ export async function create(
   return name;
 }
 
-/** Of those whose making nobody has heard the end of: one that has bitmaps was made. Call with the disks open. */
+/**
+ * Of those whose making nobody has heard the end of: one that has bitmaps was made. Of those that were being deleted:
+ * they go; one whose bitmaps cannot be taken out now stays until it is deleted once more. Call with the disks open.
+ */
 export async function settleCheckpoints(op: Operation): Promise<void> {
+  await settleMade(op);
+  for (const checkpoint of op.record.checkpoints.filter(({ going }) => going)) {
+    try {
+      await finishRemoval(op, checkpoint);
+    } catch (error) {
+      if (!isRefused(error)) throw error;
+    }
+  }
+}
+
+async function settleMade(op: Operation): Promise<void> {
   if (!op.record.checkpoints.some(({ pending }) => pending)) return;
   const table = await queryBitmaps(op);
   const hasBitmap = ({ name }: CheckpointRecord) =>
@@ -178,12 +192,30 @@ export async function remove(op: Operation, name: string, flags: number): Promis
   const doomed = isMany ? descendants(op.record, name) : [];
   if (!(flags & CHECKPOINT_DELETE.CHILDREN_ONLY)) doomed.push(named);
   for (const checkpoint of doomed) {
-    if (!(flags & CHECKPOINT_DELETE.METADATA_ONLY)) await discardBitmaps(op, checkpoint);
-    op.record.checkpoints = op.record.checkpoints
-      .filter((one) => one !== checkpoint)
-      .map((one) => (one.parent === checkpoint.name ? reparented(one, checkpoint.parent) : one));
-    await op.save();
+    if (flags & CHECKPOINT_DELETE.METADATA_ONLY) {
+      await forget(op, checkpoint);
+      continue;
+    }
+    if (!checkpoint.going) {
+      await checkBitmaps(op, checkpoint);
+      // Kept first: from here on there is only the way to the end.
+      checkpoint.going = true;
+      await op.save();
+    }
+    await finishRemoval(op, checkpoint);
   }
+}
+
+async function finishRemoval(op: Operation, checkpoint: CheckpointRecord): Promise<void> {
+  await discardBitmaps(op, checkpoint);
+  await forget(op, checkpoint);
+}
+
+async function forget(op: Operation, { name, parent }: CheckpointRecord): Promise<void> {
+  op.record.checkpoints = op.record.checkpoints
+    .filter((one) => one.name !== name)
+    .map((one) => (one.parent === name ? reparented(one, parent) : one));
+  await op.save();
 }
 
 function reparented(
@@ -194,18 +226,27 @@ function reparented(
 }
 
 /** @throws DomainError CHECKPOINT_INCONSISTENT: a bitmap is nowhere; METADATA_ONLY is the way out */
-async function discardBitmaps(op: Operation, { disks }: CheckpointRecord): Promise<void> {
+async function checkBitmaps(op: Operation, checkpoint: CheckpointRecord): Promise<void> {
+  for (const { disk, bitmap, layers } of await whereBitmapsAre(op, checkpoint)) {
+    if (layers.length > 0) continue;
+    const text = `Bitmap '${bitmap}' is in no image of disk '${disk.target}'`;
+    throw new DomainError("CHECKPOINT_INCONSISTENT", text);
+  }
+}
+
+async function whereBitmapsAre(op: Operation, { disks }: CheckpointRecord) {
   const table = await queryBitmaps(op);
-  const found = disks.flatMap(({ name, bitmap }) => {
+  return disks.flatMap(({ name, bitmap }) => {
     const disk = op.record.disks.find(({ target }) => target === name);
     if (!disk || bitmap === undefined) return [];
-    const layers = disk.layers.filter((layer) => findBitmap(table, layer, bitmap));
-    if (layers.length > 0) return [{ disk, bitmap, layers }];
-    const text = `Bitmap '${bitmap}' is in no image of disk '${name}'`;
-    throw new DomainError("CHECKPOINT_INCONSISTENT", text);
+    return [{ disk, bitmap, layers: disk.layers.filter((one) => findBitmap(table, one, bitmap)) }];
   });
-  for (const { disk, bitmap, layers } of found) {
-    for (const layer of layers.toReversed()) {
+}
+
+async function discardBitmaps(op: Operation, checkpoint: CheckpointRecord): Promise<void> {
+  for (const { disk, bitmap, layers } of await whereBitmapsAre(op, checkpoint)) {
+    // From the top down: what is left of one has a gap, so nothing incremental is made from it.
+    for (const layer of layers) {
       const at = disk.layers.indexOf(layer);
       if (at === 0) await removeBitmaps(op, [layer], bitmap);
       else await removeBitmapBelow(op, layer, disk.layers[at + 1], bitmap);

@@ -14,6 +14,7 @@
  *     any                        does not know it            the graph tells of a switch; else FAILED
  *     an overlay                 nothing below it            dropped; else it is the top of its disk
  *     a pending checkpoint       has its bitmap              made; without one: dropped
+ *     a checkpoint that goes     may have some bitmaps       they go, and then it
  *     a disk without a job       has no device for it        added again: a shutdown was broken off
  *     not understood             -                           cancelled, put aside; the disk is usable
  *     -                          not ours                    left alone

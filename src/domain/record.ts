@@ -86,8 +86,8 @@ const backupDiskSchema = v.strictObject({
   total: v.optional(count),
 });
 const backupSchema = v.strictObject({
-  /** As a job's: its end is told once. */
-  serial: count,
+  /** As a job's: its end is told once. 0: from before there were any. */
+  serial: v.optional(count, 0),
   mode: v.picklist(["push", "pull"]),
   flags: count,
   /** ms of wall time. */
@@ -133,6 +133,8 @@ const checkpointSchema = v.strictObject({
   creationTime: count,
   /** Nobody knows yet whether its bitmaps have been made. */
   pending: v.optional(v.literal(true)),
+  /** It is being deleted: some of its bitmaps may be gone. */
+  going: v.optional(v.literal(true)),
   disks: v.array(
     v.strictObject({
       name: v.string(),

@@ -386,6 +386,8 @@ export class Engine {
         await this.graph.letGo();
       }
       throw error;
+    } finally {
+      await this.#journal?.release();
     }
   }
 

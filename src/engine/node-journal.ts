@@ -1,14 +1,29 @@
 /**
  * The journal's record as a file on Node: written beside it, made durable, and put in its place, so that
- * there is always a whole one. No other program should write it; another engine that has is noticed.
+ * there is always a whole one. An engine holds a lock on it (node-lock.ts), so that a second one is turned away
+ * before it opens an image.
+ *
+ * Whoever goes without a lock, or is on another machine, cannot undo a record of a later epoch either. A file
+ * cannot be replaced on a condition; but one that is gone cannot be put in another's place:
+ *
+ *   FILE.new.7 ── epoch 7 writes ── looks: a later one? ── renames ─▶ FILE     fails if it has been removed
+ *   FILE.new.8 ── epoch 8 writes ── removes FILE.new.7 ─── renames ─▶ FILE
+ *
+ * If 8 appears before 7 looks, then 7 sees that, here or in FILE. Else 8 finds 7's, or 7 has renamed it first.
  */
 
-import { open, readFile, rename, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { type Clock, SystemClock } from "../base/clock.ts";
+import { BlockError } from "../base/errors.ts";
 import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
 import { checkEpoch, type JournalStore, type OpenedJournal, openJournal } from "./journal/store.ts";
+import { FileLock } from "./node-lock.ts";
+
+/** How often a record is written again that somebody has removed who is not of a later epoch. */
+const WRITES = 3;
 
 export class FileJournal implements JournalStore, IntentStore {
   readonly #path: string;
@@ -20,7 +35,23 @@ export class FileJournal implements JournalStore, IntentStore {
   }
 
   async load(): Promise<unknown> {
-    const text = await this.#attempt("Reading", () => readFile(this.#path, "utf8"));
+    // What a killed engine was about to say has no say any more.
+    await this.#attempt("Clearing", () => this.#removeNew(() => true));
+    return this.#read();
+  }
+
+  async save(record: JournalRecord | IntentsRecord): Promise<void> {
+    for (let writes = 0; writes < WRITES; writes++) {
+      if (await this.#attempt("Writing", () => this.#replace(record))) return;
+    }
+    throw new BlockError(
+      "EBUSY",
+      `Writing the journal '${this.#path}' failed: others write it, too`,
+    );
+  }
+
+  async #read(): Promise<unknown> {
+    const text = await this.#attempt("Reading", () => ifThere(readFile(this.#path, "utf8")));
     if (text === null) return undefined;
     try {
       return JSON.parse(text);
@@ -30,47 +61,95 @@ export class FileJournal implements JournalStore, IntentStore {
     }
   }
 
-  async save(record: JournalRecord | IntentsRecord): Promise<void> {
-    const now = await this.#identity();
-    if (now !== null && now !== this.#last) checkEpoch(await this.load(), record);
-    const fresh = `${this.#path}.new`;
-    await this.#attempt("Writing", async () => {
-      const file = await open(fresh, "w", 0o600);
-      try {
-        await file.writeFile(JSON.stringify(record));
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-      await rename(fresh, this.#path);
-      const folder = await open(dirname(this.#path));
-      try {
-        await folder.sync();
-      } finally {
-        await folder.close();
-      }
-    });
-    this.#last = await this.#identity();
+  /** @returns false if somebody has removed what was to take the file's place */
+  async #replace(record: JournalRecord | IntentsRecord): Promise<boolean> {
+    const fresh = `${this.#path}.new.${record.epoch}`;
+    const file = await open(fresh, "w", 0o600);
+    let written: string;
+    try {
+      await file.writeFile(JSON.stringify(record));
+      await file.sync();
+      written = identity(await file.stat({ bigint: true }));
+    } finally {
+      await file.close();
+    }
+    try {
+      const latest = await this.#removeNew((epoch) => epoch < record.epoch);
+      checkEpoch({ epoch: latest }, record);
+      const now = await ifThere(stat(this.#path, { bigint: true }));
+      if (now && identity(now) !== this.#last) checkEpoch(await this.#read(), record);
+    } catch (error) {
+      await rm(fresh, { force: true });
+      throw error;
+    }
+    if ((await ifThere(rename(fresh, this.#path).then(() => true))) === null) return false;
+    this.#last = written;
+    const folder = await open(dirname(this.#path));
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+    return true;
   }
 
-  async #identity(): Promise<string | null> {
-    const found = await this.#attempt("Looking at", () => stat(this.#path, { bigint: true }));
-    return found && `${found.dev} ${found.ino} ${found.size} ${found.mtimeNs}`;
+  /**
+   * Of records that are about to take the file's place.
+   *
+   * @returns the latest epoch of any
+   */
+  async #removeNew(isToGo: (epoch: number) => boolean): Promise<number> {
+    const [folder, prefix] = [dirname(this.#path), `${basename(this.#path)}.new.`];
+    const names = (await ifThere(readdir(folder))) ?? [];
+    const epochs = names
+      .filter((name) => name.startsWith(prefix))
+      .map((name) => Number(name.slice(prefix.length)))
+      .filter(Number.isSafeInteger);
+    for (const epoch of epochs.filter(isToGo)) {
+      await rm(join(folder, `${prefix}${epoch}`), { force: true });
+    }
+    return Math.max(0, ...epochs);
   }
 
-  /** @returns null if there is no such file */
-  async #attempt<T>(what: string, step: () => Promise<T>): Promise<T | null> {
+  async #attempt<T>(what: string, step: () => Promise<T>): Promise<T> {
     try {
       return await step();
     } catch (error) {
-      const told = storeError(error, `${what} the journal '${this.#path}'`);
-      if (told.errno === "ENOENT" && what !== "Writing") return null;
-      throw told;
+      throw storeError(error, `${what} the journal '${this.#path}'`);
     }
   }
 }
 
-/** Both records: the engine's in this file, and beside it where images are written. @throws BlockError */
-export function openFileJournal(path: string): Promise<OpenedJournal> {
-  return openJournal(new FileJournal(path), new FileJournal(`${path}.intents`));
+/** @returns null if there is nothing of that name */
+async function ifThere<T>(step: Promise<T>): Promise<T | null> {
+  try {
+    return await step;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+}
+
+/** Stays with it when it is renamed. */
+function identity(found: { dev: bigint; ino: bigint; size: bigint; mtimeNs: bigint }): string {
+  return `${found.dev} ${found.ino} ${found.size} ${found.mtimeNs}`;
+}
+
+/**
+ * Both records: the engine's in this file, and beside it where images are written.
+ *
+ * @throws BlockError EBUSY if another engine has them: nothing is changed then; what the stores throw
+ */
+export async function openFileJournal(
+  path: string,
+  clock: Clock = new SystemClock(),
+): Promise<OpenedJournal> {
+  const lock = await FileLock.take(path, `the journal '${path}'`, clock);
+  try {
+    const opened = await openJournal(new FileJournal(path), new FileJournal(`${path}.intents`));
+    return { ...opened, release: () => lock.release() };
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
 }

@@ -1,6 +1,6 @@
 /** A daemon that is killed in the middle of a job, on real files; the next one goes on. */
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -162,5 +162,43 @@ describe.each(Object.entries(CASES))("a daemon killed during %s", (_name, wanted
     for (const name of ["base", "mid", "top", "target"]) {
       expect(run("qemu-img", "check", "-r", "leaks", name)).toContain("No errors were found");
     }
+  });
+});
+
+describe("a second daemon with the same journal", () => {
+  it("is refused before it touches anything, and told which process has it", async () => {
+    makeImages();
+    const first = start();
+    await first.talk.negotiate();
+    const before = readFileSync(join(folder, "journal.json"));
+    const { status, stderr } = await start().ended;
+    expect({ status, stderr }).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(`journal 'journal.json'.*process ${first.child.pid} has it`),
+    });
+    expect(readFileSync(join(folder, "journal.json")).equals(before)).toBe(true);
+    // One that stands still has its images open all the same.
+    first.kill("SIGSTOP");
+    expect(await start().ended).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("a process that does not answer has it"),
+    });
+    first.kill("SIGCONT");
+    expect(await ask(first, "query-jobs")).toEqual([]);
+    await killed(first);
+    const next = start();
+    await next.talk.negotiate();
+    await next.talk.execute("quit");
+    expect(await next.ended).toMatchObject({ status: 0 });
+    expect(readdirSync(folder).filter((name) => name.includes("lock"))).toEqual([]);
+  });
+
+  it("is refused also when both begin at once", async () => {
+    makeImages();
+    const both = [start(), start()];
+    const greeted = await Promise.all(both.map(({ talk }) => talk.next()));
+    expect(greeted.filter((message) => message !== null)).toHaveLength(1);
+    const loser = both[greeted.indexOf(null)]!;
+    expect(await loser.ended).toMatchObject({ status: 1, stderr: expect.stringMatching("has it") });
   });
 });

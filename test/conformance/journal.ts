@@ -53,6 +53,35 @@ export function journalSuite(name: string, make: () => Promise<JournalPlace>): v
         expect(await open().load()).toEqual(at(2, 1));
       }));
 
+    it("is the newer engine's whatever comes together: the older one's save is there before, or refused", () =>
+      within(async ({ open }) => {
+        const [older, newer] = [open(), open()];
+        for (let epoch = 1; epoch < 40; epoch += 2) {
+          await older.save(at(epoch));
+          const order: string[] = [];
+          const steps = {
+            older: async () => {
+              for (let seq = 1; seq < 4; seq++) await older.save(at(epoch, seq));
+            },
+            newer: () => newer.save(at(epoch + 1)),
+          };
+          const save = (name: keyof typeof steps) =>
+            steps[name]().then(
+              () => order.push(`${name} saved`),
+              ({ errno }) => order.push(`${name} ${errno}`),
+            );
+          const first =
+            epoch % 4 === 1 ? (["older", "newer"] as const) : (["newer", "older"] as const);
+          await Promise.all(first.map(save));
+          expect([
+            "older saved,newer saved",
+            "older ESTALE,newer saved",
+            "newer saved,older ESTALE",
+          ]).toContain(`${order}`);
+          expect(await open().load()).toEqual(at(epoch + 1));
+        }
+      }));
+
     it("belongs to the engine that has opened the journal last", () =>
       within(async ({ open }) => {
         const first = await openJournal(open());

@@ -5,6 +5,7 @@ import { DomainError } from "../../src/domain/errors.ts";
 import { BLOCK_JOB_ABORT, SNAPSHOT_CREATE } from "../../src/domain/flags.ts";
 import type { DriverRecord } from "../../src/domain/record.ts";
 import { MemoryDomainStore } from "../../src/domain/store.ts";
+import { QmpError } from "../../src/engine/client.ts";
 import {
   guest,
   image,
@@ -41,19 +42,34 @@ async function lostAfter(call: () => Promise<unknown>, isDone: () => boolean): P
   isLost = () => false;
 }
 
-/** The call sends everything but its transaction; then the driver is lost. */
-async function lostBeforeTransaction(call: () => Promise<unknown>): Promise<void> {
+/** The call sends everything before a command, the first of its kind or a later one; then the driver is lost. */
+async function lostBefore(
+  name: string,
+  call: () => Promise<unknown>,
+  { nth = 1 }: { readonly nth?: number } = {},
+): Promise<void> {
   const { client } = world;
   const execute = client.execute.bind(client) as (...args: unknown[]) => Promise<never>;
-  let isSent = false;
+  let left = nth;
   client.execute = (...args: unknown[]) => {
-    if (args[0] !== "transaction") return execute(...args);
-    isSent = true;
-    return new Promise<never>(() => {});
+    if (args[0] === name) left--;
+    return left > 0 ? execute(...args) : new Promise<never>(() => {});
   };
   void call();
-  while (!isSent) await world.clock.advance(10);
+  while (left > 0) await world.clock.advance(10);
   client.execute = execute;
+}
+
+const lostBeforeTransaction = (call: () => Promise<unknown>) => lostBefore("transaction", call);
+
+/** "NODE NAME" of all that have names. */
+async function bitmaps(): Promise<string[]> {
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  return nodes.flatMap((node) =>
+    (node["dirty-bitmaps"] ?? []).flatMap(({ name }) =>
+      name ? [`${node["node-name"]} ${name}`] : [],
+    ),
+  );
 }
 
 const snapshot = () => {
@@ -160,6 +176,110 @@ it("decides on a checkpoint when its domain starts, if it had stopped before any
   expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
   await world.run(demo().create());
   await world.run(demo().checkpointCreate({ name: "one" }));
+});
+
+it("deletes a checkpoint to the end, wherever the driver was lost over it", async () => {
+  await running(world, { vda: ["base"] });
+  for (const nth of [1, 2, 3]) {
+    await world.run(demo().checkpointCreate({ name: "one" }));
+    const disks = [{ name: "vda", source: image(`snap-${nth}`).source }];
+    await world.run(demo().snapshotCreate({ disks }, SNAPSHOT_CREATE.DISK_ONLY));
+    expect(await bitmaps()).toHaveLength(2);
+    const remove = () => demo().checkpointDelete("one");
+    const { nodes } = world.engine.graph;
+    if (nth < 3) await lostBefore("transaction", remove, { nth });
+    else await lostAfter(remove, () => nodes.every((node) => node.bitmaps.isEmpty));
+    expect(await bitmaps()).toHaveLength(3 - nth);
+    await world.restart();
+    expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
+    expect(await bitmaps()).toEqual([]);
+  }
+});
+
+it("makes no incremental backup from a checkpoint that could not be deleted to the end", async () => {
+  await running(world, { vda: ["base"] });
+  await world.run(demo().checkpointCreate({ name: "one" }));
+  await world.run(snapshot());
+  // The image below is in use in a way that forbids to write to it.
+  const below = world.engine.graph.get((await bitmaps())[1]!.split(" ")[0]!);
+  expect(below.readOnly).toBe(true);
+  const { client } = world;
+  const execute = client.execute.bind(client) as (...args: unknown[]) => Promise<never>;
+  client.execute = (...args: unknown[]) => {
+    if (args[0] !== "blockdev-reopen") return execute(...args);
+    return Promise.reject(new QmpError({ class: "GenericError", desc: "It is in use" }));
+  };
+  expect(await refusal(world, demo().checkpointDelete("one"))).toBe("OPERATION_FAILED");
+  await world.restart();
+  const incremental = demo().backupBegin({ incremental: "one" });
+  expect(await refusal(world, incremental)).toBe("CHECKPOINT_INCONSISTENT");
+  client.execute = execute;
+  await world.run(demo().checkpointDelete("one"));
+  expect(await bitmaps()).toEqual([]);
+  expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
+});
+
+it("drops a job of which the engine has never heard, and tells of no end", async () => {
+  await running(world, { vda: ["base"] });
+  await lostBefore("blockdev-mirror", () => demo().blockCopy("vda", image("copy")));
+  world.events.length = 0;
+  await world.restart();
+  await settle(world);
+  expect(await world.run(demo().listBlockJobs())).toEqual([]);
+  expect(world.events).toEqual([]);
+  const [record] = world.driver.host.record.domains;
+  expect(record).toMatchObject({ jobs: [], leftovers: [] });
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  expect(nodes).toHaveLength(2);
+});
+
+it("drops a backup of which the engine has never heard, and the checkpoint that was to come with it", async () => {
+  await running(world, { vda: ["base"] });
+  await lostBeforeTransaction(() => demo().backupBegin({}, { name: "one" }));
+  world.events.length = 0;
+  await world.restart();
+  await settle(world);
+  expect(world.events).toEqual([]);
+  const [record] = world.driver.host.record.domains;
+  expect(record).toMatchObject({ jobs: [], backup: null, checkpoints: [], leftovers: [] });
+  // The image that had been made for it stays: it might be anybody's.
+  const disks = [{ name: "vda", target: image("again").source }];
+  await world.run(demo().backupBegin({ disks }, { name: "one" }));
+  await until(world, () => world.events.some(({ event }) => event === "job-completed"));
+  expect(await bitmaps()).toEqual(["libvirt-1-format one"]);
+});
+
+it("keeps the checkpoint of a backup that had begun, though nobody knows its job any more", async () => {
+  await running(world, { vda: ["base"] });
+  const { node } = world.engine.exports.get("domain-1-vda").backend;
+  await lostAfter(
+    () => demo().backupBegin({}, { name: "one" }),
+    () => !node.bitmaps.isEmpty,
+  );
+  await world.clock.advance(5000);
+  for (const { id } of await world.run(world.client.execute("query-jobs"))) {
+    await world.run(world.client.execute("job-dismiss", { id }));
+  }
+  await world.restart();
+  expect(await world.run(demo().listAllCheckpoints())).toMatchObject([{ name: "one" }]);
+  expect(world.driver.host.record.domains[0]).toMatchObject({ jobs: [], backup: null });
+});
+
+it("goes on with a backup whose record is from before there were serials", async () => {
+  await running(world, { vda: ["base"] });
+  const node = () => world.engine.exports.get("domain-1-vda").backend.node;
+  await lostAfter(
+    () => demo().backupBegin({}, { name: "one" }),
+    () => node().driver.name === "copy-before-write" || node().parents.size > 1,
+  );
+  await world.driver.close();
+  const record = (await world.store.load()) as DriverRecord;
+  const [domain] = record.domains;
+  const { serial: _, ...backup } = domain!.backup!;
+  await world.store.save({ ...record, domains: [{ ...domain, backup }] });
+  await world.restart();
+  expect(world.driver.host.record.broken).toEqual([]);
+  await until(world, () => world.events.some(({ event }) => event === "job-completed"));
 });
 
 it("gives a domain its devices back when a shutdown was lost half way", async () => {

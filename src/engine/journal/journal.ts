@@ -172,6 +172,11 @@ export class EngineJournal implements JournalView {
     for (const outbox of this.#outboxes) await outbox.empty();
   }
 
+  /** All files are closed: the next engine may have the journal. @throws BlockError */
+  async release(): Promise<void> {
+    await this.#init.opened.release?.();
+  }
+
   // JournalView
 
   get history() {

@@ -41,6 +41,8 @@ export interface OpenedJournal {
   readonly record: JournalRecord;
   /** Where images are written, if that is kept: for a Graph's world. */
   readonly intents?: WriteIntents;
+  /** To be called when the engine has let go of everything: another one may have it. @throws BlockError */
+  readonly release?: () => Promise<void>;
 }
 
 /**

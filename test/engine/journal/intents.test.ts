@@ -2,6 +2,7 @@
 
 import { expect, it } from "vitest";
 import { MiB } from "../../../src/base/bytes.ts";
+import { sleep } from "../../../src/base/clock.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import * as io from "../../../src/block/io.ts";
@@ -87,14 +88,26 @@ it("a backup that is done is told as completed, wherever the engine is lost betw
   const t = await first();
   /** What a loss would leave, before each save of either record. */
   const moments: { journal: string | null; intents: string | null }[] = [];
-  const note = async () => {
-    moments.push({ journal: t.journal.text, intents: t.intents.text });
+  const note = () => moments.push({ journal: t.journal.text, intents: t.intents.text });
+  // A save takes its time, in which the job gets on as far as it may.
+  const slowly = async () => {
+    note();
+    await sleep(t.clock, 10);
   };
-  t.journal.before = note;
-  t.intents.before = note;
+  t.journal.before = slowly;
+  t.intents.before = slowly;
+  // Whoever asks anything has a record made: so one is on its way when the job comes to its end.
+  const curious = t.engine.openMonitor(() => {});
+  curious.receive({ execute: "qmp_capabilities" });
+  const { apply } = t.recorder;
+  t.recorder.apply = (entry) => {
+    apply.call(t.recorder, entry);
+    curious.receive({ execute: "query-version" });
+  };
   await t.ok("blockdev-backup", { "job-id": "b", device: "disk", target: "copy", sync: "full" });
   await t.clock.advance(20_000);
-  await note();
+  note();
+  t.recorder.apply = apply;
   t.journal.before = async () => {};
   t.intents.before = null;
   expect(t.intents.record?.records).toEqual({});

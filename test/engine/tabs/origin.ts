@@ -32,7 +32,9 @@ export class Origin {
   readonly locks = new Map<string, LockRequest[]>();
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
-  reign: Reign = { epoch: 0, served: 0 };
+  reign: Reign = { epoch: 0, served: 0, doneAgain: [] };
+  /** Called when an owner is about to serve, and it is on record. */
+  onServe: (owner: Life) => void = () => {};
   /** Files that cannot be opened now. */
   readonly away = new Set<string>();
   /** The journal's record, and that of write intents, as text. */
@@ -148,14 +150,15 @@ export class Life {
     return {
       raise: async () => {
         await this.alive();
-        const { epoch, served } = origin.reign;
-        origin.reign = { epoch: epoch + 1, served };
+        origin.reign = { ...origin.reign, epoch: origin.reign.epoch + 1 };
         return origin.reign;
       },
-      serve: async (epoch) => {
+      serve: async (epoch, doneAgain) => {
         await this.alive();
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
-        origin.reign = { epoch, served: epoch };
+        origin.reign = { epoch, served: epoch, doneAgain };
+        origin.onServe(this);
+        await this.alive();
       },
     };
   }
