@@ -164,3 +164,15 @@ describe.each(Object.entries(CASES))("a daemon killed during %s", (_name, wanted
     }
   });
 });
+
+it("answers what was asked before quit, in one go with it, before it ends", async () => {
+  makeImages();
+  const { talk, ended } = start();
+  talk.send(
+    '{"execute":"qmp_capabilities"}{"execute":"query-jobs","id":1}{"execute":"quit","id":2}',
+  );
+  for (const reply of [{ return: {} }, { return: [], id: 1 }, { return: {}, id: 2 }]) {
+    expect(await talk.until("return")).toEqual(reply);
+  }
+  expect((await ended).status).toBe(0);
+});
