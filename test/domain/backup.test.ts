@@ -1,6 +1,7 @@
 /** backupBegin(), checkpoints, and what becomes of their bitmaps. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { sleep } from "../../src/base/clock.ts";
 import type { Domain } from "../../src/domain/domain.ts";
 import {
   BLOCK_COMMIT,
@@ -303,7 +304,11 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   const { id } = exports.find((one) => one.id.startsWith("backup-vda"))!;
   const then = await world.run(world.client.openDevice(id));
   expect(await read(world, then)).toBe(before);
-  expect(await world.run(domain.getJobStats())).toMatchObject({ type: 2, operation: 9 });
+  const stillIn = await world.run(domain.getJobStats());
+  expect(stillIn).toMatchObject({ type: 2, operation: 9 });
+  await world.run(sleep(world.clock, 1500));
+  const later = await world.run(domain.getJobStats());
+  expect(later.time_elapsed! - stillIn.time_elapsed!).toBe(1500);
   expect(await refusal(world, domain.blockPull("vda"))).toBe("OPERATION_UNSUPPORTED");
   await world.run(domain.abortJob());
   await until(world, isOver);
@@ -312,6 +317,38 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   expect(stats).toMatchObject({ type: 3, success: true });
   expect([...world.stores.keys()]).toEqual(["a"]);
   expect(await refusal(world, domain.abortJob())).toBe("OPERATION_INVALID");
+});
+
+it("leaves nothing of a pull whose server cannot be started, and tells of no end of it", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const server = { transport: "unix", socket: "/nowhere" } as const;
+  world.events.length = 0;
+  const begun = domain.backupBegin({ mode: "pull", server }, { name: "one" });
+  expect(await refusal(world, begun)).toBe("OPERATION_FAILED");
+  await settle(world);
+  expect(world.events).toEqual([]);
+  expect(await world.run(domain.listAllCheckpoints())).toEqual([]);
+  expect(await world.run(domain.getJobStats(JOB_STATS.COMPLETED))).toEqual({ type: 0 });
+  expect([...world.stores.keys()]).toEqual(["a"]);
+});
+
+it("says that a pull has failed whose disks cannot be shown", async () => {
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] });
+  const other = { driver: "memory", "node-name": "other", size: 512 } as const;
+  await world.run(world.client.execute("blockdev-add", other));
+  // The images of the disks are 1 and 2.
+  const taken = { type: "message-port", id: "backup-vdb-4", "node-name": "other" } as const;
+  await world.run(world.client.execute("block-export-add", taken));
+  const begun = domain.backupBegin({ mode: "pull" });
+  expect(await refusal(world, begun)).toBe("OPERATION_FAILED");
+  await until(world, isOver);
+  await settle(world);
+  const stats = await world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+  expect(stats).toMatchObject({
+    type: 4,
+    success: false,
+    errmsg: expect.stringContaining(taken.id),
+  });
 });
 
 it("redefines checkpoints in any order, none of which comes from itself", async () => {
