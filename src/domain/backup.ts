@@ -19,7 +19,7 @@ import {
   runTransaction,
   type TransactionAction,
 } from "./bitmaps.ts";
-import { nodesOf } from "./chain.ts";
+import { checkNoLayer, nodesOf } from "./chain.ts";
 import { type CheckpointDefinition, checkpointActions, newCheckpoint } from "./checkpoint.ts";
 import { DomainError } from "./errors.ts";
 import { BACKUP_BEGIN } from "./flags.ts";
@@ -173,6 +173,7 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
   }
   if (incremental !== undefined) bitmapChain(disk, await queryBitmaps(op), incremental);
   const source = definition.target ?? definition.scratch ?? generated(top!, disk.target, suffix);
+  for (const each of op.record.disks) checkNoLayer(each, source);
   const hasBacking = format === "qcow2" && (mode === "pull" || incremental !== undefined);
   const backing = hasBacking ? { layer: top!, node: formatNode(top!) } : undefined;
   let store: Layer;

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import { sleep } from "../../src/base/clock.ts";
 import type { Domain } from "../../src/domain/domain.ts";
 import {
+  BACKUP_BEGIN,
   BLOCK_COMMIT,
   BLOCK_JOB_ABORT,
   CHECKPOINT_CREATE,
@@ -319,6 +320,15 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   expect(await refusal(world, domain.abortJob())).toBe("OPERATION_INVALID");
 });
 
+it("backs up into none of the domain's own images", async () => {
+  const domain = await running(world, { vda: ["a", "base"], vdb: ["b"] });
+  for (const name of ["a", "base", "b"]) {
+    const backup = { disks: [{ name: "vda", target: memory(name) }] };
+    const begun = domain.backupBegin(backup, null, BACKUP_BEGIN.REUSE_EXTERNAL);
+    expect(await refusal(world, begun)).toBe("INVALID_ARG");
+  }
+});
+
 it("leaves nothing of a pull whose server cannot be started, and tells of no end of it", async () => {
   const domain = await running(world, { vda: ["a"] });
   const server = { transport: "unix", socket: "/nowhere" } as const;
@@ -391,7 +401,11 @@ it("deletes checkpoints with their bitmaps, and children with their parents", as
   ]);
   expect(await refusal(world, domain.checkpointDelete("two"))).toBe("NO_DOMAIN_CHECKPOINT");
   expect(await refusal(world, domain.checkpointCreate({ name: "one" }))).toBe("OPERATION_INVALID");
-  await world.run(domain.checkpointDelete("one", CHECKPOINT_DELETE.CHILDREN));
+  const { CHILDREN, CHILDREN_ONLY } = CHECKPOINT_DELETE;
+  const both = domain.checkpointDelete("one", CHILDREN | CHILDREN_ONLY);
+  expect(await refusal(world, both)).toBe("INVALID_ARG");
+  expect(await names()).toHaveLength(2);
+  await world.run(domain.checkpointDelete("one", CHILDREN));
   const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
   expect(nodes.flatMap((node) => node["dirty-bitmaps"] ?? [])).toEqual([]);
 });
