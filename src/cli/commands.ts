@@ -4,16 +4,16 @@ import * as v from "valibot";
 import { command, nothing } from "../qmp/schema.ts";
 import type { Chardevs } from "./chardev/index.ts";
 
-/** @param quit begins the end of the process; the reply goes out first */
-export function hostCommands(chardevs: Chardevs, quit: () => void) {
+/** @param quit begins the end of the process, once earlier replies have gone out; its own goes out first */
+export function hostCommands(chardevs: Chardevs, quit: () => Promise<void>) {
   return [
     command({
       name: "quit",
       doc: "Ends the daemon in good order.",
       args: {},
       returns: nothing,
-      run() {
-        quit();
+      async run() {
+        await quit();
         return {};
       },
     }),

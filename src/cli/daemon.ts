@@ -120,7 +120,7 @@ class Daemon {
       ...(journal !== null && { journal: await openFileJournal(journal, this.#clock) }),
       clock: this.#clock,
       trace: this.#traceLog.trace,
-      commands: hostCommands(this.#chardevs, () => void this.#endSoon()),
+      commands: hostCommands(this.#chardevs, () => this.#endSoon()),
       onStopped: (why) => this.#stopped(why),
     });
     for (const signal of SIGNALS) process.on(signal, () => this.#ending.abort());
@@ -220,11 +220,12 @@ class Daemon {
     });
   }
 
-  /** On behalf of a command, which is answered in this turn. */
+  /** On behalf of a command, which is answered when this resolves. */
   async #endSoon(): Promise<void> {
+    // Replies to what was asked before may still wait for the journal.
+    await this.#engine.told();
     for (const stream of this.#streams) stream.leave();
-    await this.#clock.yield();
-    this.#ending.abort();
+    void this.#clock.yield().then(() => this.#ending.abort());
   }
 
   #ended(): Promise<void> {

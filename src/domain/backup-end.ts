@@ -2,7 +2,7 @@
  * The end of a backup: its disks end one by one, and what they come to together is told once.
  *
  *     a disk fails, or is cancelled, while others run    the others are called off
- *     none runs any more     any failed                  FAILED, with the first error
+ *     none runs any more     any failed, or is not shown FAILED, with the first error
  *                            any cancelled, of a push    CANCELLED
  *                            else                        COMPLETED: a pull is ended by cancelling it
  *
@@ -11,14 +11,13 @@
 
 import { removeBitmaps } from "./bitmaps.ts";
 import { nodesOf } from "./chain.ts";
-import { removeDevice } from "./devices.ts";
 import { JOB_OPERATION, JOB_TYPE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import { BACKUP_BEGIN, JOB_STATS } from "./flags.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import type { BackupRecord, DomainRecord, JobRecord, JobStats } from "./record.ts";
 import type { Source } from "./source.ts";
-import { unlessNeedless } from "./start-job.ts";
+import { millisecondsOf } from "./start-job.ts";
 
 /** The bitmap that was made for a disk's job. */
 export async function discardBitmap(op: Operation, job: JobRecord): Promise<void> {
@@ -48,8 +47,8 @@ export function isOver({ disks }: BackupRecord): boolean {
   return disks.every(({ state }) => state !== "running" && state !== "cancelling");
 }
 
-function resultOf({ disks, mode }: BackupRecord): number {
-  if (disks.some(({ state }) => state === "failed")) return JOB_TYPE.FAILED;
+function resultOf({ disks, mode, error }: BackupRecord): number {
+  if (error !== undefined || disks.some(({ state }) => state === "failed")) return JOB_TYPE.FAILED;
   const isCancelled = disks.some(({ state }) => state === "cancelled");
   return isCancelled && mode === "push" ? JOB_TYPE.CANCELLED : JOB_TYPE.COMPLETED;
 }
@@ -67,7 +66,7 @@ export function settle(op: Operation, backup: BackupRecord): Source[] {
   op.record.completed = {
     type,
     operation: JOB_OPERATION.BACKUP,
-    time_elapsed: elapsed(op, backup),
+    time_elapsed: elapsed(op.host.clock, backup),
     disk_total: total,
     disk_processed: type === JOB_TYPE.COMPLETED ? total : 0,
     disk_remaining: type === JOB_TYPE.COMPLETED ? 0 : total,
@@ -79,18 +78,9 @@ export function settle(op: Operation, backup: BackupRecord): Source[] {
   return keeps || isWanted ? [] : stores.map(({ source }) => source);
 }
 
-/** Nobody reads from it any more. */
-export async function stopServing(op: Operation, backup: BackupRecord): Promise<void> {
-  for (const { export: id } of backup.disks)
-    if (id !== undefined) await removeDevice(op, id, "hard");
-  if (!backup.serving) return;
-  // Somebody else may have stopped it, or the engine that had it may be gone.
-  await unlessNeedless(op.execute("nbd-server-stop" as never, {} as never));
-  backup.serving = false;
-}
-
-function elapsed(op: Pick<Operation, "host">, { started }: BackupRecord): number {
-  return Math.max(0, op.host.clock.timestamp().seconds * 1000 - started);
+/** Milliseconds. The clock on the wall may have been set back. */
+function elapsed(clock: Operation["host"]["clock"], { started }: BackupRecord): number {
+  return Math.max(0, Math.round(millisecondsOf(clock) - started));
 }
 
 const NO_STATS: JobStats = { type: JOB_TYPE.NONE };
@@ -119,11 +109,10 @@ export async function getJobStats(
     backup.mode === "pull"
       ? { disk_temp_used: done, disk_temp_total: total }
       : { disk_total: total, disk_processed: done, disk_remaining: total - done };
-  const started = Math.max(0, clock.timestamp().seconds * 1000 - backup.started);
   const stats = {
     type: JOB_TYPE.UNBOUNDED,
     operation: JOB_OPERATION.BACKUP,
-    time_elapsed: started,
+    time_elapsed: elapsed(clock, backup),
     ...figures,
   };
   return { stats, isTaken: false };

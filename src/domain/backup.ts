@@ -10,6 +10,7 @@
  */
 
 import type { BackupDefinition, BackupDiskDefinition } from "./backup-definition.ts";
+import { serve, startServer, stopServing } from "./backup-serve.ts";
 import {
   addAction,
   bitmapChain,
@@ -18,7 +19,7 @@ import {
   runTransaction,
   type TransactionAction,
 } from "./bitmaps.ts";
-import { nodesOf } from "./chain.ts";
+import { checkNoLayer, nodesOf } from "./chain.ts";
 import { type CheckpointDefinition, checkpointActions, newCheckpoint } from "./checkpoint.ts";
 import { DomainError } from "./errors.ts";
 import { BACKUP_BEGIN } from "./flags.ts";
@@ -33,7 +34,7 @@ import {
   type Layer,
 } from "./record.ts";
 import { fromPath, pathOf, type Source } from "./source.ts";
-import { checkNoJob, isRefused, newJob, unlessNeedless } from "./start-job.ts";
+import { checkNoJob, isRefused, millisecondsOf, newJob, unlessNeedless } from "./start-job.ts";
 
 /** What one disk's part needs. */
 interface Part {
@@ -81,7 +82,7 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
       serial: op.newSerial(),
       mode,
       flags,
-      started: op.host.clock.timestamp().seconds * 1000,
+      started: millisecondsOf(op.host.clock),
       ...(backup.incremental !== undefined && { incremental: backup.incremental }),
       serving: false,
       ...(checkpoint && { checkpoint: checkpoint.name }),
@@ -102,9 +103,13 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
     };
     try {
       await op.save();
+      if (backup.server) await startServer(op, backup.server);
       await runTransaction(op, actions);
     } catch (error) {
-      if (isRefused(error)) forget();
+      if (isRefused(error)) {
+        await stopServing(op, record);
+        forget();
+      }
       throw error;
     }
     for (const { job } of parts) job.state = "running";
@@ -115,7 +120,19 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
     await op.save();
     throw error;
   }
-  if (mode === "pull") await serve(op, parts, backup);
+  if (mode === "pull") await show(op, parts, backup);
+}
+
+/** @throws QmpError; then the backup is being ended as one that has failed, and the checkpoint stays */
+async function show(op: Operation, parts: readonly Part[], backup: BackupDefinition) {
+  try {
+    await serve(op, parts, backup.server ? "nbd" : "message-port");
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    if (op.record.backup) op.record.backup.error ??= (error as Error).message;
+    await cancelAll(op);
+    throw error;
+  }
 }
 
 /** @throws DomainError INVALID_ARG, OPERATION_INVALID, CONFIG_UNSUPPORTED */
@@ -156,6 +173,7 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
   }
   if (incremental !== undefined) bitmapChain(disk, await queryBitmaps(op), incremental);
   const source = definition.target ?? definition.scratch ?? generated(top!, disk.target, suffix);
+  for (const each of op.record.disks) checkNoLayer(each, source);
   const hasBacking = format === "qcow2" && (mode === "pull" || incremental !== undefined);
   const backing = hasBacking ? { layer: top!, node: formatNode(top!) } : undefined;
   let store: Layer;
@@ -221,53 +239,6 @@ function actionsOf(
   };
   actions.push({ type: "blockdev-backup", data });
   return actions;
-}
-
-/** @throws QmpError; then the jobs are being cancelled, and the checkpoint stays */
-async function serve(
-  op: Operation,
-  parts: readonly Part[],
-  { server }: BackupDefinition,
-): Promise<void> {
-  try {
-    if (server) await startServer(op, server);
-    for (const { store, record, exportName } of parts) {
-      const how = server
-        ? { type: "nbd", name: exportName, ...(record.bitmap && { bitmaps: [record.bitmap] }) }
-        : { type: "message-port" };
-      await op.run("block-export-add", {
-        ...how,
-        id: record.export,
-        "node-name": formatNode(store),
-      });
-    }
-  } catch (error) {
-    if (!isRefused(error)) throw error;
-    await cancelAll(op);
-    throw error;
-  }
-}
-
-/** Kept first: at the backup's end it is stopped, whoever is there then. */
-async function startServer(
-  op: Operation,
-  server: NonNullable<BackupDefinition["server"]>,
-): Promise<void> {
-  const { backup } = op.record;
-  backup!.serving = true;
-  await op.save();
-  try {
-    await op.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
-  } catch (error) {
-    // There is one already, which is somebody else's.
-    if (isRefused(error)) backup!.serving = false;
-    throw error;
-  }
-}
-
-function addressOf(server: NonNullable<BackupDefinition["server"]>): object {
-  if (server.transport === "unix") return { type: "unix", data: { path: server.socket } };
-  return { type: "inet", data: { host: server.name ?? "localhost", port: `${server.port}` } };
 }
 
 /** Every disk that is still at it is called off. The engine tells of each end. */

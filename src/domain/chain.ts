@@ -3,7 +3,7 @@
 import { DomainError } from "./errors.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type Layer } from "./record.ts";
-import { describeSource } from "./source.ts";
+import { describeSource, pathOf, type Source } from "./source.ts";
 
 /**
  * An image of a disk's chain, by path, or by its place: "vda[1]" is the one below the top.
@@ -21,6 +21,14 @@ export function findLayer(disk: DiskRecord, name: string): number {
     "INVALID_ARG",
     `There is no image '${name}' in the chain of '${disk.target}'`,
   );
+}
+
+/** What is written anew must be none of a disk's own. @throws DomainError INVALID_ARG */
+export function checkNoLayer(disk: DiskRecord, image: Source): void {
+  const path = pathOf(image);
+  if (path !== null && disk.layers.some(({ source }) => pathOf(source) === path)) {
+    throw new DomainError("INVALID_ARG", `'${path}' is an image of '${disk.target}' itself`);
+  }
 }
 
 /** Where the image of a number is. -1: it is not there any more. */

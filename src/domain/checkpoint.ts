@@ -185,12 +185,19 @@ function descendants(record: DomainRecord, name: string): CheckpointRecord[] {
   return children.flatMap((child) => [...descendants(record, child.name), child]);
 }
 
-/** @param flags of CHECKPOINT_DELETE */
+/**
+ * @param flags of CHECKPOINT_DELETE
+ * @throws DomainError INVALID_ARG, NO_DOMAIN_CHECKPOINT, CHECKPOINT_INCONSISTENT
+ */
 export async function remove(op: Operation, name: string, flags: number): Promise<void> {
+  const { CHILDREN, CHILDREN_ONLY } = CHECKPOINT_DELETE;
+  if (flags & CHILDREN && flags & CHILDREN_ONLY) {
+    throw new DomainError("INVALID_ARG", "CHILDREN and CHILDREN_ONLY exclude each other");
+  }
   const named = find(op.record, name);
-  const isMany = flags & (CHECKPOINT_DELETE.CHILDREN | CHECKPOINT_DELETE.CHILDREN_ONLY);
+  const isMany = flags & (CHILDREN | CHILDREN_ONLY);
   const doomed = isMany ? descendants(op.record, name) : [];
-  if (!(flags & CHECKPOINT_DELETE.CHILDREN_ONLY)) doomed.push(named);
+  if (!(flags & CHILDREN_ONLY)) doomed.push(named);
   for (const checkpoint of doomed) {
     if (flags & CHECKPOINT_DELETE.METADATA_ONLY) {
       await forget(op, checkpoint);

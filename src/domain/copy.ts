@@ -6,14 +6,14 @@
  *     [base] <── [vda]  ══▶ [copy] ──▶ [base] shallow: what base has is not copied
  */
 
-import { nodesOf } from "./chain.ts";
+import { checkNoLayer, nodesOf } from "./chain.ts";
 import { type ImageDefinition, layersOf } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import { BLOCK_COPY } from "./flags.ts";
 import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type Layer } from "./record.ts";
-import { checkSource, pathOf } from "./source.ts";
+import { checkSource } from "./source.ts";
 import { checkNoJob, isRefused, newJob, startJob } from "./start-job.ts";
 
 export interface CopyOptions {
@@ -80,10 +80,7 @@ function checkDestination(disk: DiskRecord, destination: ImageDefinition, flags:
     const text = "A backingStore of the destination is for copies with the flag SHALLOW";
     throw new DomainError("INVALID_ARG", text);
   }
-  const path = pathOf(destination.source);
-  if (path !== null && disk.layers.some(({ source }) => pathOf(source) === path)) {
-    throw new DomainError("INVALID_ARG", `'${path}' is an image of '${disk.target}' itself`);
-  }
+  checkNoLayer(disk, destination.source);
   if (isShallow && !(flags & BLOCK_COPY.REUSE_EXT) && (destination.format ?? "raw") === "raw") {
     const text = "A shallow copy cannot be made into a new raw image, which has no backing image";
     throw new DomainError("CONFIG_UNSUPPORTED", text);

@@ -12,7 +12,8 @@
 
 import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
-import { discardBitmap, diskEnded, isOver, settle, stopServing } from "./backup-end.ts";
+import { discardBitmap, diskEnded, isOver, settle } from "./backup-end.ts";
+import { stopServing } from "./backup-serve.ts";
 import { afterCommit, afterPivot } from "./bitmaps.ts";
 import { indexOfLayer, nodesOf } from "./chain.ts";
 import { imageOf } from "./definition.ts";

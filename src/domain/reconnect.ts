@@ -25,6 +25,7 @@
 import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
+import { stopServing } from "./backup-serve.ts";
 import { findBitmap, queryBitmaps } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
@@ -189,7 +190,10 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
       record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
     }
   }
-  if (backup) record.backup = null;
+  if (backup) {
+    await stopServing(op, backup);
+    record.backup = null;
+  }
   if (!isMade) record.checkpoints = record.checkpoints.filter(({ name }) => name !== checkpoint);
   await op.save();
 }

@@ -49,9 +49,9 @@ function jobName(kind: JobKind, disk: DiskRecord, layer: Layer): string {
   return `${word}-${disk.target}-${formatNode(layer)}`;
 }
 
-/** ms of wall time, as the engine tells it in its history. */
-function now({ host }: Operation): number {
-  const { seconds, microseconds } = host.clock.timestamp();
+/** Of wall time, as the engine tells it in its history. */
+export function millisecondsOf(clock: Operation["host"]["clock"]): number {
+  const { seconds, microseconds } = clock.timestamp();
   return seconds * 1000 + microseconds / 1000;
 }
 
@@ -69,7 +69,7 @@ export function newJob(
     state: "new",
     disk: disk.target,
     flags,
-    began: now(op),
+    began: millisecondsOf(op.host.clock),
     wasReady: false,
   };
 }

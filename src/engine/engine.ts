@@ -237,6 +237,11 @@ export class Engine {
     return monitor;
   }
 
+  /** Resolves when monitors have been sent all replies and events that there are until now. */
+  async told(): Promise<void> {
+    await this.#journal?.told();
+  }
+
   closeMonitor(monitor: Monitor): void {
     monitor.close();
     const outbox = this.#outboxes.get(monitor);

@@ -202,3 +202,15 @@ describe("a second daemon with the same journal", () => {
     expect(await loser.ended).toMatchObject({ status: 1, stderr: expect.stringMatching("has it") });
   });
 });
+
+it("answers what was asked before quit, in one go with it, before it ends", async () => {
+  makeImages();
+  const { talk, ended } = start();
+  talk.send(
+    '{"execute":"qmp_capabilities"}{"execute":"query-jobs","id":1}{"execute":"quit","id":2}',
+  );
+  for (const reply of [{ return: {} }, { return: [], id: 1 }, { return: {}, id: 2 }]) {
+    expect(await talk.until("return")).toEqual(reply);
+  }
+  expect((await ended).status).toBe(0);
+});

@@ -1,8 +1,10 @@
 /** backupBegin(), checkpoints, and what becomes of their bitmaps. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { sleep } from "../../src/base/clock.ts";
 import type { Domain } from "../../src/domain/domain.ts";
 import {
+  BACKUP_BEGIN,
   BLOCK_COMMIT,
   BLOCK_JOB_ABORT,
   CHECKPOINT_CREATE,
@@ -303,7 +305,11 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   const { id } = exports.find((one) => one.id.startsWith("backup-vda"))!;
   const then = await world.run(world.client.openDevice(id));
   expect(await read(world, then)).toBe(before);
-  expect(await world.run(domain.getJobStats())).toMatchObject({ type: 2, operation: 9 });
+  const stillIn = await world.run(domain.getJobStats());
+  expect(stillIn).toMatchObject({ type: 2, operation: 9 });
+  await world.run(sleep(world.clock, 1500));
+  const later = await world.run(domain.getJobStats());
+  expect(later.time_elapsed! - stillIn.time_elapsed!).toBe(1500);
   expect(await refusal(world, domain.blockPull("vda"))).toBe("OPERATION_UNSUPPORTED");
   await world.run(domain.abortJob());
   await until(world, isOver);
@@ -312,6 +318,47 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   expect(stats).toMatchObject({ type: 3, success: true });
   expect([...world.stores.keys()]).toEqual(["a"]);
   expect(await refusal(world, domain.abortJob())).toBe("OPERATION_INVALID");
+});
+
+it("backs up into none of the domain's own images", async () => {
+  const domain = await running(world, { vda: ["a", "base"], vdb: ["b"] });
+  for (const name of ["a", "base", "b"]) {
+    const backup = { disks: [{ name: "vda", target: memory(name) }] };
+    const begun = domain.backupBegin(backup, null, BACKUP_BEGIN.REUSE_EXTERNAL);
+    expect(await refusal(world, begun)).toBe("INVALID_ARG");
+  }
+});
+
+it("leaves nothing of a pull whose server cannot be started, and tells of no end of it", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const server = { transport: "unix", socket: "/nowhere" } as const;
+  world.events.length = 0;
+  const begun = domain.backupBegin({ mode: "pull", server }, { name: "one" });
+  expect(await refusal(world, begun)).toBe("OPERATION_FAILED");
+  await settle(world);
+  expect(world.events).toEqual([]);
+  expect(await world.run(domain.listAllCheckpoints())).toEqual([]);
+  expect(await world.run(domain.getJobStats(JOB_STATS.COMPLETED))).toEqual({ type: 0 });
+  expect([...world.stores.keys()]).toEqual(["a"]);
+});
+
+it("says that a pull has failed whose disks cannot be shown", async () => {
+  const domain = await running(world, { vda: ["a"], vdb: ["b"] });
+  const other = { driver: "memory", "node-name": "other", size: 512 } as const;
+  await world.run(world.client.execute("blockdev-add", other));
+  // The images of the disks are 1 and 2.
+  const taken = { type: "message-port", id: "backup-vdb-4", "node-name": "other" } as const;
+  await world.run(world.client.execute("block-export-add", taken));
+  const begun = domain.backupBegin({ mode: "pull" });
+  expect(await refusal(world, begun)).toBe("OPERATION_FAILED");
+  await until(world, isOver);
+  await settle(world);
+  const stats = await world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+  expect(stats).toMatchObject({
+    type: 4,
+    success: false,
+    errmsg: expect.stringContaining(taken.id),
+  });
 });
 
 it("redefines checkpoints in any order, none of which comes from itself", async () => {
@@ -354,7 +401,11 @@ it("deletes checkpoints with their bitmaps, and children with their parents", as
   ]);
   expect(await refusal(world, domain.checkpointDelete("two"))).toBe("NO_DOMAIN_CHECKPOINT");
   expect(await refusal(world, domain.checkpointCreate({ name: "one" }))).toBe("OPERATION_INVALID");
-  await world.run(domain.checkpointDelete("one", CHECKPOINT_DELETE.CHILDREN));
+  const { CHILDREN, CHILDREN_ONLY } = CHECKPOINT_DELETE;
+  const both = domain.checkpointDelete("one", CHILDREN | CHILDREN_ONLY);
+  expect(await refusal(world, both)).toBe("INVALID_ARG");
+  expect(await names()).toHaveLength(2);
+  await world.run(domain.checkpointDelete("one", CHILDREN));
   const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
   expect(nodes.flatMap((node) => node["dirty-bitmaps"] ?? [])).toEqual([]);
 });

@@ -16,7 +16,7 @@ const [theirs, ours] = text
 const named = (here: string) => theirs!.filter((row) => row.here === here).map((row) => row.name);
 // Only their names are asked for.
 const nodeOnly = [
-  ...hostCommands(null as never, () => {}),
+  ...hostCommands(null as never, async () => {}),
   ...nbdCommands(null as never, null as never),
 ];
 

@@ -169,6 +169,11 @@ export class EngineJournal implements JournalView {
   /** The engine has closed: all is said, and the record has what is left. */
   async close(): Promise<void> {
     await this.settled();
+    await this.told();
+  }
+
+  /** Resolves when monitors have been sent what waits for the record. */
+  async told(): Promise<void> {
     for (const outbox of this.#outboxes) await outbox.empty();
   }
 

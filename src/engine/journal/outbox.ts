@@ -15,6 +15,8 @@ export class Outbox {
   readonly #recorder: Recorder;
   readonly #send: (message: object) => void;
   #held: Held[] = [];
+  /** Settles when what was held has been sent. */
+  #sending: Promise<void> = Promise.resolve();
   #isStopped = false;
 
   constructor(recorder: Recorder, send: (message: object) => void) {
@@ -27,7 +29,7 @@ export class Outbox {
     if (this.#isStopped) return this.#send(message);
     this.#recorder.touch();
     this.#held.push({ message, covered: this.#recorder.covered() });
-    if (this.#held.length === 1) void this.#sendAll();
+    if (this.#held.length === 1) this.#sending = this.#sendAll();
   }
 
   /** Nothing will be on record any more: what waits for it has not happened, as far as anybody knows. */
@@ -42,7 +44,7 @@ export class Outbox {
 
   /** Resolves when nothing waits. */
   async empty(): Promise<void> {
-    await this.#held.at(-1)?.covered;
+    if (this.#held.length > 0) await this.#sending;
   }
 
   async #sendAll(): Promise<void> {

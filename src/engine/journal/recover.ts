@@ -343,7 +343,7 @@ export class Recovery {
     }
     this.#jobs.delete(id);
     const wasReady = record.status === "ready" || record.status === "standby";
-    const again = wasReady ? "It was ready, and will be again: complete it then" : "It goes on";
+    const again = wasReady ? "It was ready, and will be again: complete it then" : "It went on";
     this.#tell("job", id, "continued", again);
     return [];
   }
