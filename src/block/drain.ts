@@ -110,6 +110,11 @@ export class Drains {
     return this.#changes.settled(parent, role, now);
   }
 
+  /** Whether a node is read-only, as far as that counts already. */
+  isReadOnly(node: BlockNode): boolean {
+    return this.#changes.isReadOnly(node);
+  }
+
   /** Runs `change` while the nodes are drained, and what it began, to its end. */
   async run<T>(
     nodes: readonly BlockNode[],

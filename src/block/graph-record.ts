@@ -25,10 +25,14 @@ export const nodeRecord = v.strictObject({
 });
 export type NodeRecord = v.InferOutput<typeof nodeRecord>;
 
-/** @param childOf where a link leads */
+/**
+ * @param childOf where a link leads
+ * @param isReadOnly whether a node is: what is under way does not count for either
+ */
 export function describeNode(
   node: BlockNode,
   childOf: (node: BlockNode, role: ChildRole) => BlockNode | null,
+  isReadOnly: (node: BlockNode) => boolean,
 ): NodeRecord {
   const { driver, settings } = node;
   const links = Object.keys(driver.roles).flatMap((role): [string, string | null][] => {
@@ -41,7 +45,7 @@ export function describeNode(
     options: {
       driver: driver.name,
       "node-name": node.name,
-      "read-only": node.readOnly || isLent(node),
+      "read-only": isReadOnly(node) || isLent(node),
       "auto-read-only": settings.autoReadOnly,
       "force-share": settings.forceShare,
       "detect-zeroes": settings.detectZeroes,

@@ -355,7 +355,9 @@ export class Graph {
   /** All nodes but jobs' filters, in their order; links as far as they count. */
   describe(): NodeRecord[] {
     const link = (node: BlockNode, role: ChildRole) => this.#settledChild(node, role);
-    return this.nodes.filter((node) => !node.isJobFilter).map((node) => describeNode(node, link));
+    const isReadOnly = (node: BlockNode) => this.#drains.isReadOnly(node);
+    const nodes = this.nodes.filter((node) => !node.isJobFilter);
+    return nodes.map((node) => describeNode(node, link, isReadOnly));
   }
 
   #settledChild(node: BlockNode, role: ChildRole): BlockNode | null {

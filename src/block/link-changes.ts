@@ -45,6 +45,8 @@ export interface Group {
   readonly callbacks: (() => void)[];
   /** Where the links led before, by parent and role. */
   readonly before: Map<BlockParent, Map<string, BlockNode | null>>;
+  /** What the nodes were that links have left: who is sent back there by a crash wants to write as ever. */
+  readonly wasReadOnly: Map<BlockNode, boolean>;
 }
 
 export class LinkChanges {
@@ -59,6 +61,19 @@ export class LinkChanges {
     const links = group.before.get(parent) ?? new Map<string, BlockNode | null>();
     group.before.set(parent, links);
     if (!links.has(role)) links.set(role, before);
+    if (before && !group.wasReadOnly.has(before)) group.wasReadOnly.set(before, before.readOnly);
+  }
+
+  /** Whether a node is read-only, if what is under way is not looked at. */
+  isReadOnly(node: BlockNode): boolean {
+    return this.#wasReadOnly(node) ?? node.readOnly;
+  }
+
+  #wasReadOnly(node: BlockNode): boolean | undefined {
+    const { followsParent, openedWith } = node;
+    const group = [...this.#groups].find(({ wasReadOnly }) => wasReadOnly.has(node));
+    if (group) return group.wasReadOnly.get(node);
+    return followsParent && openedWith ? this.#wasReadOnly(openedWith) : undefined;
   }
 
   /** Where a link that leads to `now` leads, if what is under way is not looked at. */
@@ -98,13 +113,15 @@ export class LinkChanges {
 
   /** One group of all that these are in. */
   #merged(sections: readonly Section[]): Group {
-    const merged: Group = { sections: new Set(sections), callbacks: [], before: new Map() };
+    const none = { callbacks: [], before: new Map(), wasReadOnly: new Map() };
+    const merged: Group = { sections: new Set(sections), ...none };
     for (const group of new Set(sections.map((section) => section.group))) {
       if (!group) continue;
       this.#groups.delete(group);
       merged.callbacks.push(...group.callbacks);
       for (const section of group.sections) merged.sections.add(section);
       for (const [parent, links] of group.before) merged.before.set(parent, links);
+      for (const [node, was] of group.wasReadOnly) merged.wasReadOnly.set(node, was);
     }
     for (const section of merged.sections) section.group = merged;
     this.#groups.add(merged);

@@ -6,6 +6,7 @@
 
 import { describe, expect, it } from "vitest";
 import { KiB } from "../../../src/base/bytes.ts";
+import { sleep } from "../../../src/base/clock.ts";
 import { type Random, seededRandom } from "../../../src/base/random.ts";
 import type { JournalRecord } from "../../../src/engine/journal/record.ts";
 import { Guest, USUAL } from "../../crash/guest.ts";
@@ -94,6 +95,61 @@ describe.each(Object.entries(CASES))("an engine lost during %s", (_name, wanted)
   });
 });
 
+const overlay = { type: "blockdev-snapshot", data: { node: "top", overlay: "target" } };
+const SNAPSHOTS: Record<string, readonly object[]> = {
+  "a snapshot": [overlay],
+  "a snapshot and one inside an image": [
+    { type: "blockdev-snapshot-internal-sync", data: { device: "top", name: "s" } },
+    overlay,
+  ],
+};
+
+describe.each(Object.entries(SNAPSHOTS))("an engine lost over %s", (_name, actions) => {
+  it("has all that its guest has flushed, on either side of it", async () => {
+    for (let seed = FIRST_SEED; seed < FIRST_SEED + TRIALS; seed++) {
+      try {
+        await snapshotTrial(actions, seededRandom(seed));
+      } catch (error) {
+        throw new Error(`JOURNAL_SEED=${seed} JOURNAL_TRIALS=1`, { cause: error });
+      }
+    }
+  });
+});
+
+/** The guest writes and flushes all the while. */
+async function snapshotTrial(actions: readonly object[], random: Random): Promise<void> {
+  const life = await begin(await made(new Recorder(), random), null, random);
+  await openAll(life.world);
+  const guest = await enter(life);
+  life.recorder.record();
+  life.saves.splice(0, life.saves.length - 1);
+  const { clock } = life.world;
+  /** What was on record when the reply came. */
+  const heard: JournalRecord[] = [];
+  const monitor = life.world.engine.openMonitor((message) => {
+    if ("error" in message) throw new Error(JSON.stringify(message));
+    if ("return" in message) heard.push(JSON.parse(life.saves.at(-1)!.text));
+  });
+  monitor.receive({ execute: "qmp_capabilities" });
+  await clock.advance(1);
+  heard.length = 0;
+  // A save takes longer than a guest needs to write and flush.
+  life.slowMs = 40;
+  monitor.receive({ execute: "transaction", arguments: { actions } });
+  for (let round = 0; round < 6; round++) {
+    await clock.runUntil(guest.acts(1 + random.below(3), HABITS));
+    await clock.runUntil(guest.flush());
+  }
+  await clock.advance(1000);
+  expect(heard).toMatchObject([{ exports: [{ id: "vda", "node-name": "target" }] }]);
+  const disk = life.world.engine.exports.get("vda").backend;
+  expect(disk.node.name).toBe("target");
+  for (let i = 0; i < 3 * CUTS; i++) {
+    const cut = chosenCut(life, random);
+    await comeBack(life, guest, random, { cut, text: journalAt(life, cut, random) });
+  }
+}
+
 async function trial(wanted: Case, random: Random): Promise<void> {
   const recorder = new Recorder();
   const files = await made(recorder, random);
@@ -133,22 +189,9 @@ async function lose(
   { cut, text }: { readonly cut: number; readonly text: string },
   answeredAt: number | null,
 ): Promise<void> {
-  const { log } = life.recorder;
-  const share = random.below(4);
-  const kept = openEntries(log, cut).filter(() => random.below(3) < share);
-  const state = new StateMaker(life.recorder.starts, log);
-  const files = state.make({ cut, kept, torn: new Map(), lengthFirst: false });
-  const where = `cut ${cut} of ${log.length}, journal ${JSON.parse(text).seq}`;
+  const where = `cut ${cut} of ${life.recorder.log.length}, journal ${JSON.parse(text).seq}`;
   try {
-    const next = await begin(files, text, random);
-    const told = (await next.world.client.execute("x-query-recovery"))["return"];
-    expect(told).not.toContainEqual(expect.objectContaining({ outcome: "kept" }));
-    expect(told).not.toContainEqual(expect.objectContaining({ outcome: "broken" }));
-    const disk = next.world.engine.exports.get("vda").backend;
-    const found = new Guest(next.recorder, random, disk);
-    await next.world.clock.runUntil(found.adopt());
-    const problem = guest.after({ done: cut, begun: cut }).wrong(found.ids(), disk.length);
-    expect(problem).toBe("");
+    const { next, found, disk } = await comeBack(life, guest, random, { cut, text });
     await next.world.clock.runUntil(disk.flush());
     next.recorder.record();
     await live(next, found, random);
@@ -173,6 +216,30 @@ async function lose(
   }
 }
 
+/** The next engine has all nodes, and its guest finds what it had flushed. */
+async function comeBack(
+  life: Life,
+  guest: Guest,
+  random: Random,
+  { cut, text }: { readonly cut: number; readonly text: string },
+) {
+  const { log } = life.recorder;
+  const share = random.below(4);
+  const kept = openEntries(log, cut).filter(() => random.below(3) < share);
+  const state = new StateMaker(life.recorder.starts, log);
+  const files = state.make({ cut, kept, torn: new Map(), lengthFirst: false });
+  const next = await begin(files, text, random);
+  const told = (await next.world.client.execute("x-query-recovery"))["return"];
+  expect(told).not.toContainEqual(expect.objectContaining({ outcome: "kept" }));
+  expect(told).not.toContainEqual(expect.objectContaining({ outcome: "broken" }));
+  const disk = next.world.engine.exports.get("vda").backend;
+  const found = new Guest(next.recorder, random, disk);
+  await next.world.clock.runUntil(found.adopt());
+  const problem = guest.after({ done: cut, begun: cut }).wrong(found.ids(), disk.length);
+  expect(problem).toBe("");
+  return { next, found, disk };
+}
+
 function isJustMade(text: string): boolean {
   const { jobs } = JSON.parse(text) as JournalRecord;
   return jobs.some(({ status }) => status === "created");
@@ -191,6 +258,8 @@ interface Life {
   readonly recorder: Recorder;
   readonly saves: Save[];
   readonly world: World;
+  /** What a save takes at most. */
+  slowMs: number;
 }
 
 async function begin(files: Files, text: string | null, random: Random): Promise<Life> {
@@ -201,12 +270,15 @@ async function begin(files: Files, text: string | null, random: Random): Promise
   journal.text = text;
   const saves: Save[] = text === null ? [] : [{ text, begun: 0, done: 0 }];
   let begun = 0;
+  let life: Life | null = null;
   journal.before = async () => {
     begun = recorder.log.length;
     for (let turns = random.below(30); turns > 0; turns--) await null;
+    if (life?.slowMs) await sleep(life.world.clock, random.below(life.slowMs));
   };
   journal.after = (saved) => void saves.push({ text: saved, begun, done: recorder.log.length });
   const world = await startEngine(recorder, journal, 1 + random.below(1000));
+  life = { recorder, saves, world, slowMs: 0 };
   // Whoever asks anything has a record made: also amid changes, at each step of the files.
   const curious = world.engine.openMonitor(() => {});
   curious.receive({ execute: "qmp_capabilities" });
@@ -215,7 +287,7 @@ async function begin(files: Files, text: string | null, random: Random): Promise
     apply.call(recorder, entry);
     curious.receive({ execute: "query-version" });
   };
-  return { recorder, saves, world };
+  return life;
 }
 
 /** A guest on the disk, which is as certain as it is now. */
