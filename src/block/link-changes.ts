@@ -120,8 +120,13 @@ export class LinkChanges {
       this.#groups.delete(group);
       merged.callbacks.push(...group.callbacks);
       for (const section of group.sections) merged.sections.add(section);
-      for (const [parent, links] of group.before) merged.before.set(parent, links);
-      for (const [node, was] of group.wasReadOnly) merged.wasReadOnly.set(node, was);
+      for (const [parent, links] of group.before) {
+        // What counted first goes on to.
+        merged.before.set(parent, new Map([...links, ...(merged.before.get(parent) ?? [])]));
+      }
+      for (const [node, was] of group.wasReadOnly) {
+        if (!merged.wasReadOnly.has(node)) merged.wasReadOnly.set(node, was);
+      }
     }
     for (const section of merged.sections) section.group = merged;
     this.#groups.add(merged);
