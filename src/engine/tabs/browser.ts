@@ -5,10 +5,10 @@ import { SystemClock } from "../../base/clock.ts";
 import { BlockError } from "../../base/errors.ts";
 import { systemRandom } from "../../base/random.ts";
 import { storeError } from "../../drivers/protocol/errors.ts";
-import type { Channel, DoneAgain, Epochs, Locks, Reign, TabHost } from "./host.ts";
+import type { Channel, Epochs, Locks, Reign, TabHost } from "./host.ts";
 
 const EPOCH_KEY = "blocktab:epoch";
-const NO_REIGN: Reign = { epoch: 0, served: 0, doneAgain: [] };
+const NO_REIGN: Reign = { epoch: 0, served: 0 };
 
 /** Whether this browser lets tabs share; private windows of some do not. */
 export function canShare(): boolean {
@@ -51,16 +51,15 @@ const locks: Locks = {
 const epochs: Epochs = {
   async raise(): Promise<Reign> {
     let raised = NO_REIGN;
-    await change((reign) => {
-      raised = { ...reign, epoch: reign.epoch + 1 };
+    await change(({ epoch, served }) => {
+      raised = { epoch: epoch + 1, served };
       return raised;
     });
     return raised;
   },
 
-  async serve(epoch: number, doneAgain: readonly DoneAgain[]): Promise<void> {
-    const served = { epoch, served: epoch, doneAgain };
-    await change((reign) => (reign.epoch === epoch ? served : reign));
+  async serve(epoch: number): Promise<void> {
+    await change((reign) => (reign.epoch === epoch ? { epoch, served: epoch } : reign));
     const reign = await get<Reign>(EPOCH_KEY);
     if (reign?.served === epoch) return;
     throw new BlockError("ESTALE", "Another tab has taken the disks over");
@@ -70,7 +69,7 @@ const epochs: Epochs = {
 /** One transaction; durable as far as a crash of the browser goes. */
 async function change(make: (reign: Reign) => Reign): Promise<void> {
   try {
-    await update<Reign>(EPOCH_KEY, (reign) => make({ ...NO_REIGN, ...reign }));
+    await update<Reign>(EPOCH_KEY, (reign) => make(reign ?? NO_REIGN));
   } catch (error) {
     throw storeError(error, "Recording who has the disks");
   }

@@ -12,7 +12,7 @@
 import { sleep } from "../../base/clock.ts";
 import { BlockError } from "../../base/errors.ts";
 import type { Port } from "../protocol.ts";
-import type { Channel, Reign, TabHost } from "./host.ts";
+import type { Channel, TabHost } from "./host.ts";
 import { LOBBY, type LobbyMessage, OWNER_LOCK } from "./lobby.ts";
 import { Owner } from "./owner.ts";
 import type { OpenRealm } from "./realm.ts";
@@ -106,7 +106,7 @@ export class Candidate {
     }
   }
 
-  async #rule(reign: Reign): Promise<void> {
+  async #rule(reign: { readonly epoch: number; readonly served: number }): Promise<void> {
     const owner = new Owner({
       host: this.#host,
       worker: this.worker,

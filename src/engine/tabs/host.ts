@@ -26,34 +26,23 @@ export interface Channel {
   close(): void;
 }
 
-/** A client of which an owner has done again what was kept, and flushed it. */
-export interface DoneAgain {
-  readonly client: string;
-  /** What the client's hello said: nothing newer is in it. */
-  readonly epoch: number;
-  /** Exports for which that cannot be said. */
-  readonly lost: readonly string[];
-}
-
 /** What is kept of owners. */
 export interface Reign {
   /** Number of the owner; every owner has a higher one than all before it. */
   readonly epoch: number;
   /** The last one that has served anybody; 0 if none has. */
   readonly served: number;
-  /** By that one, before it served: a client that it never came to welcome says hello with the same again. */
-  readonly doneAgain: readonly DoneAgain[];
 }
 
 export interface Epochs {
   /** Makes a new epoch; durable before it resolves. @throws BlockError */
   raise(): Promise<Reign>;
   /**
-   * From now on this one serves, having done again what these had kept.
+   * From now on this one serves.
    *
    * @throws BlockError ESTALE if a later one has been made
    */
-  serve(epoch: number, doneAgain: readonly DoneAgain[]): Promise<void>;
+  serve(epoch: number): Promise<void>;
 }
 
 export interface TabHost {

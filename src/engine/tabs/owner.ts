@@ -12,7 +12,7 @@ import { sleep } from "../../base/clock.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
-import type { Channel, DoneAgain, Reign, TabHost } from "./host.ts";
+import type { Channel, Reign, TabHost } from "./host.ts";
 import type { KeptWrite } from "./kept-writes.ts";
 import {
   CLIENT_LOCK,
@@ -65,8 +65,6 @@ export class Owner {
   readonly #bell = new Bell();
   /** Clients that have said hello, and what they want written again; null once it is too late. */
   #gathered: Map<string, readonly KeptWrite[]> | null = new Map();
-  /** What is to be said of them to the next owner, should this one be lost before it has welcomed them. */
-  readonly #doneAgain = new Map<string, DoneAgain>();
   /** Those who wait for the welcome. */
   readonly #waiting = new Map<string, { readonly desk: Port; readonly lost: readonly string[] }>();
   #realm: Realm | null = null;
@@ -114,7 +112,7 @@ export class Owner {
       this.#again = new WriteAgain(this.#realm.disks, (id, isLost) => this.#released(id, isLost));
       if (kept.length > 0) this.#announce({ text: "Writing again what had not been flushed" });
       const lost = await Promise.race([this.#again.begin(kept, reign.served), stopped]);
-      await host.epochs.serve(reign.epoch, this.#allDoneAgain(kept, lost));
+      await host.epochs.serve(reign.epoch);
       this.#serve(lost);
       await Promise.race([this.#untilAskedToLeave(leave), stopped]);
     } catch (error) {
@@ -238,27 +236,11 @@ export class Owner {
     const { reign } = this.#init;
     const isInTime = this.#gathered !== null && epoch === reign.served;
     this.#gathered?.set(client, isInTime ? kept : []);
-    const done = reign.doneAgain.find((one) => one.client === client && one.epoch === epoch);
-    const all = [...new Set(kept.map((write) => write.export))];
-    const exports = isInTime ? [] : (done?.lost ?? all);
-    if (all.length > 0 && (isInTime || done)) {
-      this.#doneAgain.set(client, { client, epoch, lost: exports });
-    }
+    const exports = isInTime ? [] : [...new Set(kept.map((write) => write.export))];
     if (this.#notice.state !== "serving") this.#waiting.set(client, { desk, lost: exports });
     else if (epoch !== reign.epoch) this.#welcome(desk, exports);
     else void this.#welcomeBack(desk, kept);
     this.#bell.ring();
-  }
-
-  /** @param lost what could not be written again */
-  #allDoneAgain(kept: readonly KeptWrite[], lost: ReadonlySet<string>): readonly DoneAgain[] {
-    const exports = new Set(kept.map((write) => write.export));
-    const doubtful = [...lost, ...this.#again!.lost, ...this.#realm!.disks.awaited()];
-    const isOf = (id: string) => exports.has(id);
-    return [...this.#doneAgain.values()].map(({ lost: before, ...one }) => ({
-      ...one,
-      lost: [...new Set([...before, ...doubtful.filter(isOf)])],
-    }));
   }
 
   /** It was away, and has not heard what was flushed meanwhile. */

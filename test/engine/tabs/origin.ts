@@ -32,9 +32,7 @@ export class Origin {
   readonly locks = new Map<string, LockRequest[]>();
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
-  reign: Reign = { epoch: 0, served: 0, doneAgain: [] };
-  /** Called when an owner is about to serve, and it is on record. */
-  onServe: (owner: Life) => void = () => {};
+  reign: Reign = { epoch: 0, served: 0 };
   /** Files that cannot be opened now. */
   readonly away = new Set<string>();
   /** The journal's record, and that of write intents, as text. */
@@ -150,15 +148,14 @@ export class Life {
     return {
       raise: async () => {
         await this.alive();
-        origin.reign = { ...origin.reign, epoch: origin.reign.epoch + 1 };
+        const { epoch, served } = origin.reign;
+        origin.reign = { epoch: epoch + 1, served };
         return origin.reign;
       },
-      serve: async (epoch, doneAgain) => {
+      serve: async (epoch) => {
         await this.alive();
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
-        origin.reign = { epoch, served: epoch, doneAgain };
-        origin.onServe(this);
-        await this.alive();
+        origin.reign = { epoch, served: epoch };
       },
     };
   }

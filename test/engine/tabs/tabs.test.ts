@@ -185,61 +185,6 @@ describe("M02 the owner's tab", () => {
 });
 
 describe("two owners, one after the other,", () => {
-  it.each([1, 2])(
-    "of whom %i are lost between the word that they serve and the welcome: nothing is lost, and nobody told so",
-    async (losses) => {
-      const { open, run, shared } = await origin();
-      const first = await open();
-      const client = await open(null);
-      const other = await open(null);
-      for (let n = 0; n <= losses; n++) await open();
-      const [one, two] = [
-        await run(client.client.openDevice("d")),
-        await run(other.client.openDevice("d")),
-      ];
-      await run(one.write(12288, bytes(6)));
-      let left = losses;
-      shared.onServe = (owner) => {
-        if (left-- > 0) owner.kill();
-      };
-      first.crash();
-      await run(one.flush());
-      expect(left).toBe(-1);
-      expect(await run(one.read(12288, 512))).toEqual(bytes(6));
-      // Of a client that was let in, and has written since, nothing older is done again.
-      await run(two.write(12288, bytes(7)));
-      await run(two.flush());
-      expect(await run(one.read(12288, 512))).toEqual(bytes(7));
-    },
-  );
-
-  it("of whom one is lost when it has let in another client: what that one wrote stays", async () => {
-    const { open, run, shared, clock } = await origin();
-    const first = await open();
-    const late = await open(null);
-    const quick = await open(null);
-    const second = await open();
-    await open();
-    const [one, two] = [
-      await run(late.client.openDevice("d")),
-      await run(quick.client.openDevice("d")),
-    ];
-    await run(one.write(12288, bytes(6)));
-    // It says hello, and sleeps before it hears the welcome.
-    shared.onServe = () => late.freeze();
-    first.crash();
-    await run(two.write(12288, bytes(7)));
-    await run(two.flush());
-    shared.onServe = () => {};
-    expect(second.isOwner).toBe(true);
-    second.crash();
-    late.thaw();
-    await run(one.flush());
-    expect(await run(one.read(12288, 512))).toEqual(bytes(7));
-    await clock.advance(1000);
-    expect(await run(two.read(12288, 512))).toEqual(bytes(7));
-  });
-
   it("that are lost take nothing that was written again by the first of them", async () => {
     const { open, run } = await origin();
     const first = await open();
