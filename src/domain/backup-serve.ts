@@ -24,11 +24,11 @@ export interface Shown {
 export async function startServer(op: Operation, server: Server): Promise<void> {
   const { backup } = op.record;
   backup!.serving = true;
-  await op.save();
   try {
+    await op.save();
     await op.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
   } catch (error) {
-    // There is one already, which is somebody else's.
+    // None was started; or there is one already, which is somebody else's.
     if (isRefused(error)) backup!.serving = false;
     throw error;
   }

@@ -183,6 +183,8 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
   const backup = dropped.some(({ kind }) => kind === "backup") ? record.backup : null;
   const checkpoint = backup?.checkpoint;
   const isMade = checkpoint !== undefined && (await hasBitmap(op, checkpoint));
+  // Before the jobs go: who is lost meanwhile finds them again, and stops it once more.
+  if (backup) await stopServing(op, backup);
   // In one turn, as others save it, too.
   record.jobs = record.jobs.filter((job) => !isUnbegun(job));
   for (const { mirror = [], store } of dropped) {
@@ -190,10 +192,7 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
       record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
     }
   }
-  if (backup) {
-    await stopServing(op, backup);
-    record.backup = null;
-  }
+  if (backup) record.backup = null;
   if (!isMade) record.checkpoints = record.checkpoints.filter(({ name }) => name !== checkpoint);
   await op.save();
 }

@@ -27,11 +27,14 @@ const WRITES = 3;
 
 export class FileJournal implements JournalStore, IntentStore {
   readonly #path: string;
+  readonly #rename: typeof rename;
   /** What tells the file that was written last here from any other. */
   #last: string | null = null;
 
-  constructor(path: string) {
+  /** @param replace puts a file in another's place */
+  constructor(path: string, replace: typeof rename = rename) {
     this.#path = path;
+    this.#rename = replace;
   }
 
   async load(): Promise<unknown> {
@@ -82,7 +85,7 @@ export class FileJournal implements JournalStore, IntentStore {
       await rm(fresh, { force: true });
       throw error;
     }
-    if ((await ifThere(rename(fresh, this.#path).then(() => true))) === null) return false;
+    if ((await ifThere(this.#rename(fresh, this.#path).then(() => true))) === null) return false;
     this.#last = written;
     const folder = await open(dirname(this.#path));
     try {

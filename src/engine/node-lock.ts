@@ -16,7 +16,7 @@
  */
 
 import { type FileHandle, open, readdir, rename, rm } from "node:fs/promises";
-import { createConnection, createServer, type Server } from "node:net";
+import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { type Clock, sleep } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
@@ -49,6 +49,8 @@ export class FileLock {
   /** Names of sockets begin with it. */
   readonly #prefix: string;
   #own: { readonly name: string; readonly server: Server } | null = null;
+  /** Who is being told. One that has been stopped amid that keeps nobody waiting. */
+  readonly #askers = new Set<Socket>();
   #state: "holds" | "wants" = "wants";
 
   /**
@@ -120,6 +122,8 @@ export class FileLock {
     const server = createServer((asker) => {
       // He may have left.
       asker.on("error", () => asker.destroy());
+      asker.on("close", () => this.#askers.delete(asker));
+      this.#askers.add(asker);
       asker.end(`${this.#state} process ${process.pid}\n`);
     });
     // Nobody stays for its sake.
@@ -139,13 +143,19 @@ export class FileLock {
     const { name, server } = this.#own;
     this.#own = null;
     await rm(this.#pathOf(name), { force: true });
-    await new Promise((resolve) => server.close(resolve));
+    const closed = new Promise((resolve) => server.close(resolve));
+    for (const asker of this.#askers) asker.destroy();
+    await closed;
   }
 
   /** @returns those who are there */
   async #askOthers(): Promise<readonly Answer[]> {
-    const names = (await readdir(this.#at)).filter((name) => name.startsWith(this.#prefix));
-    const others = names.filter((name) => name !== this.#own!.name);
+    // A file of such a name is somebody's: no socket, and none of ours.
+    const found = await readdir(this.#at, { withFileTypes: true });
+    const names = found.filter((entry) => entry.isSocket()).map(({ name }) => name);
+    const others = names.filter(
+      (name) => name.startsWith(this.#prefix) && name !== this.#own!.name,
+    );
     const answers = await Promise.all(others.map((name) => this.#ask(name)));
     for (const { name, state } of answers) {
       if (state === "gone") await rm(this.#pathOf(name), { force: true });

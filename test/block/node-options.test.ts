@@ -130,7 +130,7 @@ describe("auto-read-only", () => {
     const said = { "read-only": true, "auto-read-only": true };
     expect(await open(said, { "read-only": false })).toBe(true);
     const refused = open({ "read-only": true }, { "read-only": false });
-    await expect(refused).rejects.toThrow("read only");
+    await expect(refused).rejects.toThrow("cannot be written");
   });
 
   it("does not hide other failures", async () => {

@@ -1,24 +1,23 @@
 /** The journal's record in a file on Node. A test can hold up whoever is about to rename something. */
 
 import { mkdtempSync, rmSync } from "node:fs";
+import { rename } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, it, vi } from "vitest";
+import { expect, it } from "vitest";
 import { emptyRecord } from "../../../src/engine/journal/record.ts";
 import { FileJournal } from "../../../src/engine/node-journal.ts";
 import { journalSuite } from "../../conformance/journal.ts";
 
 /** Before each rename. */
-const gate = vi.hoisted(() => ({ pass: async (_from: string) => {} }));
+const gate = { pass: async (_from: string) => {} };
 
-vi.mock("node:fs/promises", async (original) => {
-  const real = await original<typeof import("node:fs/promises")>();
-  const rename: typeof real.rename = async (from, to) => {
+function journalAt(path: string): FileJournal {
+  return new FileJournal(path, async (from, to) => {
     await gate.pass(`${from}`);
-    await real.rename(from, to);
-  };
-  return { ...real, rename };
-});
+    await rename(from, to);
+  });
+}
 
 async function inFolder(work: (path: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "blocktab-journal-"));
@@ -57,7 +56,7 @@ journalSuite("a file", async () => {
 
 it("an engine that was held up in the last moment does not undo what a newer one has saved", () =>
   inFolder(async (path) => {
-    const [older, newer] = [new FileJournal(path), new FileJournal(path)];
+    const [older, newer] = [journalAt(path), journalAt(path)];
     await older.save(emptyRecord(1));
     const last = holdUp(1);
     const refused = expect(older.save(emptyRecord(1))).rejects.toMatchObject({ errno: "ESTALE" });
@@ -70,7 +69,7 @@ it("an engine that was held up in the last moment does not undo what a newer one
 
 it("an engine that sees a newer one about to save gives way", () =>
   inFolder(async (path) => {
-    const [older, newer] = [new FileJournal(path), new FileJournal(path)];
+    const [older, newer] = [journalAt(path), journalAt(path)];
     await older.save(emptyRecord(1));
     const last = holdUp(2);
     const saved = newer.save(emptyRecord(2));
@@ -84,9 +83,9 @@ it("an engine that sees a newer one about to save gives way", () =>
 it("what a killed engine was about to save is in nobody's way, however late it was", () =>
   inFolder(async (path) => {
     const last = holdUp(9);
-    const lost = new FileJournal(path).save(emptyRecord(9));
+    const lost = journalAt(path).save(emptyRecord(9));
     await last.isThere;
-    const next = new FileJournal(path);
+    const next = journalAt(path);
     expect(await next.load()).toBeUndefined();
     await next.save(emptyRecord(1));
     // It was not killed after all: another epoch's record is not for it to remove.
