@@ -218,7 +218,9 @@ async function finishRemoval(op: Operation, checkpoint: CheckpointRecord): Promi
   await forget(op, checkpoint);
 }
 
-async function forget(op: Operation, { name, parent }: CheckpointRecord): Promise<void> {
+async function forget(op: Operation, { name }: CheckpointRecord): Promise<void> {
+  // As it is on record now: another one that went may have been its parent.
+  const parent = op.record.checkpoints.find((one) => one.name === name)?.parent;
   op.record.checkpoints = op.record.checkpoints
     .filter((one) => one.name !== name)
     .map((one) => (one.parent === name ? reparented(one, parent) : one));

@@ -237,7 +237,7 @@ export class Engine {
     return monitor;
   }
 
-  /** Resolves when monitors have been sent all replies and events that there are until now. */
+  /** Resolves when no reply and no event waits for the record: what comes meanwhile is waited for, too. */
   async told(): Promise<void> {
     await this.#journal?.told();
   }
