@@ -10,6 +10,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Page } from "playwright";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { type Random, seededRandom } from "../../src/base/random.ts";
@@ -35,6 +36,8 @@ const KILLS = Number(process.env["KILLS"] ?? 25);
 const SEED = Number(process.env["KILLS_SEED"] ?? 1);
 /** From the guests' first steps to the end. */
 const LIFE_MS = 1000;
+/** No life takes so long, on the slowest machine: it hangs. */
+const LIMIT_MS = 120_000;
 /** From the moment at which some job has begun to end, where that is what the kill waits for. */
 const ENDING_MS = 40;
 
@@ -232,7 +235,7 @@ class Death {
     this.come = new Promise<number>((resolve) => {
       doom = resolve;
     })
-      .then(sleep)
+      .then((ms) => sleep(ms))
       .then(() => browser.kill());
     this.#doom = doom;
   }
@@ -269,8 +272,25 @@ function isEnd(error: unknown): boolean {
   return error instanceof Error && /closed|crash|disconnect/i.test(error.message);
 }
 
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+/** @throws Error when it takes too long */
+async function inTime<T>(life: Promise<T>): Promise<T> {
+  const stop = new AbortController();
+  const late = sleep(LIMIT_MS, null, { signal: stop.signal }).then(() => {
+    throw new Error(`A life has not come to its end in ${LIMIT_MS} ms`);
+  });
+  late.catch(() => {});
+  try {
+    return await Promise.race([life, late]);
+  } finally {
+    stop.abort();
+  }
+}
+
+/** What the page finds around it, where it can still be asked. */
+async function stateOf(page: Page | undefined): Promise<string> {
+  const asked = page?.evaluate(() => window.life.state()).catch((error) => `no state: ${error}`);
+  const late = sleep(5000).then(() => "The page gives no account of itself");
+  return (await Promise.race([asked, late])) ?? "";
 }
 
 it(`five jobs outlive a browser that is killed ${KILLS} times amid each of them`, async () => {
@@ -280,13 +300,16 @@ it(`five jobs outlive a browser that is killed ${KILLS} times amid each of them`
   try {
     await story.begin();
     while (Math.min(...Object.values(interrupted)) < KILLS) {
-      await story.live();
+      await inTime(story.live());
       // Jobs that end before the kill do not count; here they would never be met.
       expect(++life, JSON.stringify(interrupted)).toBeLessThan(4 * KILLS + 10);
     }
-    await story.end();
+    await inTime(story.end());
     for (const kind of KINDS) expect(completed[kind], kind).toBeGreaterThan(0);
   } catch (error) {
-    throw new Error(`KILLS_SEED=${SEED}, after ${life} kills`, { cause: error });
+    const state = await stateOf(browser?.page);
+    throw new Error(`KILLS_SEED=${SEED}, after ${life} kills: ${error}\n${state}`, {
+      cause: error,
+    });
   }
 }, 1_800_000);

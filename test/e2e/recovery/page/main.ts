@@ -190,6 +190,19 @@ class Life {
     }
   }
 
+  /** What there is, in words, for whoever wonders. */
+  async state(): Promise<string> {
+    const client = this.#client;
+    const parts = await Promise.all([
+      client.execute("x-query-recovery"),
+      client.execute("query-block-exports"),
+      client.execute("query-jobs"),
+      client.execute("query-named-block-nodes", { flat: true }),
+    ]);
+    const [recovery, exports, jobs, nodes] = parts.map((part) => JSON.stringify(part, null, 1));
+    return `recovery ${recovery}\nexports ${exports}\njobs ${jobs}\nnodes ${nodes}`;
+  }
+
   async #openDisks(): Promise<void> {
     for (const kind of KINDS) this.#disks[kind] ??= await this.#client.openDevice(kind);
   }

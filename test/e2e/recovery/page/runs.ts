@@ -84,11 +84,12 @@ function otherOf(kind: "stream" | "commit" | "mirror", top: string): string {
   return top === a ? b! : a!;
 }
 
-/** A job goes on as fast as it can; it may have ended by itself. */
+/** A job goes on as fast as it can; it may be about to end by itself, or have ended. */
 export async function hurry(client: SharedApi, kind: Kind): Promise<void> {
   try {
     await client.execute("block-job-set-speed", { device: kind, speed: 0 });
   } catch (error) {
-    if (!(error instanceof QmpError) || error.class !== "DeviceNotActive") throw error;
+    const isGone = error instanceof QmpError && error.class === "DeviceNotActive";
+    if (!isGone && !/does not apply to job '.*' while it is/.test(String(error))) throw error;
   }
 }
