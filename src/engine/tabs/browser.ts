@@ -5,10 +5,10 @@ import { SystemClock } from "../../base/clock.ts";
 import { BlockError } from "../../base/errors.ts";
 import { systemRandom } from "../../base/random.ts";
 import { storeError } from "../../drivers/protocol/errors.ts";
-import type { Channel, Epochs, Locks, Reign, TabHost } from "./host.ts";
+import type { Channel, Epochs, Locks, TabHost } from "./host.ts";
+import { asReign, ended, NO_REIGN, type Reign, raised, serving } from "./reign.ts";
 
 const EPOCH_KEY = "blocktab:epoch";
-const NO_REIGN: Reign = { epoch: 0, served: 0 };
 
 /** Whether this browser lets tabs share; private windows of some do not. */
 export function canShare(): boolean {
@@ -50,26 +50,30 @@ const locks: Locks = {
 
 const epochs: Epochs = {
   async raise(): Promise<Reign> {
-    let raised = NO_REIGN;
-    await change(({ epoch, served }) => {
-      raised = { epoch: epoch + 1, served };
-      return raised;
+    let own = NO_REIGN;
+    await change((reign) => {
+      own = raised(reign);
+      return own;
     });
-    return raised;
+    return own;
   },
 
   async serve(epoch: number): Promise<void> {
-    await change((reign) => (reign.epoch === epoch ? { epoch, served: epoch } : reign));
+    await change((reign) => serving(reign, epoch));
     const reign = await get<Reign>(EPOCH_KEY);
     if (reign?.served === epoch) return;
     throw new BlockError("ESTALE", "Another tab has taken the disks over");
+  },
+
+  async close(epoch: number): Promise<void> {
+    await change((reign) => ended(reign, epoch));
   },
 };
 
 /** One transaction; durable as far as a crash of the browser goes. */
 async function change(make: (reign: Reign) => Reign): Promise<void> {
   try {
-    await update<Reign>(EPOCH_KEY, (reign) => make(reign ?? NO_REIGN));
+    await update<Reign>(EPOCH_KEY, (reign) => make(asReign(reign)));
   } catch (error) {
     throw storeError(error, "Recording who has the disks");
   }

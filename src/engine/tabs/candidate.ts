@@ -16,6 +16,7 @@ import type { Channel, TabHost } from "./host.ts";
 import { LOBBY, type LobbyMessage, OWNER_LOCK } from "./lobby.ts";
 import { Owner } from "./owner.ts";
 import type { OpenRealm } from "./realm.ts";
+import type { Reign } from "./reign.ts";
 
 /** After a failure; it doubles up to the second. */
 const RETRY_MS = 500;
@@ -106,7 +107,7 @@ export class Candidate {
     }
   }
 
-  async #rule(reign: { readonly epoch: number; readonly served: number }): Promise<void> {
+  async #rule(reign: Reign): Promise<void> {
     const owner = new Owner({
       host: this.#host,
       worker: this.worker,

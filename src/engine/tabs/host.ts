@@ -5,6 +5,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
+import type { Reign } from "./reign.ts";
 
 /** Of one origin: whoever dies lets go of all that he holds and waits for. */
 export interface Locks {
@@ -26,14 +27,6 @@ export interface Channel {
   close(): void;
 }
 
-/** What is kept of owners. */
-export interface Reign {
-  /** Number of the owner; every owner has a higher one than all before it. */
-  readonly epoch: number;
-  /** The last one that has served anybody; 0 if none has. */
-  readonly served: number;
-}
-
 export interface Epochs {
   /** Makes a new epoch; durable before it resolves. @throws BlockError */
   raise(): Promise<Reign>;
@@ -43,6 +36,8 @@ export interface Epochs {
    * @throws BlockError ESTALE if a later one has been made
    */
   serve(epoch: number): Promise<void>;
+  /** This one has closed all that it had. If a later one has been made nothing happens. @throws BlockError */
+  close(epoch: number): Promise<void>;
 }
 
 export interface TabHost {

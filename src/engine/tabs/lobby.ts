@@ -79,8 +79,10 @@ export type LobbyMessage =
 
 export interface Hello {
   readonly type: "hello";
-  /** Of the last owner that has let the client in; -1 if it has not heard since what that one told. */
+  /** Of the last owner that has let the client in. */
   readonly epoch: number;
+  /** It has not heard since what that one told: others may have flushed what it keeps, and written newer. */
+  readonly wasAway: boolean;
   readonly kept: readonly KeptWrite[];
   readonly blobs: readonly (readonly [string, Blob])[];
 }

@@ -12,7 +12,7 @@ import { sleep } from "../../base/clock.ts";
 import { BlockError, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
-import type { Channel, Reign, TabHost } from "./host.ts";
+import type { Channel, TabHost } from "./host.ts";
 import type { KeptWrite } from "./kept-writes.ts";
 import {
   CLIENT_LOCK,
@@ -29,6 +29,7 @@ import {
 import { OrderedPort } from "./ordered-port.ts";
 import { Pipe } from "./pipe.ts";
 import type { OpenRealm, Realm } from "./realm.ts";
+import { hasClosed, type Reign } from "./reign.ts";
 import { WriteAgain } from "./write-again.ts";
 import { WriteOrder } from "./write-order.ts";
 
@@ -231,12 +232,14 @@ export class Owner {
     };
   }
 
-  #hello(client: string, desk: Port, { epoch, kept, blobs }: Hello): void {
+  #hello(client: string, desk: Port, { epoch, wasAway, kept, blobs }: Hello): void {
     for (const [name, blob] of blobs) if (!this.#blobs.has(name)) this.#blobs.set(name, blob);
     const { reign } = this.#init;
-    const isInTime = this.#gathered !== null && epoch === reign.served;
-    this.#gathered?.set(client, isInTime ? kept : []);
-    const exports = isInTime ? [] : [...new Set(kept.map((write) => write.export))];
+    const isInTime = this.#gathered !== null && epoch === reign.served && !wasAway;
+    // Of what that owner held, as it could not open the disk, it has made nothing last.
+    const left = hasClosed(reign, epoch) ? kept.filter((write) => write.epoch !== epoch) : kept;
+    this.#gathered?.set(client, isInTime ? left : []);
+    const exports = isInTime ? [] : [...new Set(left.map((write) => write.export))];
     if (this.#notice.state !== "serving") this.#waiting.set(client, { desk, lost: exports });
     else if (epoch !== reign.epoch) this.#welcome(desk, exports);
     else void this.#welcomeBack(desk, kept);
@@ -375,6 +378,7 @@ export class Owner {
     if (next !== undefined) await sleep(this.#init.host.clock, HEARD_MS);
     if (!this.#realm) return;
     await this.#realm.close();
+    await this.#init.host.epochs.close(this.#init.reign.epoch);
     this.#tellDurable(null, Number.MAX_SAFE_INTEGER);
   }
 }

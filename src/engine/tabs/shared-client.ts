@@ -316,8 +316,8 @@ export class SharedClient extends DataCalls implements SharedApi {
     this.#desk.onmessage = ({ data }) => this.#hearDesk(data as FromDesk, epoch);
     const kept = this.data.kept.all;
     const blobs = [...this.data.blobs];
-    const known = this.#wasAway && epoch !== this.data.epoch ? -1 : this.data.epoch;
-    const hello: ToDesk = { type: "hello", epoch: known, kept, blobs };
+    const known = { epoch: this.data.epoch, wasAway: this.#wasAway };
+    const hello: ToDesk = { type: "hello", ...known, kept, blobs };
     this.#desk.postMessage(hello, []);
   }
 

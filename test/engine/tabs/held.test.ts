@@ -221,6 +221,34 @@ describe("a client that was away while the disks changed hands", () => {
     expect(await run(disk.read(0, 512))).toEqual(bytes(2));
     expect(await run(old.flush().catch((error: unknown) => error))).toMatchObject({ errno: "EIO" });
   });
+
+  it("has lost nothing if they were given back in good order, and has nothing written again", async () => {
+    const { run, a, b, c, clock } = await begin();
+    const [old, disk] = [await run(b.client.openDevice("d")), await run(c.client.openDevice("d"))];
+    await run(old.write(0, bytes(1, 1024)));
+    b.client.suspend();
+    await clock.advance(100);
+    await run(disk.write(0, bytes(2)));
+    await run(a.client.close());
+    await run(disk.write(0, bytes(3)));
+    await run(b.client.resume());
+    await run(old.flush());
+    expect(await run(old.read(0, 1024))).toEqual(new Uint8Array([...bytes(3), ...bytes(1)]));
+  });
+
+  it("is told of a loss if any owner since then was lost", async () => {
+    const { run, a, b, c, clock, open } = await begin();
+    const [old, disk] = [await run(b.client.openDevice("d")), await run(c.client.openDevice("d"))];
+    await run(old.write(0, bytes(1)));
+    b.client.suspend();
+    await clock.advance(100);
+    await run(a.client.close());
+    await run(disk.write(0, bytes(2)));
+    c.crash();
+    await open();
+    await run(b.client.resume());
+    expect(await run(old.flush().catch((error: unknown) => error))).toMatchObject({ errno: "EIO" });
+  });
 });
 
 it("a backup sees what is written again: it keeps its moment", async () => {

@@ -17,7 +17,8 @@ import type { IntentStore } from "../../../src/block/write-intents.ts";
 import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.ts";
 import { retryWhileBusy } from "../../../src/drivers/protocol/retry-busy.ts";
 import { checkEpoch, type JournalStore } from "../../../src/engine/journal/store.ts";
-import type { Channel, Epochs, Reign, TabHost } from "../../../src/engine/tabs/host.ts";
+import type { Channel, Epochs, TabHost } from "../../../src/engine/tabs/host.ts";
+import { ended, NO_REIGN, type Reign, raised, serving } from "../../../src/engine/tabs/reign.ts";
 
 interface LockRequest {
   readonly life: Life;
@@ -32,7 +33,7 @@ export class Origin {
   readonly locks = new Map<string, LockRequest[]>();
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
-  reign: Reign = { epoch: 0, served: 0 };
+  reign: Reign = NO_REIGN;
   /** Files that cannot be opened now. */
   readonly away = new Set<string>();
   /** The journal's record, and that of write intents, as text. */
@@ -148,14 +149,17 @@ export class Life {
     return {
       raise: async () => {
         await this.alive();
-        const { epoch, served } = origin.reign;
-        origin.reign = { epoch: epoch + 1, served };
+        origin.reign = raised(origin.reign);
         return origin.reign;
       },
       serve: async (epoch) => {
         await this.alive();
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
-        origin.reign = { epoch, served: epoch };
+        origin.reign = serving(origin.reign, epoch);
+      },
+      close: async (epoch) => {
+        await this.alive();
+        origin.reign = ended(origin.reign, epoch);
       },
     };
   }
