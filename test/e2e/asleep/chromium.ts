@@ -1,6 +1,7 @@
 /** What a browser does to a tab that nobody looks at, as the DevTools protocol has it. */
 
 import type { Page } from "playwright";
+import { LOBBY } from "../../../src/engine/tabs/lobby.ts";
 
 /** Chromium freezes hidden tabs only, and tells them: `freeze`. */
 export async function freeze(page: Page): Promise<void> {
@@ -52,9 +53,22 @@ export async function noteStages(page: Page): Promise<void> {
   });
 }
 
+/** @returns tells of how many flushes this tab has heard since now */
+export async function countFlushes(page: Page): Promise<() => Promise<number>> {
+  await page.evaluate((lobby) => {
+    window.flushCount = 0;
+    const line = new BroadcastChannel(lobby);
+    line.onmessage = ({ data }) => {
+      if (data.type === "durable") window.flushCount!++;
+    };
+  }, LOBBY);
+  return () => page.evaluate(() => window.flushCount!);
+}
+
 declare global {
   interface Window {
     cameFrom?: "load" | "cache";
+    flushCount?: number;
     stages?: string[];
   }
 }
