@@ -89,7 +89,9 @@ export class SharedData implements DataRequester {
     // Word of it may have come before.
     const isReleased = (id: string) => this.#released.get(id) === epoch;
     this.#held = new Set(held.filter((id) => !isReleased(id)));
-    this.kept.welcome(epoch, [...this.#held]);
+    // Of what it is told to be lost nobody will tell it anything more.
+    const kept = [...this.#held].filter((id) => !lost.includes(id));
+    this.kept.welcome(epoch, kept);
     this.epoch = epoch;
     this.lose(lost);
   }

@@ -19,7 +19,7 @@ export type OnReleased = (exportId: string, isLost: boolean) => void;
 export class WriteAgain {
   readonly #disks: Disks;
   readonly #onReleased: OnReleased;
-  /** By export. */
+  /** By export; nothing may have been written to it. */
   readonly #held = new Map<string, KeptWrite[]>();
   /** Of these, those that are being done. */
   readonly #underWay = new Set<string>();
@@ -41,16 +41,13 @@ export class WriteAgain {
    * @returns exports of which something is lost
    */
   async begin(kept: readonly KeptWrite[], served: number): Promise<ReadonlySet<string>> {
-    const awaited = new Set(this.#disks.awaited());
+    for (const id of this.#disks.awaited()) this.#held.set(id, []);
     const lost = new Set<string>();
     const now: KeptWrite[] = [];
     for (const write of kept) {
       const { export: id, epoch } = write;
-      if (awaited.has(id)) {
-        const held = this.#held.get(id) ?? [];
-        held.push(write);
-        this.#held.set(id, held);
-      }
+      const held = this.#held.get(id);
+      if (held) held.push(write);
       // Who else writes there may have written what is newer.
       else if (epoch < served && this.#disks.rivals(id).length > 1) lost.add(id);
       else now.push(write);
@@ -64,14 +61,12 @@ export class WriteAgain {
     for (const id of wanted) this.#underWay.add(id);
     const isAlone = (id: string) => this.#disks.rivals(id).every((other) => wanted.includes(other));
     const writes = wanted.filter(isAlone).flatMap((id) => this.#held.get(id)!);
-    const lost = writes.length > 0 ? await this.#do(writes) : new Set();
+    const lost = await this.#do(writes);
     for (const id of wanted) {
       this.#underWay.delete(id);
-      this.#release(id, lost.has(id) || !writes.some((write) => write.export === id));
+      this.#release(id, lost.has(id) || !isAlone(id));
     }
     for (const id of [...this.#held.keys()]) this.isHeld(id);
-    // For those that had nothing to be written.
-    this.#changed.ring();
   }
 
   /** Whoever opens the export has to wait(). */
@@ -86,7 +81,8 @@ export class WriteAgain {
     while (this.isHeld(exportId)) await this.#changed.rung(signal);
   }
 
-  #release(exportId: string, isLost: boolean): void {
+  #release(exportId: string, isGivenUp: boolean): void {
+    const isLost = isGivenUp && this.#held.get(exportId)!.length > 0;
     this.#held.delete(exportId);
     if (isLost) this.#lost.add(exportId);
     this.#onReleased(exportId, isLost);

@@ -106,6 +106,25 @@ describe("a disk that cannot be opened when the disks change hands", () => {
     expect(await run(now.read(0, 512))).toEqual(bytes(3));
   });
 
+  it("keeps nobody waiting for ever who came too late with what was to be written again", async () => {
+    const { run, a, b, c, lose, retry, soon, clock } = await begin();
+    const disk = await run(c.client.openDevice("d"));
+    await run(disk.write(0, bytes(1)));
+    c.freeze();
+    lose(a);
+    await clock.advance(5000);
+    expect(b.isOwner).toBe(true);
+    expect(b.client.state.text).toMatch(/disk of 'd' cannot be opened yet/);
+    c.thaw();
+    const [flush, read] = [disk.flush(), disk.read(0, 512)];
+    expect(await soon(Promise.race([flush, read]))).toBe("waits");
+    await retry(b);
+    expect(await soon(flush)).toMatchObject({ errno: "EIO", desc: expect.stringMatching(/lost/) });
+    expect(await soon(read)).toEqual(bytes(0));
+    await run(disk.flush());
+    expect([b.client.state.text, c.client.state.text]).toEqual(["", ""]);
+  });
+
   it("is lost, and told, if somebody puts another one under its name", async () => {
     const { run, a, b, c, lose, soon } = await begin();
     const disk = await run(c.client.openDevice("d"));
