@@ -73,6 +73,10 @@ class Story {
   /** What the run of the backup that is under way has to have. */
   #backup: Int32Array | null = null;
   #nextId = 2;
+  // Of this life's guests, as they tell it.
+  readonly #begun = new Map<Kind, number>();
+  readonly #flushed = new Map<Kind, number>();
+  #death: Death | undefined;
   /** Since the last look. */
   #kills = 0;
 
@@ -81,7 +85,7 @@ class Story {
   }
 
   async begin(): Promise<void> {
-    browser = await open();
+    browser = await this.#open();
     const { page } = browser;
     await page.evaluate(() => window.life.open());
     await page.evaluate(() => window.life.make());
@@ -93,9 +97,25 @@ class Story {
     await browser.kill();
   }
 
+  /** What the page tells is asked for here: Playwright itself breaks if the browser is killed amid that. */
+  async #open(): Promise<KillableChromium> {
+    const opened = await KillableChromium.launch(join(own.folder, "profile"));
+    const { page } = opened;
+    await page.exposeFunction("begin", (kind: Kind, to: number) => {
+      this.#begun.set(kind, to);
+    });
+    await page.exposeFunction("flushed", (kind: Kind, step: number) => {
+      this.#flushed.set(kind, step);
+    });
+    await page.exposeFunction("ending", () => this.#death?.reach("ending", ENDING_MS));
+    await page.goto(own.url);
+    await page.waitForFunction(() => "life" in window);
+    return opened;
+  }
+
   /** Of one browser, from its start until it is killed. */
   async live(): Promise<void> {
-    browser = await open();
+    browser = await this.#open();
     const death = new Death(browser, this.#random);
     await browser.page.evaluate(() => window.life.sendFiles());
     try {
@@ -112,7 +132,7 @@ class Story {
 
   /** The last one, in which everything comes to its end. */
   async end(): Promise<void> {
-    browser = await open();
+    browser = await this.#open();
     const { page } = browser;
     await page.evaluate(() => window.life.sendFiles());
     await this.#wakeUp(page);
@@ -179,15 +199,11 @@ class Story {
 
   /** Guests write until `end` has come. */
   async #liveUntil(page: Page, end: Promise<unknown>, death?: Death): Promise<void> {
-    const begun = new Map<Kind, number>();
-    const flushed = new Map<Kind, number>();
+    this.#begun.clear();
+    this.#flushed.clear();
+    this.#death = death;
     const orders = this.#orders(death?.at === "ending");
     const live = async () => {
-      await page.exposeFunction("begin", (kind: Kind, to: number) => void begun.set(kind, to));
-      await page.exposeFunction("flushed", (kind: Kind, step: number) => {
-        flushed.set(kind, step);
-      });
-      await page.exposeFunction("ending", () => death?.reach("ending", ENDING_MS));
       death?.reach("life", LIFE_MS);
       await page.evaluate((orders) => window.life.run(orders), orders);
     };
@@ -195,10 +211,10 @@ class Story {
       if (!death?.isComing || !isEnd(error)) throw error;
     });
     await Promise.all([lived, end]);
-    for (const [kind, last] of begun) {
+    for (const [kind, last] of this.#begun) {
       const known = this.#disks.get(kind)!;
       const plan = stepsOf(...guestOf(orders, kind), DISK_BYTES);
-      const done = (flushed.get(kind) ?? -1) + 1;
+      const done = (this.#flushed.get(kind) ?? -1) + 1;
       known.expected = expectedAfter(known.ids, plan, last, done);
     }
   }
@@ -258,13 +274,6 @@ function counts(): Record<Kind, number> {
 function wrongIds(ids: Int32Array, wanted: Int32Array): string {
   const at = ids.findIndex((id, sector) => id !== wanted[sector]);
   return at < 0 ? "" : `sector ${at} reads as write ${ids[at]}, not as write ${wanted[at]}`;
-}
-
-async function open(): Promise<KillableChromium> {
-  const opened = await KillableChromium.launch(join(own.folder, "profile"));
-  await opened.page.goto(own.url);
-  await opened.page.waitForFunction(() => "life" in window);
-  return opened;
 }
 
 /** What whoever talks to a browser hears when it is killed. */
