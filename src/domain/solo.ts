@@ -13,13 +13,13 @@ import type { ConnectTabOptions, Tab } from "./connect-tab.ts";
 import { Connection } from "./domain.ts";
 import { DomainDriver } from "./driver.ts";
 import { clientFiles } from "./image-files.ts";
-import { DOMAINS_DATABASE, MemoryDomainStore } from "./store.ts";
+import { DOMAINS, MemoryDomainStore } from "./store.ts";
 
 export async function connectSolo({ log, signal }: ConnectTabOptions): Promise<Tab> {
   const client = await connect({ ...(log && { log }), ...(signal && { signal }) });
   const driver = await DomainDriver.start({
     qmp: client,
-    store: hasDatabase() ? new IndexeddbJournal(DOMAINS_DATABASE) : new MemoryDomainStore(),
+    store: hasDatabase() ? new IndexeddbJournal(`blocktab:${DOMAINS}`) : new MemoryDomainStore(),
     clock: new SystemClock(),
     files: clientFiles(client),
     onPullError: "stop",

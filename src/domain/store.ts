@@ -1,13 +1,13 @@
 /**
  * Where the record of domains is kept: one JSON value that is put whole. The contract is that of the engine's
  * journal, so its fillings serve here as well, under a name of their own: FileJournal of
- * src/engine/node-journal.ts, IndexeddbJournal of src/engine/idb-journal.ts.
+ * src/engine/node-journal.ts, those of src/engine/browser-records.ts.
  */
 
 import { checkEpoch } from "../engine/journal/store.ts";
 
-/** Of a browser. */
-export const DOMAINS_DATABASE = "blocktab:domains";
+/** Its name among the records that a browser keeps. */
+export const DOMAINS = "domains";
 
 export interface DomainStore {
   /** What was saved last; undefined: nothing yet. */

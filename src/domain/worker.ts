@@ -7,26 +7,23 @@
 
 import { throwIfAborted } from "../base/errors.ts";
 import { createBrowserEngine } from "../engine/browser-engine.ts";
+import { openRecord } from "../engine/browser-records.ts";
 import type { Engine } from "../engine/engine.ts";
-import { IndexeddbJournal } from "../engine/idb-journal.ts";
 import { openJournal } from "../engine/journal/store.ts";
 import { runCandidate } from "../engine/tabs/run-candidate.ts";
 import { domainRealm } from "./realm.ts";
-import { DOMAINS_DATABASE } from "./store.ts";
-
-/** The database of the record beside the journal's own. */
-const INTENTS = "blocktab:intents";
+import { DOMAINS } from "./store.ts";
 
 let engine: Engine | null = null;
 
 runCandidate(async (opening) => {
-  const journal = await openJournal(new IndexeddbJournal(), new IndexeddbJournal(INTENTS));
+  const journal = await openJournal(await openRecord("journal"), await openRecord("intents"));
   engine = await createBrowserEngine(new Map(opening.blobs), journal);
   opening.tell("Bringing back what was open before");
   try {
     await engine.recover();
     throwIfAborted(opening.signal);
-    return await domainRealm(engine, opening, new IndexeddbJournal(DOMAINS_DATABASE));
+    return await domainRealm(engine, opening, await openRecord(DOMAINS));
   } catch (error) {
     // What is half open must not keep the files from the next owner.
     await engine.suspend();

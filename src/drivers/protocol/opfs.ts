@@ -15,6 +15,7 @@
 
 import * as v from "valibot";
 import { size } from "../../base/check.ts";
+import type { Clock } from "../../base/clock.ts";
 import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
 import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
 import type { TypedDriver } from "../../block/option-types.ts";
@@ -108,6 +109,23 @@ export function opfsDriver(directory = DIRECTORY): TypedDriver<Types, OpenOption
       }
     },
   };
+}
+
+/**
+ * A file of ours that is no image: made if there is none, for whoever opens it alone.
+ *
+ * @param directory in the root of OPFS; not that of the images, which are listed
+ * @throws BlockError EBUSY if it is open elsewhere and stays so; ENOTSUP, EACCES if there is no OPFS to write
+ *   to here
+ */
+export async function openOpfsFile(
+  directory: string,
+  filename: string,
+  clock: Clock,
+): Promise<OpfsState> {
+  const file = await findFile(directory, filename, true);
+  const openAs = () => retryWhileBusy(clock, undefined, () => openHandle(file, filename, false));
+  return new OpfsState(await openAs(), filename, false, openAs);
 }
 
 /** Exported for its test: no browser gives all the strange answers on demand. */
