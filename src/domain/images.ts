@@ -71,18 +71,18 @@ export interface NewImage {
 /**
  * Makes an image, and opens it. Nothing that is there is written over.
  *
- * @throws DomainError INVALID_ARG if there is such a file already; QmpError. Then nothing is open, and
+ * @throws DomainError INVALID_ARG if there is such a file already, CONFIG_UNSUPPORTED; QmpError. Then nothing is open, and
  *   a file that was made is taken away if the host can
  */
 export async function makeImage(op: Operation, image: NewImage): Promise<Layer> {
   const { format, source, size, backing } = image;
+  const file = createOptions(source, format === "raw" ? size : 0);
   const layer: Layer = { n: op.newLayerNumber(), format, source };
   const nodes = [formatNode(layer), storageNode(layer)];
   // Kept first: whoever finds these nodes after a crash knows that nobody needs them.
   op.record.leftovers.push(...nodes);
   await op.save();
   await mustBeNew(op, layer);
-  const file = createOptions(source, format === "raw" ? size : 0);
   await createImage(op, layer, file);
   try {
     if (op.ctx.signal?.aborted) throw new DomainError("OPERATION_ABORTED", "It was called off");
