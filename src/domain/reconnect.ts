@@ -26,6 +26,7 @@ import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
 import { stopServing } from "./backup-serve.ts";
+import { protectBelow } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
 import { removeDevice } from "./devices.ts";
@@ -65,6 +66,7 @@ export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
       for (const job of [...record.jobs]) await takeUp(op, job, history);
       await takeUpBackup(op);
       await settleCheckpoints(op);
+      await protectBelow(op);
       await addDevices(op);
       await closeNodes(op, record.leftovers);
       await op.save();
