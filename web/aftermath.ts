@@ -31,6 +31,12 @@ export class Aftermath {
     this.history.value = await queryHistory(client, isShared);
   }
 
+  /** It is in the history, and recovery tells no more that it goes on. */
+  async jobEnded(): Promise<void> {
+    await this.refreshHistory();
+    await this.refreshRecovery();
+  }
+
   /** @param id undefined: all */
   dismissHistory(id?: string): Promise<boolean> {
     return this.#actions.act("jobs", async () => {

@@ -76,7 +76,7 @@ export class App {
     this.images = new Images(this, () => this.view.refreshNodes());
     this.aftermath = new Aftermath(tab, this.actions);
     this.view.onNodes = () => this.images.refresh();
-    this.view.onJobEnd = () => this.aftermath.refreshHistory();
+    this.view.onJobEnd = () => this.aftermath.jobEnded();
     this.aftermath.onRecovered = async () => {
       if (this.stage.value.kind === "closed") await this.#lookAgain(true);
       else await this.view.refreshNodes();

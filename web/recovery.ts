@@ -38,7 +38,7 @@ const STATES: Readonly<Record<Recovered["outcome"], string>> = {
   broken: " cannot be understood",
 };
 
-/** "Job pull-vda: It went on": for people, who may read it when the job has ended. */
+/** "Job pull-vda: It went on". */
 export function describe({ kind, name, outcome, text }: Recovered): string {
   const what = kind === "node" ? "Image" : kind.charAt(0).toUpperCase() + kind.slice(1);
   return `${what} ${name}${STATES[outcome]}: ${text}`;

@@ -6,9 +6,10 @@
 
 import type { BackupDefinition } from "./backup-definition.ts";
 import { removeDevice } from "./devices.ts";
+import { withMonitor } from "./locks/with-job.ts";
 import type { Operation } from "./operation.ts";
 import { type BackupDiskRecord, type BackupRecord, formatNode, type Layer } from "./record.ts";
-import { isRefused, unlessNeedless } from "./start-job.ts";
+import { unlessNeedless } from "./start-job.ts";
 
 type Server = NonNullable<BackupDefinition["server"]>;
 
@@ -20,18 +21,19 @@ export interface Shown {
   readonly exportName: string;
 }
 
-/** Kept first: at the backup's end it is stopped, whoever is there then. @throws QmpError */
+/**
+ * Kept before the jobs begin: at the backup's end it is stopped, whoever is there then. Of a start that nobody has heard
+ * the answer of nobody knows whether the server is ours or somebody else's: that one is left alone.
+ *
+ * @throws QmpError
+ */
 export async function startServer(op: Operation, server: Server): Promise<void> {
-  const { backup } = op.record;
-  backup!.serving = true;
-  try {
-    await op.save();
-    await op.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
-  } catch (error) {
-    // None was started; or there is one already, which is somebody else's.
-    if (isRefused(error)) backup!.serving = false;
-    throw error;
-  }
+  await withMonitor(op.ctx, op.entry.object, async (qmp) => {
+    await qmp.execute("nbd-server-start" as never, { addr: addressOf(server) } as never);
+    // Before anything else: the domain may have been stopped meanwhile.
+    op.record.backup!.serving = true;
+  });
+  await op.save();
 }
 
 function addressOf(server: Server): object {

@@ -85,12 +85,12 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
       started: millisecondsOf(op.host.clock),
       ...(backup.incremental !== undefined && { incremental: backup.incremental }),
       serving: false,
-      ...(checkpoint && { checkpoint: checkpoint.name }),
       disks: parts.map((part) => part.record),
     };
     op.record.backup = record;
     op.record.jobs.push(...parts.map(({ job }) => job));
-    if (checkpoint) op.record.checkpoints.push(checkpoint);
+    // Whoever finds it so looks for its bitmaps: if there are none it was never made.
+    if (checkpoint) op.record.checkpoints.push(Object.assign(checkpoint, { pending: true }));
     adopt(
       op,
       parts.map(({ store }) => store),
@@ -113,6 +113,7 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
       throw error;
     }
     for (const { job } of parts) job.state = "running";
+    delete checkpoint?.pending;
     await op.save();
   } catch (error) {
     if (!isRefused(error)) throw error;

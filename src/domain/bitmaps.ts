@@ -14,6 +14,7 @@ import type { BlockDirtyInfo } from "../qmp/types.ts";
 import { DomainError } from "./errors.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type JobRecord, type Layer, storageNode } from "./record.ts";
+import { isRefused } from "./start-job.ts";
 
 /** libvirt's name. */
 const TMP_BITMAP = "libvirt-tmp-activewrite";
@@ -225,6 +226,24 @@ export async function removeBitmapBelow(
     await removeBitmaps(op, [layer], name);
   } finally {
     await reopen(op, layer, below, true);
+  }
+}
+
+/** An image below the top that stayed writable when a driver was lost amid the above. A job may need its base so. */
+export async function protectBelow(op: Operation): Promise<void> {
+  const nodes = await op.execute("query-named-block-nodes", { flat: true });
+  const writable = new Set(nodes.filter(({ ro }) => !ro).map((node) => node["node-name"]));
+  for (const { layers } of op.record.disks) {
+    for (const [at, layer] of layers.entries()) {
+      if (at === 0 || !writable.has(formatNode(layer))) continue;
+      if (op.record.jobs.some(({ base }) => base === layer.n)) continue;
+      try {
+        await reopen(op, layer, layers[at + 1], true);
+      } catch (error) {
+        // Somebody else writes to it.
+        if (!isRefused(error)) throw error;
+      }
+    }
   }
 }
 

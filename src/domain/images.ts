@@ -71,18 +71,18 @@ export interface NewImage {
 /**
  * Makes an image, and opens it. Nothing that is there is written over.
  *
- * @throws DomainError INVALID_ARG if there is such a file already; QmpError. Then nothing is open, and
+ * @throws DomainError INVALID_ARG if there is such a file already, CONFIG_UNSUPPORTED; QmpError. Then nothing is open, and
  *   a file that was made is taken away if the host can
  */
 export async function makeImage(op: Operation, image: NewImage): Promise<Layer> {
   const { format, source, size, backing } = image;
+  const file = createOptions(source, format === "raw" ? size : 0);
   const layer: Layer = { n: op.newLayerNumber(), format, source };
   const nodes = [formatNode(layer), storageNode(layer)];
   // Kept first: whoever finds these nodes after a crash knows that nobody needs them.
   op.record.leftovers.push(...nodes);
   await op.save();
   await mustBeNew(op, layer);
-  const file = createOptions(source, format === "raw" ? size : 0);
   await createImage(op, layer, file);
   try {
     if (op.ctx.signal?.aborted) throw new DomainError("OPERATION_ABORTED", "It was called off");
@@ -109,12 +109,20 @@ export function adopt(op: Operation, layers: readonly Layer[]): void {
   op.record.leftovers = op.record.leftovers.filter((node) => !mine.has(node));
 }
 
+const creationId = (storage: string) => `create-${storage}`;
+
+/** Jobs that make, or have made, images of which nobody knows any more: of leftovers. */
+export async function creations(op: Operation) {
+  const mine = new Set(op.record.leftovers.map(creationId));
+  return (await op.execute("query-jobs")).filter(({ id }) => mine.has(id));
+}
+
 /**
- * A job of the engine's that we wait for; a crash leaves its name behind, which reconnect.ts knows. The wait is
- * not called off: the job would go on, and nobody would know what it has made.
+ * A job of the engine's that we wait for. A crash leaves it behind, a domain that is stopped meanwhile as well: see
+ * creations(). The wait is not called off: the job would go on, and nobody would know what it has made.
  */
 async function createImage(op: Operation, layer: Layer, options: object): Promise<void> {
-  const id = `create-${storageNode(layer)}`;
+  const id = creationId(storageNode(layer));
   await op.run("blockdev-create", { "job-id": id, options });
   const { error } = await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded"));
   await op.execute("job-dismiss", { id });

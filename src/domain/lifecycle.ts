@@ -11,8 +11,8 @@ import { type DiskDefinition, imageOf, layersOf } from "./definition.ts";
 import { removeDevice } from "./devices.ts";
 import { END_STATES, LIFECYCLE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
-import { conclude, type Outcome } from "./finish.ts";
-import { closeNodes, openImage } from "./images.ts";
+import { conclude, dismiss, type Outcome } from "./finish.ts";
+import { closeNodes, creations, openImage } from "./images.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
 import { type DiskRecord, deviceId, formatNode } from "./record.ts";
@@ -115,6 +115,10 @@ export async function clear(op: Operation): Promise<void> {
     const outcome = await cancel(op, job.name);
     if (!END_STATES.includes(job.state)) job.state = "aborting";
     await conclude(op, job, outcome);
+  }
+  for (const { id } of await creations(op)) {
+    await op.unlocked(() => over(op.host.qmp, id));
+    await dismiss(op, id);
   }
   for (const disk of record.disks) await removeDevice(op, deviceId(record, disk), "hard");
   const layers = record.disks.flatMap((disk) => disk.layers);

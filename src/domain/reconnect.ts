@@ -4,7 +4,7 @@
  *
  *     record                     engine                      what follows
  *     its end                    -                           the last steps, again
- *     new                        does not know it            dropped, no event; a checkpoint made with it, too
+ *     new                        does not know it            dropped, no event
  *     new                        has it                      running
  *     running                    ready                       READY
  *     ready, pivoting            running, from the start     running: READY will be told again
@@ -26,14 +26,14 @@ import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
 import { stopServing } from "./backup-serve.ts";
-import { findBitmap, queryBitmaps } from "./bitmaps.ts";
+import { protectBelow } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
 import { removeDevice } from "./devices.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
 import { conclude, dismiss, tell, tellCompleted, unlink } from "./finish.ts";
-import { closeNodes } from "./images.ts";
+import { closeNodes, creations } from "./images.ts";
 import { addDevice, cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
@@ -66,6 +66,7 @@ export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
       for (const job of [...record.jobs]) await takeUp(op, job, history);
       await takeUpBackup(op);
       await settleCheckpoints(op);
+      await protectBelow(op);
       await addDevices(op);
       await closeNodes(op, record.leftovers);
       await op.save();
@@ -133,9 +134,8 @@ async function crashed(op: Operation): Promise<void> {
 
 /** Images were being made when the last driver ended. */
 async function dismissCreations(op: Operation): Promise<void> {
-  const mine = new Set(op.record.leftovers.map((node) => `create-${node}`));
-  for (const { id, status } of await op.execute("query-jobs")) {
-    if (mine.has(id) && status === "concluded") await dismiss(op, id);
+  for (const { id, status } of await creations(op)) {
+    if (status === "concluded") await dismiss(op, id);
   }
 }
 
@@ -179,10 +179,8 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
     job.state === "new" && !known.has(job.name) && !endOf(job, history);
   const dropped = record.jobs.filter(isUnbegun);
   if (dropped.length === 0) return;
-  // One transaction: none of a backup's jobs has begun. A bitmap would tell that it has.
+  // One transaction: none of a backup's jobs has begun.
   const backup = dropped.some(({ kind }) => kind === "backup") ? record.backup : null;
-  const checkpoint = backup?.checkpoint;
-  const isMade = checkpoint !== undefined && (await hasBitmap(op, checkpoint));
   // Before the jobs go: who is lost meanwhile finds them again, and stops it once more.
   if (backup) await stopServing(op, backup);
   // In one turn, as others save it, too.
@@ -193,13 +191,7 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
     }
   }
   if (backup) record.backup = null;
-  if (!isMade) record.checkpoints = record.checkpoints.filter(({ name }) => name !== checkpoint);
   await op.save();
-}
-
-async function hasBitmap(op: Operation, name: string): Promise<boolean> {
-  const table = await queryBitmaps(op);
-  return op.record.disks.some(({ layers }) => findBitmap(table, layers[0]!, name));
 }
 
 async function takeUp(op: Operation, job: JobRecord, history: History): Promise<void> {

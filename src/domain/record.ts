@@ -95,7 +95,7 @@ const backupSchema = v.strictObject({
   incremental: v.optional(v.string()),
   /** The NBD server is up, on its behalf. */
   serving: v.boolean(),
-  /** What was made with it, if it began. */
+  /** In records from before those checkpoints were `pending`: what was made with it, if it began. */
   checkpoint: v.optional(v.string()),
   error: v.optional(v.string()),
   disks: v.array(backupDiskSchema),

@@ -62,7 +62,9 @@ export function checkSource(source: Source, code: "XML_ERROR" | "INVALID_ARG"): 
 export function createOptions(source: Source, size: number): Record<string, unknown> {
   const name = nameOf(source);
   if (name === null) {
-    const text = `No image can be made in a store of driver '${source.driver}' without a name`;
+    const isStore = source.driver in NAME_MEMBER;
+    const why = isStore ? "it has no name" : `driver '${source.driver}' makes none`;
+    const text = `No image can be made at '${describeSource(source)}': ${why}`;
     throw new DomainError("CONFIG_UNSUPPORTED", text);
   }
   return { driver: source.driver, [NAME_MEMBER[source.driver]!]: name, size };

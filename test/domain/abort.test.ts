@@ -1,5 +1,7 @@
 /** blockJobAbort(), copies, commits, and their ends. */
 
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { BlockDriver } from "../../src/block/driver.ts";
 import type { Domain } from "../../src/domain/domain.ts";
@@ -12,6 +14,7 @@ import {
   guest,
   image,
   isReady,
+  KiB,
   makeImage,
   makeWorld,
   read,
@@ -314,6 +317,43 @@ it("writes over no file that is there, but into one that it is told to reuse", a
   await until(world, isReady("vda"));
   await world.run(domain.blockJobAbort("vda"));
   expect(await contentOf("mine")).toEqual(await read(world, await guest(world, domain, "vda")));
+});
+
+it("refuses a destination that nobody can write to, by name and without asking its server", async () => {
+  let requests = 0;
+  const server = createServer((_, response) => {
+    requests++;
+    response.writeHead(503).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const domain = await running(world);
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/copy.qcow2`;
+    const destination = { format: "qcow2", source: { driver: "http", url } } as const;
+    for (const [flags, code] of [
+      [0, "CONFIG_UNSUPPORTED"],
+      [BLOCK_COPY.REUSE_EXT, "OPERATION_FAILED"],
+    ] as const) {
+      const call = world.run(domain.blockCopy("vda", destination, {}, flags));
+      await expect(call).rejects.toMatchObject({ code, message: expect.stringContaining(url) });
+    }
+    expect(requests).toBe(0);
+    expect(world.driver.host.record.domains[0]!.leftovers).toEqual([]);
+  } finally {
+    server.close();
+  }
+});
+
+it("fails a copy onto an image of another size, which stays as it is", async () => {
+  const domain = await running(world);
+  await makeImage(world, "mine", { size: 512 * KiB, content: { 1: 99 } });
+  const before = await contentOf("mine");
+  await world.run(domain.blockCopy("vda", image("mine"), {}, BLOCK_COPY.REUSE_EXT));
+  const { error } = (await until(world, ended("vda"))) as { error?: string };
+  expect(error).toContain("different sizes");
+  expect(told(world, "vda")).toEqual([[2, 1]]);
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/mid", "/memory/base"]);
+  expect(await contentOf("mine")).toEqual(before);
 });
 
 it("refuses a granularity that is no power of two", async () => {

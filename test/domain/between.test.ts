@@ -196,6 +196,43 @@ it("deletes a checkpoint to the end, wherever the driver was lost over it", asyn
   }
 });
 
+it("leaves no image below the top writable, though the driver was lost before it was read-only again", async () => {
+  await running(world, { vda: ["base"] });
+  await world.run(demo().checkpointCreate({ name: "one" }));
+  await world.run(snapshot());
+  const below = world.engine.graph.get((await bitmaps())[1]!.split(" ")[0]!);
+  await lostBefore("blockdev-reopen", () => demo().checkpointDelete("one"), { nth: 2 });
+  expect(below.readOnly).toBe(false);
+  expect(await bitmaps()).toEqual([]);
+  await world.restart();
+  expect(below.readOnly).toBe(true);
+  expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
+});
+
+it("gives the child of two checkpoints that were half deleted the parent of both", async () => {
+  await running(world, { vda: ["base"] });
+  for (const name of ["zero", "one", "two", "three"]) {
+    await world.run(demo().checkpointCreate({ name }));
+  }
+  await world.run(snapshot());
+  const { client } = world;
+  const execute = client.execute.bind(client) as (...args: unknown[]) => Promise<never>;
+  client.execute = (...args: unknown[]) => {
+    if (args[0] !== "blockdev-reopen") return execute(...args);
+    return Promise.reject(new QmpError({ class: "GenericError", desc: "It is in use" }));
+  };
+  for (const name of ["one", "two"]) {
+    expect(await refusal(world, demo().checkpointDelete(name))).toBe("OPERATION_FAILED");
+  }
+  client.execute = execute;
+  await world.restart();
+  const left = await world.run(demo().listAllCheckpoints());
+  expect(left.map(({ name, parent }) => [name, parent])).toEqual([
+    ["zero", undefined],
+    ["three", "zero"],
+  ]);
+});
+
 it("makes no incremental backup from a checkpoint that could not be deleted to the end", async () => {
   await running(world, { vda: ["base"] });
   await world.run(demo().checkpointCreate({ name: "one" }));

@@ -11,7 +11,7 @@ import { DomainDriver } from "../../src/domain/driver.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
 import { BLOCK_COMMIT, BLOCK_REBASE } from "../../src/domain/flags.ts";
 import { nodeFiles } from "../../src/domain/node-files.ts";
-import { MemoryDomainStore } from "../../src/domain/store.ts";
+import { type DomainStore, MemoryDomainStore } from "../../src/domain/store.ts";
 import type { Client } from "../../src/engine/client.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { connectLocally, createNodeEngine } from "../../src/engine/node.ts";
@@ -27,14 +27,9 @@ let client: Client;
 let driver: DomainDriver;
 let connection: Connection;
 let events: DomainEvent[];
+let store: DomainStore;
 
-beforeEach(async () => {
-  folder = join(root, `${count++}`);
-  for (const name of ["a", "b", "c"]) mkdirSync(join(folder, name), { recursive: true });
-  engine = await createNodeEngine();
-  client = await connectLocally(engine);
-  const store = new MemoryDomainStore();
-  events = [];
+async function startDriver(): Promise<void> {
   driver = await DomainDriver.start({
     qmp: client,
     store,
@@ -43,6 +38,16 @@ beforeEach(async () => {
     onEvent: (event) => void events.push(event),
   });
   connection = new Connection(driver);
+}
+
+beforeEach(async () => {
+  folder = join(root, `${count++}`);
+  for (const name of ["a", "b", "c"]) mkdirSync(join(folder, name), { recursive: true });
+  engine = await createNodeEngine();
+  client = await connectLocally(engine);
+  store = new MemoryDomainStore();
+  events = [];
+  await startDriver();
 });
 afterEach(async () => {
   await driver.close();
@@ -207,6 +212,56 @@ describe.runIf(hasQemu)("with the real QEMU as the judge", () => {
     expect(await domain.getJobStats()).toEqual({ type: 0 });
     expect(existsSync(path("scratch"))).toBe(false);
     await client.execute("nbd-server-stop" as never, {} as never);
+  });
+
+  it.each([true, false])(
+    "stops its server, and no other, after its driver was lost (it had started: %s)",
+    async (hasStarted) => {
+      const domain = await chain();
+      const server = { transport: "unix", socket: path("nbd.sock") } as const;
+      const disks = [{ name: "vda", scratch: source("scratch") }];
+      const addr = { type: "unix", data: { path: path("other.sock") } };
+      const start = () => client.execute("nbd-server-start" as never, { addr } as never);
+      if (!hasStarted) await start();
+      const { execute } = client;
+      // From here on the driver hears nothing any more.
+      const last = hasStarted ? "transaction" : "nbd-server-start";
+      const lost = new Promise<void>((resolve) => {
+        client.execute = (async (...args: Parameters<typeof execute>) => {
+          if ((args[0] as string) !== last) return execute.apply(client, args);
+          if (!hasStarted) await execute.apply(client, args).catch(() => {});
+          resolve();
+          return new Promise(() => {});
+        }) as typeof execute;
+      });
+      void domain.backupBegin({ mode: "pull", server, disks });
+      await lost;
+      client.execute = execute;
+      await driver.close();
+      await startDriver();
+      expect(driver.host.record.domains[0]).toMatchObject({ jobs: [], backup: null });
+      if (hasStarted) await start();
+      await client.execute("nbd-server-stop" as never, {} as never);
+    },
+  );
+
+  it("stops its server also when the domain is stopped before it has heard that it is there", async () => {
+    const domain = await chain();
+    const server = { transport: "unix", socket: path("nbd.sock") } as const;
+    const disks = [{ name: "vda", scratch: source("scratch") }];
+    const { execute } = client;
+    let destroyed: Promise<void> | null = null;
+    client.execute = (async (...args: Parameters<typeof execute>) => {
+      const result = await execute.apply(client, args);
+      if ((args[0] as string) === "nbd-server-start") destroyed = domain.destroy();
+      return result;
+    }) as typeof execute;
+    await expect(domain.backupBegin({ mode: "pull", server, disks })).rejects.toThrow(
+      "not running",
+    );
+    await destroyed;
+    const stop = client.execute("nbd-server-stop" as never, {} as never);
+    await expect(stop).rejects.toThrow("not running");
   });
 });
 

@@ -141,6 +141,7 @@ export class EngineJournal implements JournalView {
     if (status === "created") {
       this.#began.set(id, this.#recovery.beganAt(id) ?? clock.timestamp());
     } else if (status === "concluded") {
+      this.#recovery.jobEnded(id);
       const job = jobs.find(id);
       if (isNamed(job) && job.started && !this.#recovery.hasConcluded(job)) {
         this.#history.add(job, this.#beganAt(id), clock.timestamp());

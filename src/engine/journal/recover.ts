@@ -115,6 +115,12 @@ export class Recovery {
     return this.#jobs.get(id)?.began;
   }
 
+  /** A job has come to its end. One that went on does so no more; how it has ended is in the history. */
+  jobEnded(id: string): void {
+    const told = this.#told.get(keyOf("job", id));
+    if (told?.outcome === "continued") this.#tell("job", id, "ended", "It went on until then");
+  }
+
   /** A job is about to run: if its user had paused it, it stands still first. */
   pauseAgain(job: Job): void {
     if (job.id !== null && this.#paused.delete(job.id)) job.userPause();
@@ -333,6 +339,10 @@ export class Recovery {
       return [];
     }
     if (record.paused) this.#paused.set(id, record);
+    const wasReady = record.status === "ready" || record.status === "standby";
+    const again = wasReady ? "It was ready, and will be again: complete it then" : "It went on";
+    // Before it can have ended.
+    this.#tell("job", id, "continued", again);
     try {
       this.pauseAgain(await startAgain(this.#init.services, record));
     } catch (error) {
@@ -342,9 +352,6 @@ export class Recovery {
       return this.#end(record, told, told.message);
     }
     this.#jobs.delete(id);
-    const wasReady = record.status === "ready" || record.status === "standby";
-    const again = wasReady ? "It was ready, and will be again: complete it then" : "It went on";
-    this.#tell("job", id, "continued", again);
     return [];
   }
 

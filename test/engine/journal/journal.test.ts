@@ -126,6 +126,23 @@ describe("an engine that is lost", () => {
       { device: "s", status: "paused", speed: 4096 },
     ]);
   });
+
+  it("does not tell of a job that it goes on, or will be ready, once it has ended", async () => {
+    for (const status of ["running", "ready"] as const) {
+      const { recorder, journal } = await lost("s", (job) => ({ ...job, status }));
+      const { client } = await startEngine(recorder, journal, 2);
+      const told = async () => {
+        const all = (await client.execute("x-query-recovery"))["return"] as { kind: string }[];
+        return all.filter(({ kind }) => kind === "job");
+      };
+      const ofReady = expect.stringContaining(status === "ready" ? "complete it then" : "went on");
+      expect(await told()).toMatchObject([{ name: "s", outcome: "continued", text: ofReady }]);
+      await client.execute("block-job-cancel", { device: "s" });
+      expect((await client.execute("x-query-job-history"))["return"]).toMatchObject([{ id: "s" }]);
+      expect(await told()).toMatchObject([{ name: "s", outcome: "ended" }]);
+      expect(JSON.stringify(await told())).not.toContain("complete it");
+    }
+  });
 });
 
 /** What an engine has left that was lost while it streamed, with another record of the job. */
