@@ -237,7 +237,7 @@ export class Engine {
     return monitor;
   }
 
-  /** Resolves when no reply and no event waits for the record: what comes meanwhile is waited for, too. */
+  /** Resolves when no reply and no event waits for the record that waits now, or the engine has stopped. */
   async told(): Promise<void> {
     await this.#journal?.told();
   }
