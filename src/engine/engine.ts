@@ -319,7 +319,8 @@ export class Engine {
 
   /**
    * An orderly end: cancels all jobs, takes all exports away, flushes and closes all nodes. Goes on
-   * where one of these fails, and then throws the first failure. A second call waits for the first.
+   * where one of these fails, closes the stores of what is left, and then throws the first failure. A second
+   * call waits for the first.
    *
    * @throws BlockError of the first node that could not be flushed or closed, or if the engine has
    *   stopped: then nothing is written, and the stores are closed as they are
@@ -386,19 +387,21 @@ export class Engine {
     return this.#closed;
   }
 
-  /** Whoever comes next needs the files, however this engine ends. */
+  /**
+   * Whoever comes next needs the files, however this engine ends, and then the journal: not while this one still has
+   * files open. The first failure counts.
+   */
   async #lettingGo(end: () => Promise<void>): Promise<void> {
+    const released = async () => this.#journal?.release();
     try {
       await this.#unlessStopped(end());
     } catch (error) {
-      if (this.#stopped) {
-        this.#closing.abort();
-        await this.graph.letGo();
-      }
+      this.#closing.abort();
+      await this.graph.letGo().catch(unlessBug);
+      await released().catch(unlessBug);
       throw error;
-    } finally {
-      await this.#journal?.release();
     }
+    await released();
   }
 
   /** What an engine waits for that has stopped may never come. @throws BlockError why it has */
@@ -450,6 +453,11 @@ export class Engine {
         driver.name === this.#files?.driver && state.info?.().filename === filename,
     );
   }
+}
+
+/** Something else has failed before. */
+function unlessBug(error: unknown): void {
+  if (!(error instanceof BlockError)) throw error;
 }
 
 function withMore(

@@ -1,6 +1,6 @@
 /** How an engine with a journal ends that has stopped, or cannot write: its files are closed, and it waits for nothing. */
 
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { KiB } from "../../../src/base/bytes.ts";
 import { BlockError } from "../../../src/base/errors.ts";
 import { seededRandom } from "../../../src/base/random.ts";
@@ -17,7 +17,10 @@ import { disks, MemoryJournal } from "./rig.ts";
 /** Recorded files that tell which of them are open, and how often they were written. */
 function watched(recorder: Recorder) {
   const open = new Set<string>();
-  const told = { open, writes: 0 };
+  const told = { open, writes: 0, faults: [] as string[] };
+  const fail = (what: string) => {
+    if (told.faults.includes(what)) throw new BlockError("EIO", `No luck with ${what}`);
+  };
   const driver = recordedDriver(recorder, seededRandom(1));
   const files: BlockDriver = {
     ...driver,
@@ -29,10 +32,14 @@ function watched(recorder: Recorder) {
       return Object.assign(state, {
         async pwrite(...args: Parameters<typeof pwrite>) {
           if (!open.has(filename)) throw new BlockError("EIO", `'${filename}' has been closed`);
+          fail("pwrite");
           told.writes++;
           await pwrite(...args);
         },
-        close: async () => void open.delete(filename),
+        async close() {
+          open.delete(filename);
+          fail("close");
+        },
       });
     },
   };
@@ -43,9 +50,13 @@ async function started(journal = new MemoryJournal(), recorder = new Recorder())
   const { files, told } = watched(recorder);
   const clock = new VirtualClock();
   let isReleased = false;
+  let canRelease = true;
   const opened = await openJournal(journal);
   const release = async () => {
     isReleased = true;
+    // Not with files open.
+    expect([...told.open]).toEqual([]);
+    if (!canRelease) throw new BlockError("EIO", "No luck with the lock");
   };
   const engine = await createEngine({
     clock,
@@ -54,7 +65,11 @@ async function started(journal = new MemoryJournal(), recorder = new Recorder())
     drivers: [...browserDrivers(new Map()), files],
     journal: { ...opened, release },
   });
-  return { engine, clock, recorder, told, journal, isReleased: () => isReleased };
+  const failToRelease = () => {
+    canRelease = false;
+  };
+  const more = { isReleased: () => isReleased, failToRelease };
+  return { engine, clock, recorder, told, journal, ...more };
 }
 
 async function withDisks() {
@@ -143,4 +158,28 @@ it("a recovery that is under way when the engine stops ends, and what it has ope
   await recovered;
   await expect(clock.runUntil(engine.suspend())).rejects.toThrow("The store is full");
   expect([...told.open]).toEqual([]);
+});
+
+describe("an engine that cannot write all", () => {
+  it("closes what is left, and then lets another one have the journal", async () => {
+    const { engine, clock, told, isReleased } = await withDisks();
+    await clock.runUntil(engine.exports.get("vda").backend.write(new Uint8Array(512).fill(1), 0));
+    told.faults.push("pwrite");
+    await expect(clock.runUntil(engine.close())).rejects.toThrow("No luck");
+    expect(engine.graph.nodes.length).toBeGreaterThan(0);
+    expect([...told.open]).toEqual([]);
+    expect(isReleased()).toBe(true);
+  });
+
+  it("tells of the first failure, though closing and releasing fail, too", async () => {
+    for (const end of ["close", "suspend"] as const) {
+      const { engine, clock, told, isReleased, failToRelease } = await withDisks();
+      await clock.runUntil(engine.exports.get("vda").backend.write(new Uint8Array(512).fill(1), 0));
+      told.faults.push("pwrite", "close");
+      failToRelease();
+      await expect(clock.runUntil(engine[end]())).rejects.toThrow("No luck with pwrite");
+      expect([...told.open]).toEqual([]);
+      expect(isReleased()).toBe(true);
+    }
+  });
 });
