@@ -34,6 +34,8 @@ export interface IntentStore {
   save(record: IntentsRecord): Promise<void>;
 }
 
+export const INTENTS_VERSION = 1;
+
 const generation = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 const intentRecord = v.looseObject({
@@ -43,7 +45,7 @@ const intentRecord = v.looseObject({
 type IntentRecord = v.InferOutput<typeof intentRecord>;
 
 const intentsRecord = v.object({
-  version: v.literal(1),
+  version: v.literal(INTENTS_VERSION),
   epoch: generation,
   seq: generation,
   generations: v.record(v.string(), generation),
@@ -201,7 +203,7 @@ export class WriteIntents {
     let isSaved = false;
     try {
       await this.#store.save({
-        version: 1,
+        version: INTENTS_VERSION,
         epoch: this.epoch,
         seq: this.#seq,
         generations: Object.fromEntries(this.#generations),

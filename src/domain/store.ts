@@ -4,12 +4,12 @@
  * src/engine/node-journal.ts, IndexeddbJournal of src/engine/idb-journal.ts.
  */
 
-import { checkEpoch } from "../engine/journal/store.ts";
+import { checkEpoch, type Worded } from "../engine/journal/store.ts";
 
 /** Of a browser. */
 export const DOMAINS_DATABASE = "blocktab:domains";
 
-export interface DomainStore {
+export interface DomainStore extends Worded {
   /** What was saved last; undefined: nothing yet. */
   load(): Promise<unknown>;
   /**

@@ -19,13 +19,20 @@ import { BlockError } from "../base/errors.ts";
 import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
-import { checkEpoch, type JournalStore, type OpenedJournal, openJournal } from "./journal/store.ts";
+import {
+  checkEpoch,
+  type JournalStore,
+  type OpenedJournal,
+  openJournal,
+  type RecordWords,
+} from "./journal/store.ts";
 import { FileLock } from "./node-lock.ts";
 
 /** How often a record is written again that somebody has removed who is not of a later epoch. */
 const WRITES = 3;
 
 export class FileJournal implements JournalStore, IntentStore {
+  readonly words: RecordWords;
   readonly #path: string;
   readonly #rename: typeof rename;
   /** What tells the file that was written last here from any other. */
@@ -34,6 +41,8 @@ export class FileJournal implements JournalStore, IntentStore {
   /** @param replace puts a file in another's place */
   constructor(path: string, replace: typeof rename = rename) {
     this.#path = path;
+    const advice = "Go on with that one, or with a journal in another file";
+    this.words = { what: `the journal '${path}'`, advice };
     this.#rename = replace;
   }
 

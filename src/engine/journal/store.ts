@@ -8,10 +8,22 @@
  */
 
 import { BlockError } from "../../base/errors.ts";
-import { type IntentStore, WriteIntents } from "../../block/write-intents.ts";
-import { epochOf, type JournalRecord, parseRecord } from "./record.ts";
+import { INTENTS_VERSION, type IntentStore, WriteIntents } from "../../block/write-intents.ts";
+import { epochOf, type JournalRecord, parseRecord, VERSION } from "./record.ts";
 
-export interface JournalStore {
+/** For people who come with an older program than the one that has written a record: see checkVersion(). */
+export interface RecordWords {
+  /** What it is called. */
+  readonly what: string;
+  /** What to do. */
+  readonly advice: string;
+}
+
+export interface Worded {
+  readonly words?: RecordWords | undefined;
+}
+
+export interface JournalStore extends Worded {
   /** What was saved last; undefined if nothing was. @throws BlockError */
   load(): Promise<unknown>;
   /**
@@ -34,6 +46,25 @@ export function checkEpoch(stored: unknown, { epoch }: { readonly epoch: number 
   );
 }
 
+/**
+ * Before anything is saved: a record of a later version has what this program would lose. One that makes no sense
+ * is none.
+ *
+ * @param known the latest version that this program knows
+ * @param store where it was found
+ * @throws BlockError EINVAL
+ */
+export function checkVersion(stored: unknown, known: number, { words }: Worded): void {
+  const { version } = (stored ?? {}) as { version?: unknown };
+  if (!Number.isSafeInteger(version) || (version as number) <= known) return;
+  const { what, advice } = words ?? { what: "the record", advice: "Use that one" };
+  throw new BlockError(
+    "EINVAL",
+    `A newer blocktab has written ${what}: it is of version ${version}, and this one knows version ${known}. ` +
+      `It has been left as it is. ${advice}`,
+  );
+}
+
 /** A journal that is this engine's. */
 export interface OpenedJournal {
   readonly store: JournalStore;
@@ -48,15 +79,18 @@ export interface OpenedJournal {
 /**
  * @param intentStore another store of the same kind, for write intents (docs/write-intent.md). Without it
  *   mirrors begin anew after a crash, and backups and bitmaps are lost
- * @throws BlockError what the stores throw
+ * @throws BlockError EINVAL if a newer program has written one of them: nothing is changed then; what the stores throw
  */
 export async function openJournal(
   store: JournalStore,
-  intentStore?: IntentStore,
+  intentStore?: IntentStore & Worded,
 ): Promise<OpenedJournal> {
-  const found = parseRecord(await store.load());
+  const [stored, storedIntents] = [await store.load(), await intentStore?.load()];
+  checkVersion(stored, VERSION, store);
+  checkVersion(storedIntents, INTENTS_VERSION, intentStore ?? store);
+  const found = parseRecord(stored);
   // One of the two may be damaged, or gone: the other one still knows how far it has come.
-  const latest = Math.max(found.epoch, epochOf(await intentStore?.load()));
+  const latest = Math.max(found.epoch, epochOf(storedIntents));
   const record = { ...found, epoch: latest + 1, seq: found.seq + 1 };
   await store.save(record);
   if (!intentStore) return { store, record };
