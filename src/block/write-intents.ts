@@ -53,6 +53,15 @@ const intentsRecord = v.object({
 });
 export type IntentsRecord = v.InferOutput<typeof intentsRecord>;
 
+/** Whether it is one, whatever is wrong with its entries. */
+export function isIntentsRecord(stored: unknown): boolean {
+  const entries = v.record(v.string(), v.unknown());
+  return v.is(
+    v.object({ ...intentsRecord.entries, generations: entries, records: entries }),
+    stored,
+  );
+}
+
 /** What a record has told. */
 export interface FoundIntent {
   readonly regions: Regions;

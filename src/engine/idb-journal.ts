@@ -18,7 +18,7 @@ const KEY = "record";
 export class IndexeddbJournal implements JournalStore, IntentStore {
   readonly words: RecordWords = {
     what: "what this site keeps of disks and jobs",
-    advice: "Close all tabs of this page and open it again: that brings the newer one",
+    ifNewer: "Close all tabs of this page and open it again: that brings the newer one",
   };
   readonly #useStore: UseStore;
 

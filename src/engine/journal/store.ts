@@ -8,15 +8,22 @@
  */
 
 import { BlockError } from "../../base/errors.ts";
-import { INTENTS_VERSION, type IntentStore, WriteIntents } from "../../block/write-intents.ts";
-import { epochOf, type JournalRecord, parseRecord, VERSION } from "./record.ts";
+import {
+  INTENTS_VERSION,
+  type IntentStore,
+  isIntentsRecord,
+  WriteIntents,
+} from "../../block/write-intents.ts";
+import { epochOf, isJournalRecord, type JournalRecord, parseRecord, VERSION } from "./record.ts";
 
-/** For people who come with an older program than the one that has written a record: see checkVersion(). */
+/** For people with whose record this program can do nothing. */
 export interface RecordWords {
   /** What it is called. */
   readonly what: string;
-  /** What to do. */
-  readonly advice: string;
+  /** What to do if a newer program has written it: see checkVersion(). */
+  readonly ifNewer: string;
+  /** Why what makes no sense is left as it is: see checkOurs(). Without it, it is put aside, and replaced. */
+  readonly ifForeign?: string;
 }
 
 export interface Worded {
@@ -57,12 +64,18 @@ export function checkEpoch(stored: unknown, { epoch }: { readonly epoch: number 
 export function checkVersion(stored: unknown, known: number, { words }: Worded): void {
   const { version } = (stored ?? {}) as { version?: unknown };
   if (!Number.isSafeInteger(version) || (version as number) <= known) return;
-  const { what, advice } = words ?? { what: "the record", advice: "Use that one" };
+  const { what, ifNewer } = words ?? { what: "the record", ifNewer: "Use that one" };
   throw new BlockError(
     "EINVAL",
     `A newer blocktab has written ${what}: it is of version ${version}, and this one knows version ${known}. ` +
-      `It has been left as it is. ${advice}`,
+      `It has been left as it is. ${ifNewer}`,
   );
+}
+
+/** A name may be that of anything, a disk image even. @throws BlockError EINVAL */
+function checkOurs(stored: unknown, isOurs: (stored: unknown) => boolean, { words }: Worded): void {
+  if (stored === undefined || words?.ifForeign === undefined || isOurs(stored)) return;
+  throw new BlockError("EINVAL", words.ifForeign);
 }
 
 /** A journal that is this engine's. */
@@ -79,7 +92,8 @@ export interface OpenedJournal {
 /**
  * @param intentStore another store of the same kind, for write intents (docs/write-intent.md). Without it
  *   mirrors begin anew after a crash, and backups and bitmaps are lost
- * @throws BlockError EINVAL if a newer program has written one of them: nothing is changed then; what the stores throw
+ * @throws BlockError EINVAL if one of them is not for this program to write: nothing is changed then; what the
+ *   stores throw
  */
 export async function openJournal(
   store: JournalStore,
@@ -88,6 +102,8 @@ export async function openJournal(
   const [stored, storedIntents] = [await store.load(), await intentStore?.load()];
   checkVersion(stored, VERSION, store);
   checkVersion(storedIntents, INTENTS_VERSION, intentStore ?? store);
+  checkOurs(stored, isJournalRecord, store);
+  checkOurs(storedIntents, isIntentsRecord, intentStore ?? store);
   const found = parseRecord(stored);
   // One of the two may be damaged, or gone: the other one still knows how far it has come.
   const latest = Math.max(found.epoch, epochOf(storedIntents));
