@@ -200,7 +200,7 @@ export interface BlockState {
   truncate?(length: number, options?: TruncateOptions): Promise<void>;
   /** Makes all that was written last, here and in the children. A filter may leave it out. */
   flush?(): Promise<void>;
-  /** Writes back what is still in memory and lets go of the store. Called once. */
+  /** Writes back what is still in memory and lets go of the store, also where that fails. Called once. */
   close?(): Promise<void>;
   /** Records another backing file's name, or none. Labels only: nothing is opened. */
   changeBackingFile?(name: string | null, format: string | null): Promise<void>;

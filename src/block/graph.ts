@@ -42,6 +42,8 @@ export class Graph {
   readonly #opener: Opener;
   readonly #filters: Filters;
   readonly #reopener: Reopener;
+  /** Stores are closed once. */
+  #lettingGo: Promise<void> | null = null;
 
   constructor(world: World, drivers: Iterable<BlockDriver>) {
     this.world = world;
@@ -161,7 +163,8 @@ export class Graph {
       if (node.readOnly) continue;
       await io.flush(node).catch((error) => failures.push(error));
     }
-    await this.#opener.closeStates(nodes).catch((error) => failures.push(error));
+    this.#lettingGo ??= this.#opener.closeStates(nodes);
+    await this.#lettingGo.catch((error) => failures.push(error));
     if (failures.length > 0) throw failures[0];
   }
 
@@ -170,9 +173,14 @@ export class Graph {
    * what is still in memory is right. What is under way fails. What a store was given before it keeps, also one
    * with a cache (IndexedDB), which is still its only user.
    *
-   * @throws BlockError the first failure; the others are closed all the same
+   * @throws BlockError the first failure, or abandon()'s if that has closed them; the others are closed all the same
    */
-  async letGo(): Promise<void> {
+  letGo(): Promise<void> {
+    this.#lettingGo ??= this.#closeStores();
+    return this.#lettingGo;
+  }
+
+  async #closeStores(): Promise<void> {
     const failures: unknown[] = [];
     for (const { driver, isOpen, state } of this.nodes) {
       if (!isOpen || driver.kind !== "protocol") continue;

@@ -19,7 +19,7 @@ import type { BlockParent } from "./child.ts";
 import type { BlockNode } from "./node.ts";
 
 export interface LinkWatcher {
-  /** Links have changed and count from now on. @returns when requests may go on */
+  /** Links have changed and count from now on. @returns when requests may go on: never, if nothing may any more */
   linksSettled(): Promise<void>;
 }
 

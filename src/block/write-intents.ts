@@ -34,6 +34,8 @@ export interface IntentStore {
   save(record: IntentsRecord): Promise<void>;
 }
 
+export const INTENTS_VERSION = 1;
+
 const generation = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 const intentRecord = v.looseObject({
@@ -43,13 +45,22 @@ const intentRecord = v.looseObject({
 type IntentRecord = v.InferOutput<typeof intentRecord>;
 
 const intentsRecord = v.object({
-  version: v.literal(1),
+  version: v.literal(INTENTS_VERSION),
   epoch: generation,
   seq: generation,
   generations: v.record(v.string(), generation),
   records: v.record(v.string(), intentRecord),
 });
 export type IntentsRecord = v.InferOutput<typeof intentsRecord>;
+
+/** Whether it is one, whatever is wrong with its entries. */
+export function isIntentsRecord(stored: unknown): boolean {
+  const entries = v.record(v.string(), v.unknown());
+  return v.is(
+    v.object({ ...intentsRecord.entries, generations: entries, records: entries }),
+    stored,
+  );
+}
 
 /** What a record has told. */
 export interface FoundIntent {
@@ -201,7 +212,7 @@ export class WriteIntents {
     let isSaved = false;
     try {
       await this.#store.save({
-        version: 1,
+        version: INTENTS_VERSION,
         epoch: this.epoch,
         seq: this.#seq,
         generations: Object.fromEntries(this.#generations),

@@ -15,6 +15,7 @@ import { BlockError } from "../base/errors.ts";
 import { tryOften } from "../base/try-often.ts";
 import { QmpError, type QmpEvent } from "../engine/client.ts";
 import type { EventQueue } from "../engine/event-queue.ts";
+import { checkVersion } from "../engine/journal/store.ts";
 import type { ArgumentsOf, CallName, CallOptions, DomainInfo, ResultOf } from "./calls.ts";
 import { domainInfo } from "./domain-info.ts";
 import { DomainEntry } from "./entry.ts";
@@ -29,7 +30,13 @@ import { type AsyncJob, endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
 import { dealWith, type News, newsOf } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { reconnect } from "./reconnect.ts";
-import { type DomainRecord, type DriverRecord, emptyRecord, readRecord } from "./record.ts";
+import {
+  type DomainRecord,
+  type DriverRecord,
+  emptyRecord,
+  readRecord,
+  VERSION,
+} from "./record.ts";
 import type { DomainStore } from "./store.ts";
 
 export interface DomainDriverOptions {
@@ -56,9 +63,11 @@ export class DomainDriver {
   readonly #events: EventQueue<QmpEvent<"JOB_STATUS_CHANGE">>;
   #failure: DomainError | null = null;
 
-  /** Takes up what the store has. @throws BlockError of the store, QmpError */
+  /** Takes up what the store has. @throws BlockError EINVAL if a newer program has written it; of the store; QmpError */
   static async start(options: DomainDriverOptions): Promise<DomainDriver> {
-    const record = readRecord(await options.store.load());
+    const stored = await options.store.load();
+    checkVersion(stored, VERSION, options.store);
+    const record = readRecord(stored);
     record.epoch++;
     const driver = new DomainDriver(options, record);
     // From here on nobody else writes.

@@ -165,8 +165,10 @@ export interface DomainRecord
   jobs: JobRecord[];
 }
 
+export const VERSION = 1;
+
 const driverEntries = {
-  version: v.literal(1),
+  version: v.literal(VERSION),
   /** Goes up with each driver: what one before has still to save is refused. */
   epoch: count,
   /** The numbers that come next. */
@@ -192,7 +194,15 @@ export interface DriverRecord
 }
 
 export function emptyRecord(): DriverRecord {
-  return { version: 1, epoch: 0, nextId: 1, nextLayer: 1, nextSerial: 1, broken: [], domains: [] };
+  return {
+    version: VERSION,
+    epoch: 0,
+    nextId: 1,
+    nextLayer: 1,
+    nextSerial: 1,
+    broken: [],
+    domains: [],
+  };
 }
 
 /** @param stored what load() of a store gave; undefined: nothing is there yet */

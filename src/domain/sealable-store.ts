@@ -4,11 +4,13 @@ import { BlockError } from "../base/errors.ts";
 import type { DomainStore } from "./store.ts";
 
 export class SealableStore implements DomainStore {
+  readonly words;
   readonly #store: DomainStore;
   #isSealed = false;
 
   constructor(store: DomainStore) {
     this.#store = store;
+    this.words = store.words;
   }
 
   load(): Promise<unknown> {

@@ -4,12 +4,12 @@
  * src/engine/node-journal.ts, those of src/engine/browser-records.ts.
  */
 
-import { checkEpoch } from "../engine/journal/store.ts";
+import { checkEpoch, type Worded } from "../engine/journal/store.ts";
 
 /** Its name among the records that a browser keeps. */
 export const DOMAINS = "domains";
 
-export interface DomainStore {
+export interface DomainStore extends Worded {
   /** What was saved last; undefined: nothing yet. */
   load(): Promise<unknown>;
   /**

@@ -168,9 +168,11 @@ export class Engine {
   /**
    * With a journal: brings back what the lost engine had (src/engine/journal/recover.ts). What cannot be
    * brought back is told by x-query-recovery, and keeps nothing else from coming back.
+   *
+   * @throws BlockError if the engine stops meanwhile
    */
-  async recover(): Promise<void> {
-    await this.#services.turns.run(async () => this.#journal?.recover());
+  recover(): Promise<void> {
+    return this.#unlessStopped(this.#services.turns.run(async () => this.#journal?.recover()));
   }
 
   /** Exports that recovery could not bring back yet. */
@@ -237,7 +239,7 @@ export class Engine {
     return monitor;
   }
 
-  /** Resolves when no reply and no event waits for the record: what comes meanwhile is waited for, too. */
+  /** Resolves when no reply and no event waits for the record that waits now, or the engine has stopped. */
   async told(): Promise<void> {
     await this.#journal?.told();
   }
@@ -317,7 +319,8 @@ export class Engine {
 
   /**
    * An orderly end: cancels all jobs, takes all exports away, flushes and closes all nodes. Goes on
-   * where one of these fails, and then throws the first failure. A second call waits for the first.
+   * where one of these fails, closes the stores of what is left, and then throws the first failure. A second
+   * call waits for the first.
    *
    * @throws BlockError of the first node that could not be flushed or closed, or if the engine has
    *   stopped: then nothing is written, and the stores are closed as they are
@@ -328,23 +331,26 @@ export class Engine {
   }
 
   async #close(): Promise<void> {
-    if (this.#stopped) throw this.#stopped;
+    this.#checkNotStopped();
     this.#refusal = new BlockError("ECANCELED", "The engine is closing down");
     for (const monitor of this.#monitors) monitor.stop(this.#refusal);
     this.#closing.abort();
     const failures: BlockError[] = [];
-    const attempt = async (step: Promise<void>) => {
+    const attempt = async (step: () => Promise<void>) => {
+      this.#checkNotStopped();
       try {
-        await step;
+        await step();
       } catch (error) {
         if (!(error instanceof BlockError)) throw error;
         failures.push(error);
       }
     };
-    const exportsGone = attempt(this.exports.close());
+    const exportsGone = attempt(() => this.exports.close());
     await this.#quieten(exportsGone);
+    this.#checkNotStopped();
     await this.jobs.cancelAll();
     for (const monitor of this.#monitors) await monitor.idle();
+    this.#checkNotStopped();
     // A last command may have started one.
     await this.jobs.cancelAll();
     await exportsGone;
@@ -356,10 +362,10 @@ export class Engine {
       );
     for (let node = next(); node; node = next()) {
       tried.add(node.name);
-      await attempt(this.graph.remove(node.name));
+      await attempt(() => this.graph.remove(node.name));
     }
     // What could not be closed keeps open what is below it: that must be written all the same.
-    for (const node of this.graph.nodes) if (!node.readOnly) await attempt(flush(node));
+    for (const node of this.graph.nodes) if (!node.readOnly) await attempt(() => flush(node));
     await this.#journal?.close();
     for (const monitor of this.#monitors) monitor.close();
     for (const port of this.#monitorPorts) port.hangUp();
@@ -381,23 +387,36 @@ export class Engine {
     return this.#closed;
   }
 
-  /** Whoever comes next needs the files, however this engine ends. */
+  /**
+   * Whoever comes next needs the files, however this engine ends, and then the journal: not while this one still has
+   * files open. The first failure counts.
+   */
   async #lettingGo(end: () => Promise<void>): Promise<void> {
+    const released = async () => this.#journal?.release();
     try {
-      await end();
+      await this.#unlessStopped(end());
     } catch (error) {
-      if (this.#stopped) {
-        this.#closing.abort();
-        await this.graph.letGo();
-      }
+      this.#closing.abort();
+      await this.graph.letGo().catch(unlessBug);
+      await released().catch(unlessBug);
       throw error;
-    } finally {
-      await this.#journal?.release();
     }
+    await released();
+  }
+
+  /** What an engine waits for that has stopped may never come. @throws BlockError why it has */
+  #unlessStopped<T>(work: Promise<T>): Promise<T> {
+    const stopped = this.whenStopped.then((why) => Promise.reject(why));
+    return Promise.race([work, stopped]);
+  }
+
+  /** What has been left when the engine stopped must go no further. @throws BlockError */
+  #checkNotStopped(): void {
+    if (this.#stopped) throw this.#stopped;
   }
 
   async #suspend(): Promise<void> {
-    if (this.#stopped) throw this.#stopped;
+    this.#checkNotStopped();
     this.#refusal = new BlockError("ECANCELED", "The engine hands over to the next one");
     for (const monitor of this.#monitors) monitor.stop(this.#refusal);
     const idle = [...this.#monitors].map((monitor) => monitor.idle());
@@ -407,6 +426,7 @@ export class Engine {
     await Promise.race([rest, sleep(this.clock, QUIET_MS, enough.signal).catch(() => {})]);
     enough.abort();
     await this.#journal?.seal();
+    this.#checkNotStopped();
     this.#closing.abort();
     await this.graph.abandon();
   }
@@ -433,6 +453,11 @@ export class Engine {
         driver.name === this.#files?.driver && state.info?.().filename === filename,
     );
   }
+}
+
+/** Something else has failed before. */
+function unlessBug(error: unknown): void {
+  if (!(error instanceof BlockError)) throw error;
 }
 
 function withMore(

@@ -10,12 +10,16 @@ import { createStore, get, type UseStore, update } from "idb-keyval";
 import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
-import { checkEpoch, type JournalStore } from "./journal/store.ts";
+import { checkEpoch, type JournalStore, type RecordWords } from "./journal/store.ts";
 
 const STORE = "record";
 const KEY = "record";
 
 export class IndexeddbJournal implements JournalStore, IntentStore {
+  readonly words: RecordWords = {
+    what: "what this site keeps of disks and jobs",
+    ifNewer: "Close all tabs of this page and open it again: that brings the newer one",
+  };
   readonly #useStore: UseStore;
 
   /** @param name of the database; another one for tests */

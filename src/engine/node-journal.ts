@@ -12,20 +12,34 @@
  * If 8 appears before 7 looks, then 7 sees that, here or in FILE. Else 8 finds 7's, or 7 has renamed it first.
  */
 
-import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { MiB } from "../base/bytes.ts";
 import { type Clock, SystemClock } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
 import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
-import { checkEpoch, type JournalStore, type OpenedJournal, openJournal } from "./journal/store.ts";
+import {
+  checkEpoch,
+  type JournalStore,
+  type OpenedJournal,
+  openJournal,
+  type RecordWords,
+} from "./journal/store.ts";
 import { FileLock } from "./node-lock.ts";
 
 /** How often a record is written again that somebody has removed who is not of a later epoch. */
 const WRITES = 3;
 
+/** No record comes near it. */
+const RECORD_BYTES_MAX = 64 * MiB;
+/** How each of ours begins. */
+const HEAD = /^\s*\{\s*"version"\s*:\s*\d+\s*,\s*"epoch"\s*:\s*\d/;
+const HEAD_BYTES = 256;
+
 export class FileJournal implements JournalStore, IntentStore {
+  readonly words: RecordWords;
   readonly #path: string;
   readonly #rename: typeof rename;
   /** What tells the file that was written last here from any other. */
@@ -34,13 +48,21 @@ export class FileJournal implements JournalStore, IntentStore {
   /** @param replace puts a file in another's place */
   constructor(path: string, replace: typeof rename = rename) {
     this.#path = path;
+    this.words = {
+      what: `the journal '${path}'`,
+      ifNewer: "Go on with that one, or with a journal in another file",
+      ifForeign:
+        `'${path}' is no journal, or a damaged one: it has been left as it is. Give the journal another name, or ` +
+        "move this file away",
+    };
     this.#rename = replace;
   }
 
   async load(): Promise<unknown> {
+    const found = await this.#read();
     // What a killed engine was about to say has no say any more.
     await this.#attempt("Clearing", () => this.#removeNew(() => true));
-    return this.#read();
+    return found;
   }
 
   async save(record: JournalRecord | IntentsRecord): Promise<void> {
@@ -53,15 +75,34 @@ export class FileJournal implements JournalStore, IntentStore {
     );
   }
 
+  /** @throws BlockError EINVAL for what cannot be a record, of which no more than a few bytes are read */
   async #read(): Promise<unknown> {
-    const text = await this.#attempt("Reading", () => ifThere(readFile(this.#path, "utf8")));
-    if (text === null) return undefined;
+    const text = await this.#attempt("Reading", () => ifThere(this.#text()));
+    if (text === null || text === "") return undefined;
     try {
       return JSON.parse(text);
     } catch {
-      // Kept as it is, and told: see parseRecord().
-      return text;
+      throw this.#foreign();
     }
+  }
+
+  async #text(): Promise<string> {
+    const found = await stat(this.#path);
+    if (!found.isFile() || found.size > RECORD_BYTES_MAX) throw this.#foreign();
+    if (found.size === 0) return "";
+    const file = await open(this.#path);
+    try {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
+      const head = buffer.toString("latin1", 0, bytesRead);
+      if (!HEAD.test(head)) throw this.#foreign();
+      return await file.readFile("utf8");
+    } finally {
+      await file.close();
+    }
+  }
+
+  #foreign(): BlockError {
+    return new BlockError("EINVAL", this.words.ifForeign!);
   }
 
   /** @returns false if somebody has removed what was to take the file's place */

@@ -7,6 +7,7 @@
  *   FILE.lock.7Z0B…   "wants 4712"    of two who want, the lesser name stays, the other one steps back for a while
  *   FILE.lock.A1XM…   nobody there    killed: removed
  *   all looked at, none left          it is ours
+ *   .FILE.lock.A1XM…  nobody there    killed before it was shown: removed by the next who has the file
  *
  * A socket gets its name when somebody listens already, and no name is used twice: one that nobody answers for never
  * will be again, so removing it takes nothing from anybody. Of two who are there at once each has its name before
@@ -48,6 +49,7 @@ export class FileLock {
   readonly #at: string;
   /** Names of sockets begin with it. */
   readonly #prefix: string;
+  readonly #rename: typeof rename;
   #own: { readonly name: string; readonly server: Server } | null = null;
   /** Who is being told. One that has been stopped amid that keeps nobody waiting. */
   readonly #askers = new Set<Socket>();
@@ -56,12 +58,19 @@ export class FileLock {
   /**
    * @param path of the file, which need not be there
    * @param what it is, for texts: "the journal 'journal.json'"
+   * @param show renames
    * @throws BlockError EBUSY if another one has it; what the file system says
    */
-  static async take(path: string, what: string, clock: Clock): Promise<FileLock> {
+  static async take(
+    path: string,
+    what: string,
+    clock: Clock,
+    show: typeof rename = rename,
+  ): Promise<FileLock> {
     const attempted = `Taking ${what}`;
     try {
-      const lock = new FileLock(path, attempted, clock, await open(dirname(path)));
+      const folder = await open(dirname(path));
+      const lock = new FileLock({ path, attempted, clock, folder, show });
       try {
         await lock.#take();
         return lock;
@@ -74,7 +83,15 @@ export class FileLock {
     }
   }
 
-  private constructor(path: string, attempted: string, clock: Clock, folder: FileHandle) {
+  private constructor(init: {
+    readonly path: string;
+    readonly attempted: string;
+    readonly clock: Clock;
+    readonly folder: FileHandle;
+    readonly show: typeof rename;
+  }) {
+    const { path, attempted, clock, folder, show } = init;
+    this.#rename = show;
     this.#clock = clock;
     this.#attempted = attempted;
     this.#folder = folder;
@@ -95,10 +112,12 @@ export class FileLock {
   async #take(): Promise<void> {
     const end = this.#clock.now() + SETTLE_MS;
     do {
-      if (!this.#own) await this.#appear();
-      const others = await this.#askOthers();
+      if (!this.#own && !(await this.#appear())) continue;
+      const others = await this.#askAll(this.#prefix);
       if (others.length === 0) {
         this.#state = "holds";
+        // Those who are about to show themselves are left alone.
+        await this.#askAll(`.${this.#prefix}`);
         return;
       }
       const holder = others.find(({ state }) => state === "holds");
@@ -113,8 +132,12 @@ export class FileLock {
     throw new BlockError("EBUSY", `${this.#attempted} failed: others want it at the same time`);
   }
 
-  /** Listens under a name that nobody looks at, and then shows it. */
-  async #appear(): Promise<void> {
+  /**
+   * Listens under a name that nobody takes for one, and then shows it.
+   *
+   * @returns false if somebody has taken it for a leftover: he came between the name and the listening
+   */
+  async #appear(): Promise<boolean> {
     const id = systemRandom();
     const letters = Array.from({ length: 12 }, () => id.below(36).toString(36));
     const name = `${this.#prefix}${letters.join("")}`;
@@ -135,7 +158,14 @@ export class FileLock {
       server.listen(path, resolve);
     });
     this.#own = { name, server };
-    await rename(path, this.#pathOf(name));
+    try {
+      await this.#rename(path, this.#pathOf(name));
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      await this.#stepBack();
+      return false;
+    }
   }
 
   async #stepBack(): Promise<void> {
@@ -148,14 +178,12 @@ export class FileLock {
     await closed;
   }
 
-  /** @returns those who are there */
-  async #askOthers(): Promise<readonly Answer[]> {
+  /** @returns the others who are there, by names that begin so; what nobody answers for is removed */
+  async #askAll(prefix: string): Promise<readonly Answer[]> {
     // A file of such a name is somebody's: no socket, and none of ours.
     const found = await readdir(this.#at, { withFileTypes: true });
     const names = found.filter((entry) => entry.isSocket()).map(({ name }) => name);
-    const others = names.filter(
-      (name) => name.startsWith(this.#prefix) && name !== this.#own!.name,
-    );
+    const others = names.filter((name) => name.startsWith(prefix) && name !== this.#own!.name);
     const answers = await Promise.all(others.map((name) => this.#ask(name)));
     for (const { name, state } of answers) {
       if (state === "gone") await rm(this.#pathOf(name), { force: true });

@@ -1,6 +1,13 @@
 /** A daemon that is killed in the middle of a job, on real files; the next one goes on. */
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -201,6 +208,29 @@ describe("a second daemon with the same journal", () => {
     const loser = both[greeted.indexOf(null)]!;
     expect(await loser.ended).toMatchObject({ status: 1, stderr: expect.stringMatching("has it") });
   });
+});
+
+it("leaves a journal alone that a newer program has written, and says what to do", async () => {
+  const newer = '{"version":2,"epoch":7,"disks":"in a new way"}';
+  writeFileSync(join(folder, "journal.json"), newer);
+  const { status, stderr } = await start().ended;
+  expect(status).toBe(1);
+  expect(stderr).toContain("'journal.json': it is of version 2, and this one knows version 1.");
+  expect(stderr).toContain("Go on with that one, or with a journal in another file");
+  expect(readdirSync(folder)).toEqual(["journal.json"]);
+  expect(readFileSync(join(folder, "journal.json"), "utf8")).toBe(newer);
+});
+
+it("leaves a disk image alone that was given as a journal, and says so", async () => {
+  makeImages();
+  const before = readFileSync(join(folder, "top"));
+  copyFileSync(join(folder, "top"), join(folder, "journal.json"));
+  const { status, stderr } = await start().ended;
+  expect({ status, stderr }).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("'journal.json' is no journal"),
+  });
+  expect(readFileSync(join(folder, "journal.json")).equals(before)).toBe(true);
 });
 
 it("answers what was asked before quit, in one go with it, before it ends", async () => {

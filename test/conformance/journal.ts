@@ -1,12 +1,13 @@
 /** What every store of a journal's record has to do: docs/journal.md. */
 
 import { describe, expect, it } from "vitest";
+import type { IntentStore } from "../../src/block/write-intents.ts";
 import { emptyRecord, type JournalRecord } from "../../src/engine/journal/record.ts";
 import { type JournalStore, openJournal } from "../../src/engine/journal/store.ts";
 
 export interface JournalPlace {
   /** One more engine's way to the same record. */
-  open(): JournalStore;
+  open(): JournalStore & IntentStore;
   end(): Promise<void>;
 }
 
@@ -80,6 +81,29 @@ export function journalSuite(name: string, make: () => Promise<JournalPlace>): v
           ]).toContain(`${order}`);
           expect(await open().load()).toEqual(at(epoch + 1));
         }
+      }));
+
+    it("is left alone if a newer program has written it, or the one beside it, and people are told", () =>
+      within(async ({ open }) => {
+        const newer = { ...at(3, 4), version: 2, more: ["than is known"] };
+        await open().save(newer as never);
+        const refused = {
+          errno: "EINVAL",
+          message: expect.stringMatching(
+            /newer blocktab has written .* version 2, .* version 1\. /,
+          ),
+        };
+        await expect(openJournal(open())).rejects.toMatchObject(refused);
+        let isWritten = false;
+        const journal: JournalStore = {
+          load: async () => at(3, 4),
+          async save() {
+            isWritten = true;
+          },
+        };
+        await expect(openJournal(journal, open())).rejects.toMatchObject(refused);
+        expect(isWritten).toBe(false);
+        expect(await open().load()).toEqual(newer);
       }));
 
     it("belongs to the engine that has opened the journal last", () =>

@@ -214,11 +214,23 @@ it("M06 puts a job aside that it does not understand, and the disk is usable", a
 it("keeps a record aside that it does not understand at all", async () => {
   await running(world);
   await world.driver.close();
-  await world.store.save({ version: 7, epoch: 5, nextLayer: 40, nextId: 9, nextSerial: 3 });
+  await world.store.save({ version: "?", epoch: 5, nextLayer: 40, nextId: 9, nextSerial: 3 });
   await world.restart();
   expect(await world.run(world.connection.listAllDomains())).toEqual([]);
   // Names that are in use are not given out again.
-  expect(world.driver.host.record).toMatchObject({ nextLayer: 40, broken: [{ version: 7 }] });
+  expect(world.driver.host.record).toMatchObject({ nextLayer: 40, broken: [{ version: "?" }] });
+});
+
+it("leaves a record alone that a newer program has written, and says so", async () => {
+  await world.driver.close();
+  const { epoch } = world.driver.host.record;
+  const newer = { version: 2, epoch: epoch + 1, whatever: "it has" };
+  await world.store.save(newer);
+  await expect(world.restart()).rejects.toMatchObject({
+    errno: "EINVAL",
+    message: expect.stringMatching(/newer blocktab.* version 2, .* version 1\./),
+  });
+  expect(await world.store.load()).toEqual(newer);
 });
 
 it("M08 fails a backup whose engine is gone, removes its target, and keeps its bitmap right", async () => {

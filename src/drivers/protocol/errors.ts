@@ -52,10 +52,16 @@ export function storeError(error: unknown, attempted: string): BlockError {
   return new BlockError(errno, `${attempted} failed: ${message || label}`, { cause: error });
 }
 
-/** Node says again what was tried: "ENOENT: no such file or directory, open 'disk.img'". */
-function reasonOf({ message }: Error): string {
+/**
+ * Node says again what was tried: "ENOENT: no such file or directory, open 'disk.img'"; of sockets
+ * "listen EROFS: read-only file system /run/it.sock".
+ */
+function reasonOf({ message, address }: Error & { readonly address?: unknown }): string {
   const [, reason] = /^E[A-Z0-9]+: (.*?), [a-z]+(?: '.*)?$/s.exec(message) ?? [];
-  return reason ?? message;
+  if (reason !== undefined || typeof address !== "string") return reason ?? message;
+  const [, ofSocket] = /^[a-z]+ E[A-Z0-9]+: (.*)$/s.exec(message) ?? [];
+  const where = ` ${address}`;
+  return ofSocket?.endsWith(where) ? ofSocket.slice(0, -where.length) : message;
 }
 
 /** Undefined for TypeError and its like, which are the language's and not a store's. */

@@ -173,9 +173,9 @@ export class EngineJournal implements JournalView {
     await this.told();
   }
 
-  /** Resolves when monitors have been sent what waits for the record. */
+  /** Resolves when monitors have been sent what waits for the record now, or the engine has stopped. */
   async told(): Promise<void> {
-    for (const outbox of this.#outboxes) await outbox.empty();
+    await Promise.all([...this.#outboxes].map((outbox) => outbox.told()));
   }
 
   /** All files are closed: the next engine may have the journal. @throws BlockError */

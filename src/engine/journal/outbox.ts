@@ -9,14 +9,14 @@ import type { Recorder } from "./recorder.ts";
 interface Held {
   readonly message: object;
   readonly covered: Promise<void>;
+  /** Of those who wait for it to be sent. */
+  readonly told: (() => void)[];
 }
 
 export class Outbox {
   readonly #recorder: Recorder;
   readonly #send: (message: object) => void;
-  #held: Held[] = [];
-  /** Settles when what was held has been sent. */
-  #sending: Promise<void> = Promise.resolve();
+  readonly #held: Held[] = [];
   #isStopped = false;
 
   constructor(recorder: Recorder, send: (message: object) => void) {
@@ -28,23 +28,28 @@ export class Outbox {
   send(message: object): void {
     if (this.#isStopped) return this.#send(message);
     this.#recorder.touch();
-    this.#held.push({ message, covered: this.#recorder.covered() });
-    if (this.#held.length === 1) this.#sending = this.#sendAll();
+    this.#held.push({ message, covered: this.#recorder.covered(), told: [] });
+    if (this.#held.length === 1) void this.#sendAll();
   }
 
   /** Nothing will be on record any more: what waits for it has not happened, as far as anybody knows. */
   stop(why: BlockError): void {
     this.#isStopped = true;
-    for (const { message } of this.#held.splice(0)) {
+    for (const { message, told } of this.#held.splice(0)) {
+      for (const tell of told) tell();
       if ("event" in message) continue;
       const { return: _done, error: _failed, ...rest } = message as Record<string, unknown>;
       this.#send({ error: why.toQmp(), ...rest });
     }
   }
 
-  /** Resolves when nothing waits. */
-  async empty(): Promise<void> {
-    if (this.#held.length > 0) await this.#sending;
+  /** Resolves when all that waits now has been sent, or never will be: a client may go on asking for ever. */
+  told(): Promise<void> {
+    const last = this.#held.at(-1);
+    return new Promise((resolve) => {
+      if (last) last.told.push(resolve);
+      else resolve();
+    });
   }
 
   async #sendAll(): Promise<void> {
@@ -53,6 +58,7 @@ export class Outbox {
       if (this.#held[0] !== first) return;
       this.#send(first.message);
       this.#held.shift();
+      for (const tell of first.told) tell();
     }
   }
 }

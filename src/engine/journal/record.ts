@@ -106,6 +106,11 @@ const outline = v.object({
   broken: v.array(brokenEntry),
 });
 
+/** Whether it is one, whatever is wrong with its entries. */
+export function isJournalRecord(stored: unknown): boolean {
+  return v.is(outline, stored);
+}
+
 /** @param stored what a store had: undefined for nothing, else anything */
 export function parseRecord(stored: unknown): JournalRecord {
   if (stored === undefined) return emptyRecord();

@@ -49,6 +49,22 @@ describe("storeError", () => {
     );
   });
 
+  it("says nothing of the names that a system's call was given", () => {
+    const file = { code: "ENOENT", syscall: "open", name: "Error" };
+    const opening = { ...file, message: "ENOENT: no such file or directory, open 'a b'" };
+    expect(storeError(opening, "Trying").message).toBe("Trying failed: no such file or directory");
+    const socket = {
+      code: "EROFS",
+      syscall: "listen",
+      address: "/proc/self/fd/18/.a b",
+      name: "Error",
+    };
+    const message = `listen EROFS: read-only file system ${socket.address}`;
+    expect(storeError({ ...socket, message }, "Trying").message).toBe(
+      "Trying failed: read-only file system",
+    );
+  });
+
   it("lets a BlockError be what it is", () => {
     const error = new BlockError("EBUSY", "In use");
     expect(storeError(error, "Trying")).toBe(error);

@@ -85,7 +85,7 @@ describe("an engine that is lost", () => {
     expect(journal.record.broken).toEqual([]);
   });
 
-  it.each([["no JSON value of ours"], [{ version: 99, epoch: 7 }], [[]], [null]])(
+  it.each([["no JSON value of ours"], [{ version: 1, epoch: 7 }], [[]], [null]])(
     "keeps a record aside that it does not understand: %j",
     async (stored) => {
       const journal = new MemoryJournal();

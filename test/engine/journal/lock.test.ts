@@ -1,6 +1,9 @@
 /** One program at a time has a file: src/engine/node-lock.ts, with real processes. */
 
+import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { rename } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
@@ -17,7 +20,8 @@ beforeEach(() => {
 
 afterEach(() => rmSync(folder, { recursive: true }));
 
-const take = (path = join(folder, "file")) => FileLock.take(path, "the file", new SystemClock());
+const take = (path = join(folder, "file"), show?: typeof rename) =>
+  FileLock.take(path, "the file", new SystemClock(), show);
 
 it("a second one is refused, and told who has it; then it may", async () => {
   const lock = await take();
@@ -41,6 +45,37 @@ it("of many at once one has it, and the others are refused", async () => {
     }
     await taken[0]!.value.release();
   }
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+it("what one has left who was killed before he was seen goes with the next; who is about to be seen stays", async () => {
+  const path = (name: string) => join(folder, `.file.lock.${name}`);
+  const kill =
+    "net.createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))";
+  const { signal } = spawnSync(process.execPath, ["-e", kill, path("killed")]);
+  expect(signal).toBe("SIGKILL");
+  const there = createServer((asker) => asker.end("wants process 1\n"));
+  await new Promise<void>((resolve) => void there.listen(path("there"), resolve));
+  expect(readdirSync(folder).toSorted()).toEqual([".file.lock.killed", ".file.lock.there"]);
+  const lock = await take();
+  expect(readdirSync(folder).toSorted()).toEqual([
+    ".file.lock.there",
+    expect.stringMatching(/^file\.lock\./),
+  ]);
+  await lock.release();
+  there.close();
+});
+
+it("one whose name is taken for such a leftover takes another", async () => {
+  let removed = 0;
+  const lock = await take(join(folder, "file"), async (from, to) => {
+    if (removed++ === 0) rmSync(from);
+    await rename(from, to);
+  });
+  expect(removed).toBe(2);
+  expect(readdirSync(folder)).toEqual([expect.stringMatching(/^file\.lock\./)]);
+  await expect(take()).rejects.toMatchObject({ errno: "EBUSY" });
+  await lock.release();
   expect(readdirSync(folder)).toEqual([]);
 });
 
