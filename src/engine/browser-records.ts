@@ -38,6 +38,7 @@ export async function openRecord(name: string): Promise<RecordStore> {
   }
   const store = new SlotStore(open);
   return {
+    words: old.words,
     load: async () => {
       const found = await store.load();
       return found === undefined ? old.load() : found;
