@@ -14,8 +14,10 @@ import { serve, startServer, stopServing } from "./backup-serve.ts";
 import {
   addAction,
   bitmapChain,
+  findBitmap,
   mergeAction,
   queryBitmaps,
+  removeBitmaps,
   runTransaction,
   type TransactionAction,
 } from "./bitmaps.ts";
@@ -187,6 +189,7 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
     store = await makeImage(op, { format, source, size: await sizeOf(op, top!), backing });
   }
   const bitmap = incremental === undefined ? undefined : `backup-${disk.target}`;
+  if (bitmap !== undefined && mode === "push") await discardStray(op, top!, bitmap);
   const job: JobRecord = {
     ...newJob(op, "backup", disk, top!, flags),
     store,
@@ -203,6 +206,18 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
   };
   const exportName = definition.exportname ?? disk.target;
   return { disk, incremental, store, job, record, exportName };
+}
+
+/**
+ * Of a backup whose engine ended, in good order and for good: the image has kept it.
+ *
+ * @param name ours, unless there is a checkpoint of that name
+ */
+async function discardStray(op: Operation, top: Layer, name: string): Promise<void> {
+  const found = findBitmap(await queryBitmaps(op), top, name);
+  const isOurs =
+    found && !found.recording && !op.record.checkpoints.some((one) => one.name === name);
+  if (isOurs) await removeBitmaps(op, [top], name);
 }
 
 /** As libvirt names them: the image's own name and a suffix. */
@@ -224,7 +239,8 @@ function actionsOf(
     const chain = bitmapChain(disk, table, incremental);
     // A client of a pull is shown it beside the data; a push goes by it.
     const at = mode === "pull" ? store : top!;
-    actions.push(addAction(at, bitmap, { persistent: false, disabled: true }));
+    // That of a push is what its job has to find when its engine was lost.
+    actions.push(addAction(at, bitmap, { persistent: mode === "push", disabled: true }));
     actions.push(mergeAction(at, bitmap, chain, incremental));
   }
   const data = {

@@ -137,6 +137,26 @@ it("backs up what has changed since a checkpoint, and nothing else", async () =>
   expect(await refusal(world, missing)).toBe("NO_DOMAIN_CHECKPOINT");
 });
 
+it("takes away the bitmap of a backup whose engine has ended, but none that is a checkpoint's", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await push(domain, {}, { name: "one" });
+  const stray = { node: "libvirt-1-format", name: "backup-vda", persistent: true, disabled: true };
+  await world.run(world.client.execute("block-dirty-bitmap-add", stray));
+  const target = (name: string) => ({ disks: [{ name: "vda", target: memory(name) }] });
+  expect(await push(domain, { incremental: "one", ...target("x") })).toMatchObject({ type: 3 });
+  const names = async () => {
+    const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+    return nodes.flatMap((node) => (node["dirty-bitmaps"] ?? []).map(({ name }) => name));
+  };
+  expect(await names()).toEqual(["one"]);
+  await world.run(domain.checkpointCreate({ name: "backup-vda" }));
+  const { node, name } = stray;
+  await world.run(world.client.execute("block-dirty-bitmap-disable", { node, name }));
+  const refused = domain.backupBegin({ incremental: "one", ...target("y") });
+  expect(await refusal(world, refused)).toBe("OPERATION_FAILED");
+  expect((await names()).sort()).toEqual(["backup-vda", "one"]);
+});
+
 it("K03 refuses an incremental backup from bitmaps that cannot be relied on", async () => {
   const domain = await running(world, { vda: ["a"] });
   await push(domain, {}, { name: "one" });
