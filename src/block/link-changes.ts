@@ -7,9 +7,10 @@
  *                                                              └─ watcher: takes note ─▶┘
  *
  * While a section lasts its changes are half done and may be taken back, so a record that is written
- * meanwhile has the links as they were. Sections that hold the parent of one link form a group; when the
- * last one of it ends, the group settles: its changes count, and its requests wait until the watcher has
- * taken note, since nothing may be written through a link that a crash would take back.
+ * meanwhile has the links as they were. Sections that hold the parent of one link form a group, with all that
+ * have changed before what changes now; when the last one of it ends, the group settles: its changes count, and
+ * its requests wait until the watcher has taken note, since nothing may be written through a link that a crash
+ * would take back. So what a link was, or a node, is noted in one group, and once.
  *
  * Filters of jobs come and go with their jobs: they are looked through, and so putting one in is no
  * change. Without a watcher none of this happens.
@@ -55,34 +56,44 @@ export class LinkChanges {
 
   /** @param sections open ones that hold the parent's requests back */
   moves({ parent, role, from, to }: LinkMove, sections: readonly Section[]): void {
-    const before = this.settled(parent, role, from);
+    const met = new Set<Group>();
+    const before = this.settled(parent, role, from, met);
     if (sections.length === 0 || before === this.#past(to)) return;
-    const group = this.#merged(sections);
+    const wasReadOnly = before && this.isReadOnly(before, met);
+    const group = this.#merged(sections, met);
     const links = group.before.get(parent) ?? new Map<string, BlockNode | null>();
     group.before.set(parent, links);
     if (!links.has(role)) links.set(role, before);
-    if (before && !group.wasReadOnly.has(before)) group.wasReadOnly.set(before, before.readOnly);
+    if (before) group.wasReadOnly.set(before, wasReadOnly!);
   }
 
-  /** Whether a node is read-only, if what is under way is not looked at. */
-  isReadOnly(node: BlockNode): boolean {
-    return this.#wasReadOnly(node) ?? node.readOnly;
+  /** Whether a node is read-only, if what is under way is not looked at. @param met gets whose change that is */
+  isReadOnly(node: BlockNode, met?: Set<Group>): boolean {
+    return this.#wasReadOnly(node, met) ?? node.readOnly;
   }
 
-  #wasReadOnly(node: BlockNode): boolean | undefined {
+  #wasReadOnly(node: BlockNode, met?: Set<Group>): boolean | undefined {
     const { followsParent, openedWith } = node;
     const group = [...this.#groups].find(({ wasReadOnly }) => wasReadOnly.has(node));
-    if (group) return group.wasReadOnly.get(node);
-    return followsParent && openedWith ? this.#wasReadOnly(openedWith) : undefined;
+    if (!group) return followsParent && openedWith ? this.#wasReadOnly(openedWith, met) : undefined;
+    met?.add(group);
+    return group.wasReadOnly.get(node);
   }
 
-  /** Where a link that leads to `now` leads, if what is under way is not looked at. */
-  settled(parent: BlockParent, role: string, now: BlockNode | null): BlockNode | null {
-    for (const { before } of this.#groups) {
-      const links = before.get(parent);
-      if (links?.has(role)) return links.get(role) ?? null;
+  /** Where a link that leads to `now` leads, if what is under way is not looked at. @param met gets whose change that is */
+  settled(
+    parent: BlockParent,
+    role: string,
+    now: BlockNode | null,
+    met?: Set<Group>,
+  ): BlockNode | null {
+    for (const group of this.#groups) {
+      const links = group.before.get(parent);
+      if (!links?.has(role)) continue;
+      met?.add(group);
+      return links.get(role) ?? null;
     }
-    return this.#past(now);
+    return this.#past(now, met);
   }
 
   /** @param callbacks to be called when what has changed in the section counts */
@@ -106,27 +117,24 @@ export class LinkChanges {
   }
 
   /** Past filters of jobs. */
-  #past(node: BlockNode | null): BlockNode | null {
+  #past(node: BlockNode | null, met?: Set<Group>): BlockNode | null {
     if (!node?.isJobFilter) return node;
-    return this.settled(node, "file", node.children.get("file")?.node ?? null);
+    return this.settled(node, "file", node.children.get("file")?.node ?? null, met);
   }
 
-  /** One group of all that these are in. */
-  #merged(sections: readonly Section[]): Group {
+  /** One group of all that these are in, and those that they have met. */
+  #merged(sections: readonly Section[], met: ReadonlySet<Group>): Group {
     const none = { callbacks: [], before: new Map(), wasReadOnly: new Map() };
     const merged: Group = { sections: new Set(sections), ...none };
-    for (const group of new Set(sections.map((section) => section.group))) {
-      if (!group) continue;
+    const groups = sections.flatMap(({ group }) => group ?? []);
+    for (const group of new Set([...groups, ...met])) {
       this.#groups.delete(group);
       merged.callbacks.push(...group.callbacks);
       for (const section of group.sections) merged.sections.add(section);
       for (const [parent, links] of group.before) {
-        // What counted first goes on to.
         merged.before.set(parent, new Map([...links, ...(merged.before.get(parent) ?? [])]));
       }
-      for (const [node, was] of group.wasReadOnly) {
-        if (!merged.wasReadOnly.has(node)) merged.wasReadOnly.set(node, was);
-      }
+      for (const [node, was] of group.wasReadOnly) merged.wasReadOnly.set(node, was);
     }
     for (const section of merged.sections) section.group = merged;
     this.#groups.add(merged);
