@@ -9,6 +9,7 @@
 
 import * as v from "valibot";
 import { check } from "../../base/check.ts";
+import { BlockError } from "../../base/errors.ts";
 import { startActiveCommit } from "../../blockjob/active-commit.ts";
 import { BACKUP_SYNCS, BITMAP_MODES, startBackup } from "../../blockjob/backup.ts";
 import type { BlockJobServices } from "../../blockjob/block-job.ts";
@@ -123,12 +124,27 @@ const STARTERS: Readonly<Record<string, Starter>> = {
       intent: name,
     },
     async (services, again, manners) => {
+      checkBitmap(services, again);
       // Whatever the id, it is of no record that can be found.
       const { intent = "" } = again;
       return startBackup(services, { ...again, ...manners, intent });
     },
   ),
 };
+
+/** @throws BlockError EIO: in place of a sentence about a name, where what went by it has gone with its engine */
+function checkBitmap(
+  { graph }: BlockJobServices,
+  { device, bitmap }: { readonly device: string; readonly bitmap?: string | undefined },
+): void {
+  const node = graph.find(device);
+  if (!node || bitmap === undefined || node.bitmaps.find(bitmap)) return;
+  throw new BlockError(
+    "EIO",
+    `What the backup was to copy is not known any more: bitmap '${bitmap}' is lost. ` +
+      "The target is not complete: make the backup again",
+  );
+}
 
 export function canStart({ again }: JobRecord): boolean {
   return again !== null && Object.hasOwn(STARTERS, again.kind);

@@ -1,6 +1,7 @@
 /** An engine that is lost comes back as its record has it. */
 
 import { describe, expect, it } from "vitest";
+import { KiB } from "../../../src/base/bytes.ts";
 import type { JobRecord } from "../../../src/engine/journal/record.ts";
 import { Recorder } from "../../crash/recorder.ts";
 import { disks, MemoryJournal, startEngine } from "./rig.ts";
@@ -125,6 +126,27 @@ describe("an engine that is lost", () => {
     expect((await second.client.execute("query-block-jobs"))["return"]).toMatchObject([
       { device: "s", status: "paused", speed: 4096 },
     ]);
+  });
+
+  it("says what to do of a backup whose bitmap was in memory", async () => {
+    const recorder = new Recorder();
+    const journal = new MemoryJournal();
+    const { client, engine, clock } = await startEngine(recorder, journal);
+    await disks(client, recorder);
+    await client.execute("block-dirty-bitmap-add", { node: "top", name: "b" });
+    const { backend } = engine.exports.get("vda");
+    for (const at of [0, 128 * KiB]) {
+      await clock.runUntil(backend.write(new Uint8Array(64 * KiB).fill(1), at));
+    }
+    const incremental = { sync: "incremental", bitmap: "b", speed: 4096 };
+    const backup = { "job-id": "s", device: "top", target: "target", ...incremental };
+    await client.execute("blockdev-backup", backup);
+    const kept = new MemoryJournal();
+    kept.text = journal.text;
+    const next = await startEngine(recorder, kept, 2);
+    const history = (await next.client.execute("x-query-job-history"))["return"];
+    const error = expect.stringMatching(/bitmap 'b' is lost.*make the backup again/);
+    expect(history).toContainEqual(expect.objectContaining({ id: "s", outcome: "failed", error }));
   });
 
   it("does not tell of a job that it goes on, or will be ready, once it has ended", async () => {
