@@ -36,6 +36,11 @@ export class Coalesced {
     return unlessAborted(this.#next.ended, signal);
   }
 
+  /** The end of the run that is under way; null if none is. @throws what it throws; BlockError ECANCELED */
+  ended(signal?: AbortSignal): Promise<void> | null {
+    return this.#running && unlessAborted(this.#running.ended, signal);
+  }
+
   /** The run after `before`; it begins a turn later at least, for all of this turn to be in it. */
   #follow(before: Run | null): Run {
     const begin = async () => {

@@ -65,7 +65,7 @@ export class WriteGate {
   async open(passage: Passage, signal?: AbortSignal): Promise<void> {
     while (!this.#isOnRecord(passage)) {
       const behind = this.#behind;
-      await this.#intents.saved(signal);
+      await this.#intents.onRecord(signal);
       this.#saved = Math.max(this.#saved, behind);
     }
   }

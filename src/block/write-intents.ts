@@ -82,6 +82,9 @@ export class WriteIntents {
   /** The largest generation, and the last id, that there has been. */
   #seq: number;
   #isTouched = false;
+  /** Changes that a write may have to wait for, and how many of them the save has that began last. */
+  #changes = 0;
+  #changesInSave = 0;
 
   /** @param epoch of the engine: what a later one has saved is not replaced */
   static async load(store: IntentStore, epoch: number): Promise<WriteIntents> {
@@ -155,6 +158,7 @@ export class WriteIntents {
   /** What is on record is behind what is, in a way that somebody may be told of: see settled(). */
   touch(): void {
     this.#isTouched = true;
+    this.#changes++;
   }
 
   /** Before anybody is told what has changed. @throws BlockError */
@@ -170,6 +174,12 @@ export class WriteIntents {
   /** All that is to be on record now is, when this resolves. @throws BlockError; ECANCELED */
   saved(signal?: AbortSignal): Promise<void> {
     return this.#saves.done(signal);
+  }
+
+  /** The same for a write, which can do with the save that is under way if that has all it needs. */
+  onRecord(signal?: AbortSignal): Promise<void> {
+    const isInSave = this.#changes === this.#changesInSave;
+    return (isInSave && this.#saves.ended(signal)) || this.saved(signal);
   }
 
   // For intents and gates.
@@ -194,6 +204,7 @@ export class WriteIntents {
       if (!this.#generations.has(key)) continue;
       this.#generations.set(key, ++this.#seq);
       isTold = true;
+      this.#changes++;
     }
     return isTold;
   }
@@ -203,6 +214,7 @@ export class WriteIntents {
     const records: Record<string, IntentRecord> = {};
     for (const [id, record] of this.#left) records[id] = record;
     this.#isTouched = false;
+    this.#changesInSave = this.#changes;
     for (const intent of published) {
       records[intent.id] = this.#recordOf(intent);
       this.#left.delete(intent.id);

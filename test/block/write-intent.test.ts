@@ -116,6 +116,42 @@ describe("a write", () => {
     expect(t.store.saves).toBe(1);
   });
 
+  it("that needs nothing but what a save that is under way has waits for that one alone", async () => {
+    const t = await life();
+    const intent = t.begin();
+    intent.mark(0, SIZE);
+    const go = hold(t.store);
+    const first = t.write(0);
+    await turns();
+    // Nothing is new about this one: its region is in that save, and so is the disk's generation.
+    const second = t.write(1);
+    await turns();
+    go();
+    await Promise.all([first, second]);
+    expect(t.store.saves).toBe(1);
+    const third = t.write(2);
+    await third;
+    expect(t.store.saves).toBe(1);
+  });
+
+  it("that such a save cannot put on record is not done, and the next one is tried anew", async () => {
+    const t = await life();
+    t.begin().mark(0, SIZE);
+    const go = hold(t.store);
+    const writes = [t.write(0)];
+    await turns();
+    writes.push(t.write(1));
+    const outcomes = Promise.allSettled(writes);
+    await turns();
+    t.store.failure = new BlockError("ENOSPC", "Full");
+    go();
+    expect((await outcomes).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    expect([0, 1].some(t.isWritten)).toBe(false);
+    t.store.failure = null;
+    await t.write(1);
+    expect(t.isWritten(1)).toBe(true);
+  });
+
   it("does not take the save that is under way for one that an intent's end is part of", async () => {
     const store = new MemoryIntentStore();
     const seen: (string[] | undefined)[] = [];
@@ -128,9 +164,32 @@ describe("a write", () => {
     await turns();
     expect(store.saves).toBe(2);
     ends.end();
+    // Also one that begins now, in a region that is on record.
+    const later = t.write(0);
     go();
-    await written;
-    expect(seen).toEqual([[ends.id, stays.id], [stays.id]]);
+    await Promise.all([written, later]);
+    expect(seen).toEqual([[ends.id, stays.id], [stays.id], [stays.id]]);
+  });
+
+  it("does not take the save that is under way for one that its disk's new generation is in", async () => {
+    const old = await life();
+    const { id } = old.begin();
+    await old.write(0);
+    const trusted: boolean[] = [];
+    const look = () => {
+      const { records, generations } = old.store.record!;
+      const images = Object.entries(records[id]!.images);
+      trusted.push(images.every(([key, number]) => generations[key] === number));
+    };
+    const next = await life(old.store, old.stores, 2, look);
+    const go = hold(old.store);
+    const saved = next.intents.saved();
+    await turns();
+    const written = next.write(5);
+    await turns();
+    go();
+    await Promise.all([saved, written]);
+    expect(trusted).toEqual([false]);
   });
 
   it("waits for one save with all that come meanwhile", async () => {
