@@ -8,18 +8,13 @@ import type { BackupDefinition } from "./backup-definition.ts";
 import { removeDevice } from "./devices.ts";
 import { withMonitor } from "./locks/with-job.ts";
 import type { Operation } from "./operation.ts";
-import { type BackupDiskRecord, type BackupRecord, formatNode, type Layer } from "./record.ts";
-import { unlessNeedless } from "./start-job.ts";
+import { type BackupDiskRecord, type BackupRecord, formatNode } from "./record.ts";
+import { isRefused, unlessNeedless } from "./start-job.ts";
+
+/** What clients are to see, by the NBD server or as devices. */
+export type Shown = Pick<BackupRecord, "disks" | "serving">;
 
 type Server = NonNullable<BackupDefinition["server"]>;
-
-/** What is shown of one disk. */
-export interface Shown {
-  readonly store: Layer;
-  readonly record: BackupDiskRecord;
-  /** What its clients see it as. */
-  readonly exportName: string;
-}
 
 /**
  * Kept before the jobs begin: at the backup's end it is stopped, whoever is there then. Of a start that nobody has heard
@@ -42,19 +37,32 @@ function addressOf(server: Server): object {
 }
 
 /** @throws QmpError */
-export async function serve(
-  op: Operation,
-  parts: readonly Shown[],
-  type: "nbd" | "message-port",
-): Promise<void> {
-  for (const { store, record, exportName } of parts) {
-    const bitmaps = record.bitmap && { bitmaps: [record.bitmap] };
-    await op.run("block-export-add", {
-      type,
-      ...(type === "nbd" && { name: exportName, ...bitmaps }),
-      id: record.export,
-      "node-name": formatNode(store),
-    });
+export async function serve(op: Operation, { disks, serving }: Shown): Promise<void> {
+  for (const disk of disks) await show(op, disk, serving);
+}
+
+async function show(op: Operation, disk: BackupDiskRecord, isNbd: boolean): Promise<void> {
+  const bitmaps = disk.bitmap && { bitmaps: [disk.bitmap] };
+  await op.run("block-export-add", {
+    type: isNbd ? "nbd" : "message-port",
+    ...(isNbd && { name: disk.exportName, ...bitmaps }),
+    id: disk.export,
+    "node-name": formatNode(disk.store),
+  });
+}
+
+/** The driver that began it was lost before all exports were there. */
+export async function serveAgain(op: Operation, { disks, serving }: Shown): Promise<void> {
+  const exports = await op.execute("query-block-exports");
+  for (const disk of disks) {
+    const isThere = exports.some(({ id }) => id === disk.export);
+    if (disk.export === undefined || disk.state !== "running" || isThere) continue;
+    try {
+      await show(op, disk, serving);
+    } catch (error) {
+      // The server may be gone with its engine. What has been copied aside is there for whoever starts one.
+      if (!isRefused(error)) throw error;
+    }
   }
 }
 

@@ -10,7 +10,7 @@
  */
 
 import type { BackupDefinition, BackupDiskDefinition } from "./backup-definition.ts";
-import { serve, startServer, stopServing } from "./backup-serve.ts";
+import { type Shown, serve, startServer, stopServing } from "./backup-serve.ts";
 import {
   addAction,
   bitmapChain,
@@ -45,8 +45,6 @@ interface Part {
   readonly store: Layer;
   readonly job: JobRecord;
   readonly record: BackupDiskRecord;
-  /** What its clients see it as. */
-  readonly exportName: string;
 }
 
 export interface BackupOptions {
@@ -123,13 +121,15 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
     await op.save();
     throw error;
   }
-  if (mode === "pull") await show(op, parts, backup);
+  if (mode !== "pull") return;
+  const disks = parts.map(({ record }) => record);
+  await show(op, { disks, serving: backup.server !== undefined });
 }
 
 /** @throws QmpError; then the backup is being ended as one that has failed, and the checkpoint stays */
-async function show(op: Operation, parts: readonly Part[], backup: BackupDefinition) {
+async function show(op: Operation, shown: Shown): Promise<void> {
   try {
-    await serve(op, parts, backup.server ? "nbd" : "message-port");
+    await serve(op, shown);
   } catch (error) {
     if (!isRefused(error)) throw error;
     if (op.record.backup) op.record.backup.error ??= (error as Error).message;
@@ -195,17 +195,16 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
     store,
     ...(bitmap && { bitmap }),
   };
-  const exportId = mode === "pull" ? `backup-${disk.target}-${store.n}` : undefined;
+  const exportName = definition.exportname ?? disk.target;
   const record: BackupDiskRecord = {
     name: disk.target,
     state: "running",
     job: job.name,
     store,
     ...(bitmap && { bitmap }),
-    ...(exportId !== undefined && { export: exportId }),
+    ...(mode === "pull" && { export: `backup-${disk.target}-${store.n}`, exportName }),
   };
-  const exportName = definition.exportname ?? disk.target;
-  return { disk, incremental, store, job, record, exportName };
+  return { disk, incremental, store, job, record };
 }
 
 /**

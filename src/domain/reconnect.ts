@@ -25,7 +25,7 @@
 import { QmpError } from "../engine/client.ts";
 import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
-import { stopServing } from "./backup-serve.ts";
+import { serveAgain, stopServing } from "./backup-serve.ts";
 import { protectBelow } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
@@ -74,10 +74,12 @@ export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
   );
 }
 
-/** A backup of which one disk has failed goes on to be called off. */
+/** A backup of which one disk has failed goes on to be called off; else its clients find all that is to be seen. */
 async function takeUpBackup(op: Operation): Promise<void> {
+  const { backup } = op.record;
   const isEnding = ["failed", "cancelled", "cancelling"];
-  if (op.record.backup?.disks.some(({ state }) => isEnding.includes(state))) await cancelAll(op);
+  if (backup?.disks.some(({ state }) => isEnding.includes(state))) await cancelAll(op);
+  else if (backup) await serveAgain(op, backup);
 }
 
 /** Under a job's filter one would go round it; and no job is there where a shutdown has begun. */

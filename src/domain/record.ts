@@ -81,7 +81,9 @@ const backupDiskSchema = v.strictObject({
   job: v.string(),
   store: layerSchema,
   bitmap: v.optional(v.string()),
+  /** Of a pull: the export's id, and what its clients see it as. */
   export: v.optional(v.string()),
+  exportName: v.optional(v.string()),
   /** Its figures when it ended. */
   total: v.optional(count),
 });

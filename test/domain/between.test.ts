@@ -302,6 +302,23 @@ it("keeps the checkpoint of a backup that had begun, though nobody knows its job
   expect(world.driver.host.record.domains[0]).toMatchObject({ jobs: [], backup: null });
 });
 
+it("shows clients of a pull what the driver that began it was lost before showing", async () => {
+  await running(world, { vda: ["a"], vdb: ["b"] });
+  const begin = () => demo().backupBegin({ mode: "pull" });
+  await lostBefore("block-export-add", begin, { nth: 2 });
+  const shown = async () => {
+    const exports = await world.run(world.client.execute("query-block-exports"));
+    return exports.flatMap(({ id }) => (id.startsWith("backup-") ? [id.slice(0, 10)] : [])).sort();
+  };
+  expect(await shown()).toEqual(["backup-vda"]);
+  await world.restart();
+  expect(await shown()).toEqual(["backup-vda", "backup-vdb"]);
+  await world.run(demo().abortJob());
+  await until(world, () => world.events.some(({ event }) => event === "job-completed"));
+  await settle(world);
+  expect(await shown()).toEqual([]);
+});
+
 it("goes on with a backup whose record is from before there were serials", async () => {
   await running(world, { vda: ["base"] });
   const node = () => world.engine.exports.get("domain-1-vda").backend.node;
