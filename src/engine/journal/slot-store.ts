@@ -9,7 +9,8 @@
  *   save   the new record where the present one is not ─▶ its header into the other slot ─▶ flush
  *
  * A kill amid that leaves the present one; a machine that stops may have written any of it, in any order, which
- * is what the hash tells. The file grows to three times its longest record.
+ * is what the hash tells. No more than three times the longest record is in use. The file is longer, while there is
+ * room: a disk that is full stops a job, which must be put on record.
  *
  * For each step the file is opened, by one at a time: so nobody can save between the look at the epoch and the
  * writing, and nothing is held by an engine that stands still.
@@ -18,7 +19,8 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import * as v from "valibot";
-import { assert } from "../../base/errors.ts";
+import { alignUp, KiB } from "../../base/bytes.ts";
+import { assert, BlockError } from "../../base/errors.ts";
 import type { BlockState } from "../../block/driver.ts";
 import type { IntentStore, IntentsRecord } from "../../block/write-intents.ts";
 import type { JournalRecord } from "./record.ts";
@@ -27,10 +29,12 @@ import { checkEpoch, type JournalStore } from "./store.ts";
 const SLOT_BYTES = 512;
 const SLOTS = 2;
 const FIRST = SLOTS * SLOT_BYTES;
+/** The file is made longer by so much at a time. */
+const ROOM_BYTES = 64 * KiB;
 
 /** A file that is open, for its owner alone. */
 export type SlotFile = Required<
-  Pick<BlockState, "getLength" | "pread" | "pwrite" | "flush" | "close">
+  Pick<BlockState, "getLength" | "pread" | "pwrite" | "truncate" | "flush" | "close">
 >;
 
 const header = v.strictObject({
@@ -74,6 +78,7 @@ export class SlotStore implements JournalStore, IntentStore {
       await file.pwrite(new TextEncoder().encode(text.padEnd(SLOT_BYTES)), slot * SLOT_BYTES, {});
       await file.flush();
       this.#last = hash;
+      await makeRoom(file, FIRST + 4 * body.length);
     });
   }
 
@@ -131,6 +136,17 @@ async function newest(
   }
   const isNew = (await readAt(file, 0, Math.min(FIRST, file.getLength()))).every((b) => b === 0);
   return { header: null, record: isNew ? undefined : null };
+}
+
+/** For what is to come, ahead of it. */
+async function makeRoom(file: SlotFile, bytes: number): Promise<void> {
+  if (file.getLength() >= bytes) return;
+  try {
+    await file.truncate(alignUp(bytes, ROOM_BYTES));
+  } catch (error) {
+    // Nothing has been lost, and the next save may do with what there is.
+    if (!(error instanceof BlockError) || error.errno !== "ENOSPC") throw error;
+  }
 }
 
 /** Before or behind the present one. */

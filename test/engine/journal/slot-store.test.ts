@@ -1,6 +1,7 @@
 /** Records in slots of one file: the store's suite, and machines that stop amid a save. */
 
 import { describe, expect, it } from "vitest";
+import { BlockError } from "../../../src/base/errors.ts";
 import { Mutex } from "../../../src/base/mutex.ts";
 import { type Random, seededRandom } from "../../../src/base/random.ts";
 import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.ts";
@@ -10,6 +11,7 @@ import { journalSuite } from "../../conformance/journal.ts";
 
 const SEED = 1;
 const SECTOR = 512;
+const ROOM_BYTES = 65_536;
 
 /** Opened by one at a time. */
 class OneFile {
@@ -38,15 +40,27 @@ class Disk {
   #now = new Uint8Array(0);
   /** Called after each step that a crash may follow. */
   onStep: () => Promise<void> = async () => {};
+  /** No file can grow. */
+  isFull = false;
 
   open = async (): Promise<SlotFile> => ({
     getLength: () => this.#now.length,
     pread: async (buf, offset) => buf.set(this.#now.subarray(offset, offset + buf.length)),
     pwrite: async (buf, offset) => {
+      if (this.isFull && offset + buf.length > this.#now.length) {
+        throw new BlockError("ENOSPC", "no space left");
+      }
       const longer = new Uint8Array(Math.max(this.#now.length, offset + buf.length));
       longer.set(this.#now);
       longer.set(buf, offset);
       this.#now = longer;
+      await this.onStep();
+    },
+    truncate: async (length) => {
+      if (this.isFull) throw new BlockError("ENOSPC", "no space left");
+      const other = new Uint8Array(length);
+      other.set(this.#now.subarray(0, length));
+      this.#now = other;
       await this.onStep();
     },
     flush: async () => {
@@ -112,7 +126,7 @@ describe("a record in slots of a file", () => {
     }
   });
 
-  it("needs no more than three times the room of its longest", async () => {
+  it("takes four times the room of its longest, and one step of room", async () => {
     const file = new OneFile();
     const store = new SlotStore(file.open);
     const random = seededRandom(SEED);
@@ -126,7 +140,23 @@ describe("a record in slots of a file", () => {
       };
       longest = Math.max(longest, JSON.stringify(record).length);
       await store.save(record as JournalRecord);
-      expect(file.store.length).toBeLessThanOrEqual(1024 + 3 * longest);
+      expect(file.store.length).toBeLessThanOrEqual(1024 + 4 * longest + ROOM_BYTES);
+    }
+  });
+
+  const long = (seq: number, bytes: number): JournalRecord => {
+    const broken = [{ kind: "record", name: "", why: "z".repeat(bytes), entry: 0 }] as const;
+    return { ...emptyRecord(1), seq, broken };
+  };
+
+  it("can be saved where the disk is full, for as long as it is not much longer than before", async () => {
+    const disk = new Disk();
+    const store = new SlotStore(disk.open);
+    await store.save(long(0, 40_000));
+    disk.isFull = true;
+    for (let seq = 1; seq <= 50; seq++) {
+      await store.save(long(seq, 40_000 + 400 * seq));
+      expect(await store.load()).toEqual(long(seq, 40_000 + 400 * seq));
     }
   });
 
@@ -134,13 +164,11 @@ describe("a record in slots of a file", () => {
     const disk = new Disk();
     const store = new SlotStore(disk.open);
     await store.save(emptyRecord(1));
-    disk.onStep = async () => {
-      throw new Error("no space left");
-    };
-    await expect(store.save({ ...emptyRecord(1), seq: 1 })).rejects.toThrow("no space left");
-    disk.onStep = async () => {};
+    disk.isFull = true;
+    await expect(store.save(long(1, 100_000))).rejects.toMatchObject({ errno: "ENOSPC" });
     expect(await store.load()).toEqual(emptyRecord(1));
-    await store.save({ ...emptyRecord(1), seq: 2 });
-    expect(await store.load()).toEqual({ ...emptyRecord(1), seq: 2 });
+    disk.isFull = false;
+    await store.save(long(2, 100_000));
+    expect(await store.load()).toEqual(long(2, 100_000));
   });
 });
