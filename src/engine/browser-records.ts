@@ -4,7 +4,8 @@
  * In files of OPFS, as the images are. Not in IndexedDB, if there is a choice: Chromium may find all of it damaged
  * after a browser has been killed twice, and begins anew with nothing then. (Its LevelDB goes on behind the torn
  * end of a log, cannot read past that the next time, and what cannot be read is deleted. Seen in Chromium 156;
- * test/e2e/torn-log.test.ts.) What an older version has left there is found.
+ * test/e2e/torn-log.test.ts.) What an older version has left there is found, and taken away as soon as it is on
+ * record here: later it would be out of date, and nothing would tell.
  */
 
 import { SystemClock } from "../base/clock.ts";
@@ -37,12 +38,18 @@ export async function openRecord(name: string): Promise<RecordStore> {
     return old;
   }
   const store = new SlotStore(open);
+  let isMoved = false;
   return {
     words: old.words,
     load: async () => {
       const found = await store.load();
       return found === undefined ? old.load() : found;
     },
-    save: (record) => store.save(record),
+    async save(record) {
+      await store.save(record);
+      if (isMoved) return;
+      await old.clear();
+      isMoved = true;
+    },
   };
 }

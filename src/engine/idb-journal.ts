@@ -6,7 +6,7 @@
  * "strict"): what waits for it is a guest's write to another file, which would be.
  */
 
-import { createStore, get, type UseStore, update } from "idb-keyval";
+import { createStore, del, get, type UseStore, update } from "idb-keyval";
 import type { IntentStore, IntentsRecord } from "../block/write-intents.ts";
 import { storeError } from "../drivers/protocol/errors.ts";
 import type { JournalRecord } from "./journal/record.ts";
@@ -32,6 +32,15 @@ export class IndexeddbJournal implements JournalStore, IntentStore {
       return await get(KEY, this.#useStore);
     } catch (error) {
       throw storeError(error, "Reading the journal in IndexedDB");
+    }
+  }
+
+  /** There is another place for it now. */
+  async clear(): Promise<void> {
+    try {
+      await del(KEY, this.#useStore);
+    } catch (error) {
+      throw storeError(error, "Clearing the journal in IndexedDB");
     }
   }
 
