@@ -9,7 +9,8 @@
  *   save   the new record where the present one is not ─▶ its header into the other slot ─▶ flush
  *
  * A kill amid that leaves the present one; a machine that stops may have written any of it, in any order, which
- * is what the hash tells. No more than three times the longest record is in use. The file is longer, while there is
+ * is what the hash tells. So the present one must be flushed before anything is written over the one before it,
+ * whoever has saved it; and the very first record before its header. No more than three times the longest record is in use. The file is longer, while there is
  * room: a disk that is full stops a job, which must be put on record.
  *
  * For each step the file is opened, by one at a time: so nobody can save between the look at the epoch and the
@@ -73,6 +74,7 @@ export class SlotStore implements JournalStore, IntentStore {
       const place = { count, offset: placeFor(body.length, present), bytes: body.length };
       const hash = hashOf(place, body);
       await file.pwrite(body, place.offset, {});
+      if (!present) await file.flush();
       const text = JSON.stringify({ ...place, sha256: hash } satisfies Header);
       const slot = headers.indexOf(present) === 0 ? 1 : 0;
       await file.pwrite(new TextEncoder().encode(text.padEnd(SLOT_BYTES)), slot * SLOT_BYTES, {});
@@ -93,6 +95,8 @@ export class SlotStore implements JournalStore, IntentStore {
     if (own?.count === latest) return own;
     const found = await newest(file, headers);
     checkEpoch(found.record, record);
+    // Whoever has saved it may have been killed before he had flushed it.
+    if (found.header) await file.flush();
     return found.header;
   }
 
@@ -144,8 +148,8 @@ async function makeRoom(file: SlotFile, bytes: number): Promise<void> {
   try {
     await file.truncate(alignUp(bytes, ROOM_BYTES));
   } catch (error) {
-    // Nothing has been lost, and the next save may do with what there is.
-    if (!(error instanceof BlockError) || error.errno !== "ENOSPC") throw error;
+    // The record has been saved, and the next one may do with what there is.
+    if (!(error instanceof BlockError)) throw error;
   }
 }
 
