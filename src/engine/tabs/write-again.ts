@@ -67,6 +67,8 @@ export class WriteAgain {
       this.#release(id, lost.has(id) || !isAlone(id));
     }
     for (const id of [...this.#held.keys()]) this.isHeld(id);
+    // Some may be awaited only since begin(): nothing is held of those.
+    this.#changed.ring();
   }
 
   /** Whoever opens the export has to wait(). */

@@ -226,6 +226,23 @@ describe("a disk that cannot be opened when the disks change hands", () => {
   );
 });
 
+describe("an export whose node was lost with its engine", () => {
+  it("is waited for as soon as there is a node of that name, and opened when it is back", async () => {
+    const { run, a, b, c, soon, clock } = await begin();
+    const node = { driver: "memory", "node-name": "m", size: 4096 } as const;
+    await run(a.client.execute("blockdev-add", node));
+    const writable = { type: "message-port", "node-name": "m", writable: true } as const;
+    await run(a.client.execute("block-export-add", { ...writable, id: "f" }));
+    a.crash();
+    await clock.advance(5000);
+    await run(b.client.execute("blockdev-add", node));
+    const opened = c.client.openDevice("f");
+    expect(await soon(opened)).toBe("waits");
+    await run(b.client.execute("x-recovery-retry"));
+    expect(await soon(opened)).toMatchObject({ size: 4096 });
+  });
+});
+
 describe("a client that was away while the disks changed hands", () => {
   it("has nothing written again that is older than what others have flushed meanwhile", async () => {
     const { run, a, b, c, clock } = await begin();
