@@ -220,7 +220,6 @@ export class WriteIntents {
       this.#left.delete(intent.id);
       intent.saveBegins();
     }
-    this.#dropGenerations(records);
     let isSaved = false;
     try {
       await this.#store.save({
@@ -231,6 +230,8 @@ export class WriteIntents {
         records,
       });
       isSaved = true;
+      // Not before: until then the store may have a record that speaks of them.
+      this.#dropGenerations(records);
     } finally {
       this.#isTouched ||= !isSaved;
       for (const intent of published) intent.saveEnded(isSaved);
@@ -250,6 +251,9 @@ export class WriteIntents {
   #dropGenerations(records: Readonly<Record<string, IntentRecord>>): void {
     const wanted = new Set(Object.values(records).flatMap(({ images }) => Object.keys(images)));
     for (const { images } of this.#live.values()) for (const key of images) wanted.add(key);
+    for (const { images } of this.#left.values()) {
+      for (const key of Object.keys(images)) wanted.add(key);
+    }
     for (const key of this.#generations.keys()) if (!wanted.has(key)) this.#generations.delete(key);
   }
 }

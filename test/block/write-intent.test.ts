@@ -480,3 +480,22 @@ it("has every write that is not flushed yet, at any moment, whatever comes toget
     check();
   }
 });
+
+it("lets no write through while the store has a record that has been forgotten, also amid its last save", async () => {
+  const one = await life();
+  one.begin("i1");
+  await one.intents.saved();
+  const two = await life(one.store, one.stores, 2);
+  two.intents.keepOnly(never);
+  const letGo = hold(one.store);
+  const saved = two.intents.saved();
+  await turns();
+  const written = two.write(0);
+  await turns(200);
+  expect(two.isWritten(0)).toBe(false);
+  letGo();
+  await Promise.all([saved, written]);
+  expect(two.isWritten(0)).toBe(true);
+  const three = await life(one.store, one.stores, 3);
+  expect(three.intents.find("i1", [three.node], kernel)).toBeNull();
+});
