@@ -131,8 +131,9 @@ export class EngineJournal implements JournalView {
     return outbox;
   }
 
+  /** Nothing more comes; what waits is sent, or stopped, as ever. */
   closeOutbox(outbox: Outbox): void {
-    this.#outboxes.delete(outbox);
+    void outbox.told().then(() => this.#outboxes.delete(outbox));
   }
 
   /** A named job has moved; called before anybody is told. */

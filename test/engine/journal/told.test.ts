@@ -37,24 +37,29 @@ it("a client that goes on asking does not keep others from leaving", async () =>
   monitor.close();
 });
 
-it("nobody waits to be told when the engine has stopped, and what waited has not been told", async () => {
-  const recorder = new Recorder();
-  const journal = new MemoryJournal();
-  const { engine, clock, client } = await startEngine(recorder, journal);
-  await disks(client, recorder);
-  journal.before = () => new Promise(() => {});
-  const heard: object[] = [];
-  const monitor = engine.openMonitor((message) => void heard.push(message));
-  monitor.receive({ execute: "qmp_capabilities" });
-  monitor.receive({ execute: "blockdev-del", arguments: { "node-name": "target" }, id: 1 });
-  await clock.advance(0);
-  const told = engine.told();
-  await clock.advance(0);
-  engine.stop(new Error("planted"));
-  await clock.runUntil(told);
-  expect(heard).toContainEqual({
-    error: { class: "GenericError", desc: expect.stringContaining("planted") },
-    id: 1,
-  });
-  expect(heard).not.toContainEqual({ return: {}, id: 1 });
-});
+it.each(["stays", "has left"])(
+  "nobody waits when the engine has stopped for what a client was to be told who %s",
+  async (how) => {
+    const recorder = new Recorder();
+    const journal = new MemoryJournal();
+    const { engine, clock, client } = await startEngine(recorder, journal);
+    await disks(client, recorder);
+    journal.before = () => new Promise(() => {});
+    const heard: object[] = [];
+    const monitor = engine.openMonitor((message) => void heard.push(message));
+    monitor.receive({ execute: "qmp_capabilities" });
+    monitor.receive({ execute: "blockdev-del", arguments: { "node-name": "target" }, id: 1 });
+    await clock.advance(0);
+    const told = engine.told();
+    await clock.advance(0);
+    if (how === "has left") engine.closeMonitor(monitor);
+    engine.stop(new Error("planted"));
+    await clock.runUntil(told);
+    if (how === "has left") return;
+    expect(heard).toContainEqual({
+      error: { class: "GenericError", desc: expect.stringContaining("planted") },
+      id: 1,
+    });
+    expect(heard).not.toContainEqual({ return: {}, id: 1 });
+  },
+);
