@@ -10,6 +10,7 @@
  */
 
 import type { BackupDefinition, BackupDiskDefinition } from "./backup-definition.ts";
+import { isOfCheckpoint } from "./backup-end.ts";
 import { type Shown, serve, startServer, stopServing } from "./backup-serve.ts";
 import {
   addAction,
@@ -175,6 +176,9 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
     throw new DomainError("NO_DOMAIN_CHECKPOINT", text);
   }
   if (incremental !== undefined) bitmapChain(disk, await queryBitmaps(op), incremental);
+  const bitmap = incremental === undefined ? undefined : `backup-${disk.target}`;
+  // Before anything is made: it may be refused.
+  if (bitmap !== undefined && mode === "push") await discardStray(op, disk, bitmap);
   const source = definition.target ?? definition.scratch ?? generated(top!, disk.target, suffix);
   for (const each of op.record.disks) checkNoLayer(each, source);
   const hasBacking = format === "qcow2" && (mode === "pull" || incremental !== undefined);
@@ -188,8 +192,6 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
   } else {
     store = await makeImage(op, { format, source, size: await sizeOf(op, top!), backing });
   }
-  const bitmap = incremental === undefined ? undefined : `backup-${disk.target}`;
-  if (bitmap !== undefined && mode === "push") await discardStray(op, top!, bitmap);
   const job: JobRecord = {
     ...newJob(op, "backup", disk, top!, flags),
     store,
@@ -208,15 +210,17 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
 }
 
 /**
- * Of a backup whose engine ended, in good order and for good: the image has kept it.
+ * Of a backup whose engine ended, in good order and for good: the image has kept it. Where it has got below the top it
+ * is in nobody's way, and goes when its image is the top again.
  *
  * @param name ours, unless there is a checkpoint of that name
+ * @throws QmpError; then there could be no new one
  */
-async function discardStray(op: Operation, top: Layer, name: string): Promise<void> {
-  const found = findBitmap(await queryBitmaps(op), top, name);
-  const isOurs =
-    found && !found.recording && !op.record.checkpoints.some((one) => one.name === name);
-  if (isOurs) await removeBitmaps(op, [top], name);
+async function discardStray(op: Operation, disk: DiskRecord, name: string): Promise<void> {
+  const [top] = disk.layers;
+  const found = findBitmap(await queryBitmaps(op), top!, name);
+  const isOurs = found && !found.recording && !isOfCheckpoint(op, disk, name);
+  if (isOurs) await removeBitmaps(op, [top!], name);
 }
 
 /** As libvirt names them: the image's own name and a suffix. */

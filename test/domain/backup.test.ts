@@ -15,6 +15,7 @@ import {
 } from "../../src/domain/flags.ts";
 import { MemoryDomainStore } from "../../src/domain/store.ts";
 import { MemoryStore } from "../../src/drivers/protocol/memory.ts";
+import { QmpError } from "../../src/engine/client.ts";
 import {
   disk,
   ended,
@@ -58,6 +59,12 @@ async function push(domain: Domain, backup: object, checkpoint: object | null = 
   await until(world, isOver);
   await settle(world);
   return world.run(domain.getJobStats(JOB_STATS.COMPLETED));
+}
+
+/** Of all bitmaps. */
+async function names() {
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  return nodes.flatMap((node) => (node["dirty-bitmaps"] ?? []).map(({ name }) => name));
 }
 
 /** What a crash leaves: all that was written. */
@@ -144,10 +151,6 @@ it("takes away the bitmap of a backup whose engine has ended, but none that is a
   await world.run(world.client.execute("block-dirty-bitmap-add", stray));
   const target = (name: string) => ({ disks: [{ name: "vda", target: memory(name) }] });
   expect(await push(domain, { incremental: "one", ...target("x") })).toMatchObject({ type: 3 });
-  const names = async () => {
-    const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
-    return nodes.flatMap((node) => (node["dirty-bitmaps"] ?? []).map(({ name }) => name));
-  };
   expect(await names()).toEqual(["one"]);
   await world.run(domain.checkpointCreate({ name: "backup-vda" }));
   const { node, name } = stray;
@@ -155,6 +158,62 @@ it("takes away the bitmap of a backup whose engine has ended, but none that is a
   const refused = domain.backupBegin({ incremental: "one", ...target("y") });
   expect(await refusal(world, refused)).toBe("OPERATION_FAILED");
   expect((await names()).sort()).toEqual(["backup-vda", "one"]);
+});
+
+it("ends a backup though one whose engine has ended left its bitmap in an image below the top", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await push(domain, {}, { name: "one" });
+  const stray = { node: "libvirt-1-format", name: "backup-vda", persistent: true, disabled: true };
+  await world.run(world.client.execute("block-dirty-bitmap-add", stray));
+  const disks = [{ name: "vda", source: memory("b") }];
+  await world.run(domain.snapshotCreate({ disks }, SNAPSHOT_CREATE.DISK_ONLY));
+  const device = await guest(world, domain, "vda");
+  await write(world, device, { 9: 9 });
+  expect(await push(domain, { incremental: "one" }, { name: "two" })).toMatchObject({ type: 3 });
+  expect(await contentOf("b.two", "a.one")).toBe(await read(world, device));
+  expect((await names()).sort()).toEqual(["backup-vda", "one", "one", "two"]);
+  await world.restart();
+  // It goes when its image is the top again.
+  const again = world.connection.domain("demo");
+  await world.run(again.blockCommit("vda", null, null, 0, BLOCK_COMMIT.ACTIVE));
+  await until(world, isReady("vda"));
+  await world.run(again.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT));
+  await settle(world);
+  expect(await push(again, { incremental: "two" }, { name: "three" })).toMatchObject({ type: 3 });
+  expect((await names()).sort()).toEqual(["one", "three", "two"]);
+});
+
+it("ends a backup whose bitmap cannot be taken away now, and the next one takes it away", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await push(domain, {}, { name: "one" });
+  const { client } = world;
+  const execute = client.execute.bind(client) as (...args: unknown[]) => Promise<never>;
+  const refused = new QmpError({ class: "GenericError", desc: "The bitmap is in use" });
+  client.execute = async (...args: unknown[]) => {
+    const isTidying = JSON.stringify(args).includes("block-dirty-bitmap-remove");
+    if (isTidying) throw refused;
+    return execute(...args);
+  };
+  expect(await push(domain, { incremental: "one" }, { name: "two" })).toMatchObject({ type: 3 });
+  expect((await names()).sort()).toEqual(["backup-vda", "one", "two"]);
+  // As long as it cannot, none is begun, and nothing is made.
+  const next = domain.backupBegin({ incremental: "two" }, { name: "three" });
+  expect(await refusal(world, next)).toBe("OPERATION_FAILED");
+  expect([...world.stores.keys()].sort()).toEqual(["a", "a.one", "a.two"]);
+  client.execute = execute;
+  expect(await push(domain, { incremental: "two" }, { name: "three" })).toMatchObject({ type: 3 });
+  expect((await names()).sort()).toEqual(["one", "three", "two"]);
+});
+
+it("leaves a checkpoint its bitmap when a pull of that name ends", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await push(domain, {}, { name: "backup-vda" });
+  await world.run(domain.backupBegin({ mode: "pull", incremental: "backup-vda" }));
+  world.events.length = 0;
+  await world.run(domain.abortJob());
+  await until(world, isOver);
+  await settle(world);
+  expect(await names()).toEqual(["backup-vda"]);
 });
 
 it("K03 refuses an incremental backup from bitmaps that cannot be relied on", async () => {
