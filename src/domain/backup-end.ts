@@ -15,12 +15,12 @@ import { JOB_OPERATION, JOB_TYPE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import { BACKUP_BEGIN, JOB_STATS } from "./flags.ts";
 import type { Operation, Qmp } from "./operation.ts";
-import type { BackupRecord, DiskRecord, DomainRecord, JobRecord, JobStats } from "./record.ts";
+import type { BackupRecord, DomainRecord, JobRecord, JobStats } from "./record.ts";
 import type { Source } from "./source.ts";
 import { isRefused, millisecondsOf } from "./start-job.ts";
 
 /**
- * The bitmap that was made for a disk's job. It is in the top: no snapshot is made while the job is on record. Below
+ * The bitmap that was made for a disk's push. It is in the top: no snapshot is made while the job is on record. Below
  * there may be one of an earlier backup, which harms nobody, and an image that cannot be written.
  */
 export async function discardBitmap(
@@ -28,22 +28,14 @@ export async function discardBitmap(
   { disk: name, bitmap }: JobRecord,
 ): Promise<void> {
   const disk = op.record.disks.find(({ target }) => target === name);
-  // That of a pull is in its scratch image; a checkpoint may have the name then.
-  if (bitmap === undefined || !disk || isOfCheckpoint(op, disk, bitmap)) return;
+  // That of a pull goes with its scratch image; what has the name here is somebody else's then.
+  if (bitmap === undefined || !disk || op.record.backup?.mode !== "push") return;
   try {
     await removeBitmaps(op, disk.layers.slice(0, 1), bitmap);
   } catch (error) {
     // What the backup has come to is so all the same. The next one tries again.
     if (!isRefused(error)) throw error;
   }
-}
-
-/** @param name of a bitmap */
-export function isOfCheckpoint(op: Operation, { target }: DiskRecord, name: string): boolean {
-  const { checkpoints } = op.record;
-  return checkpoints.some(({ disks }) =>
-    disks.some((disk) => disk.name === target && disk.bitmap === name),
-  );
 }
 
 /**

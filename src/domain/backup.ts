@@ -10,7 +10,6 @@
  */
 
 import type { BackupDefinition, BackupDiskDefinition } from "./backup-definition.ts";
-import { isOfCheckpoint } from "./backup-end.ts";
 import { type Shown, serve, startServer, stopServing } from "./backup-serve.ts";
 import {
   addAction,
@@ -219,8 +218,10 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
 async function discardStray(op: Operation, disk: DiskRecord, name: string): Promise<void> {
   const [top] = disk.layers;
   const found = findBitmap(await queryBitmaps(op), top!, name);
-  const isOurs = found && !found.recording && !isOfCheckpoint(op, disk, name);
-  if (isOurs) await removeBitmaps(op, [top!], name);
+  const isOurs = !op.record.checkpoints.some(({ disks }) =>
+    disks.some((one) => one.name === disk.target && one.bitmap === name),
+  );
+  if (found && !found.recording && isOurs) await removeBitmaps(op, [top!], name);
 }
 
 /** As libvirt names them: the image's own name and a suffix. */

@@ -205,7 +205,7 @@ it("ends a backup whose bitmap cannot be taken away now, and the next one takes 
   expect((await names()).sort()).toEqual(["one", "three", "two"]);
 });
 
-it("leaves a checkpoint its bitmap when a pull of that name ends", async () => {
+it("leaves a checkpoint its bitmap when a pull whose own has that name ends", async () => {
   const domain = await running(world, { vda: ["a"] });
   await push(domain, {}, { name: "backup-vda" });
   await world.run(domain.backupBegin({ mode: "pull", incremental: "backup-vda" }));
