@@ -10,8 +10,10 @@
  *
  * A kill amid that leaves the present one; a machine that stops may have written any of it, in any order, which
  * is what the hash tells. So the present one must be flushed before anything is written over the one before it,
- * whoever has saved it; and the very first record before its header. No more than three times the longest record is in use. The file is longer, while there is
- * room: a disk that is full stops a job, which must be put on record.
+ * whoever has saved it; and the very first record before its header.
+ *
+ * No more than three times the longest record is in use. The file is longer, while there is room: a disk that is
+ * full stops a job, which must be put on record.
  *
  * For each step the file is opened, by one at a time: so nobody can save between the look at the epoch and the
  * writing, and nothing is held by an engine that stands still.
