@@ -21,7 +21,7 @@ test("measures in turns, throws the warm-up away, and divides pair by pair", asy
   const result = await measure(lineWith({ atLeast: 0.7 }), sides, 3, (run) =>
     calls.push(String(run)),
   );
-  expect(calls.join(" ")).toBe("0 ours theirs 1 ours theirs 2 ours theirs 3 ours theirs");
+  expect(calls.join(" ")).toBe("0 ours theirs 1 ours theirs 2 theirs ours 3 ours theirs");
   expect(result).toMatchObject({ ratio: 0.5, median: 0.5, min: 0.5, max: 0.5, aimMet: false });
   expect(result.measured.ours).toEqual({ median: 8, min: 2, max: 8 });
 });

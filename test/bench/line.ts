@@ -3,8 +3,10 @@
  *
  *     warm-up    ours theirs
  *     run 1      ours theirs    ──▶ ratio      The machine changes from minute to minute, so only
- *     run 2      ours theirs    ──▶ ratio      what was measured in one moment is divided, and the
+ *     run 2      theirs ours    ──▶ ratio      what was measured in one moment is divided, and the
  *     …                                        ratio's median, least and greatest are quoted
+ *
+ * They take turns in going first: what the first one leaves behind is the second one's burden.
  */
 
 import type { Lab } from "./lab.ts";
@@ -71,10 +73,14 @@ export async function measure(
   const theirs: number[] = [];
   for (let run = sides.warmUp ? 0 : 1; run <= runs; run++) {
     onRun(run);
-    const pair = [await sides.ours(), await sides.theirs()] as const;
+    const pair = { ours: 0, theirs: 0 };
+    const order = ["ours", "theirs"] as const;
+    for (const side of run % 2 === 0 && run > 0 ? order.toReversed() : order) {
+      pair[side] = await sides[side]();
+    }
     if (run === 0) continue;
-    ours.push(pair[0]);
-    theirs.push(pair[1]);
+    ours.push(pair.ours);
+    theirs.push(pair.theirs);
   }
   const divide = sides.ratio ?? ((a, b) => a / b);
   const ratios = spread(ours.map((value, i) => divide(value, theirs[i]!)));
