@@ -14,7 +14,8 @@ export type Place =
   | "verbs"
   | "jobs"
   | "images"
-  | "recovery";
+  | "recovery"
+  | "keeping";
 
 export class Actions {
   readonly problems = signal<Readonly<Partial<Record<Place, Problem>>>>({});

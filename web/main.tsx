@@ -5,6 +5,7 @@ import { render } from "preact";
 import { connectTab, type SharedApi, type SharedState, type Tab } from "../src/domain/client.ts";
 import { App } from "./app.ts";
 import { type Problem, problemOf } from "./hints.ts";
+import { Keeping } from "./keeping.ts";
 import { QmpLog } from "./log.ts";
 import { Notices } from "./notices.ts";
 import { chooseStore, obstacle } from "./platform.ts";
@@ -25,6 +26,7 @@ async function main(): Promise<void> {
   if (problem) return refuse(problem);
   const log = new QmpLog();
   const notices = new Notices();
+  const keeping = new Keeping();
   const sharing = signal<SharedState | undefined>(undefined);
   root.replaceChildren();
   render(<Waiting notices={notices} sharing={sharing} />, root);
@@ -36,7 +38,7 @@ async function main(): Promise<void> {
   });
   window.blocktab = { client: tab.client, domains: tab.domains };
   const app = new App(tab, log, await chooseStore(tab.client), sharing);
-  render(<Page app={app} notices={notices} />, root);
+  render(<Page app={app} notices={notices} keeping={keeping} />, root);
 
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "hidden") void app.flush();
@@ -44,6 +46,7 @@ async function main(): Promise<void> {
   await Promise.all([
     app.start(),
     app.loadTemplate(),
+    keeping.watch(),
     // In development there is no sw.js: Vite serves modules one by one.
     ...(import.meta.env.PROD ? [notices.watch()] : []),
   ]);

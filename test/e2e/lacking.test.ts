@@ -70,16 +70,35 @@ async function openTab(url = server.url): Promise<PageDriver> {
   return driver;
 }
 
+const NOT_KEPT = expect.stringMatching(/has not promised to keep the disk/);
 const banners = ({ page }: PageDriver) => page.locator(".banner").allInnerTexts();
 
 it("a private window with all of it works like any other", async () => {
   const first = await visit({});
   await first.tryIt();
-  expect(await banners(first)).toEqual([]);
+  expect(await banners(first)).toEqual([NOT_KEPT]);
   await first.writeSector(0, bytes(1));
   const second = await openTab();
   await second.waitForDisk();
   expect(await second.readSector(0)).toEqual(bytes(1));
+});
+
+it("says that the disk may go until the browser has promised to keep it, if it is asked", async () => {
+  const first = await visit({});
+  expect(await banners(first)).toEqual([]);
+  await first.tryIt();
+  const second = await openTab();
+  await second.waitForDisk();
+  await first.page.getByTestId("keep").click();
+  await first.page.getByText("Asked, it said no").waitFor();
+  expect(await banners(first)).toEqual([NOT_KEPT]);
+
+  await allowKeeping(first);
+  await first.page.getByTestId("keep").click();
+  await first.page.getByTestId("not-kept").waitFor({ state: "detached" });
+  expect(await banners(second)).toEqual([NOT_KEPT]);
+  await second.page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  await second.page.getByTestId("not-kept").waitFor({ state: "detached" });
 });
 
 it.each([
@@ -90,7 +109,10 @@ it.each([
   async (_, without) => {
     const first = await visit(without);
     await first.tryIt();
-    expect(await banners(first)).toEqual([expect.stringMatching(/go to IndexedDB instead/)]);
+    expect(await banners(first)).toEqual([
+      expect.stringMatching(/go to IndexedDB instead/),
+      NOT_KEPT,
+    ]);
     await first.waitForOutcome();
     expect(await first.chain()).toMatch(/\[indexeddb disk.qcow2\]$/);
     await first.writeSector(0, bytes(1));
@@ -106,7 +128,7 @@ it.each([
 it("without Web Locks one tab has the disk, the next is told, and a reload finds all images of it", async () => {
   const first = await visit({ page: NO_LOCKS });
   await first.tryIt();
-  expect(await banners(first)).toEqual([expect.stringMatching(/use one tab at a time/)]);
+  expect(await banners(first)).toEqual([expect.stringMatching(/use one tab at a time/), NOT_KEPT]);
   await first.waitForOutcome();
   await first.writeSector(0, bytes(1));
   await first.page.evaluate((diskOnly) => {
@@ -150,3 +172,15 @@ it.each([
   expect(await banners(driver)).toEqual([]);
   expect(await driver.page.getByRole("button").count()).toBe(0);
 });
+
+/** As a user does who says yes. */
+async function allowKeeping({ page }: PageDriver): Promise<void> {
+  const devtools = await context.newCDPSession(page);
+  const { targetInfo } = await devtools.send("Target.getTargetInfo");
+  const { browserContextId } = targetInfo;
+  const permissions = ["durableStorage" as const];
+  await devtools.send("Browser.grantPermissions", {
+    permissions,
+    browserContextId: browserContextId!,
+  });
+}

@@ -4,12 +4,14 @@ import type { ReadonlySignal } from "@preact/signals";
 import type { SharedState } from "../../src/domain/client.ts";
 import type { App, Stage } from "../app.ts";
 import type { Problem } from "../hints.ts";
+import type { Keeping } from "../keeping.ts";
 import type { Notices } from "../notices.ts";
 import { ChainPanel } from "./chain.tsx";
 import { DisksPanel } from "./disks.tsx";
 import { ImagesPanel } from "./images.tsx";
 import { JobPanel } from "./job.tsx";
 import { JobsPanel } from "./jobs.tsx";
+import { NotKept } from "./keeping.tsx";
 import { LogPanel } from "./log.tsx";
 import { ProblemAt, ProblemBox } from "./parts.tsx";
 import { ReopenPanel } from "./reopen.tsx";
@@ -19,13 +21,21 @@ import { NotShared, RecoveryBox, Role } from "./tabs.tsx";
 import { ToolsPanel } from "./tools.tsx";
 import { VerifyPanel } from "./verify.tsx";
 
-export function Page({ app, notices }: { readonly app: App; readonly notices: Notices }) {
+interface PageProps {
+  readonly app: App;
+  readonly notices: Notices;
+  readonly keeping: Keeping;
+}
+
+export function Page({ app, notices, keeping }: PageProps) {
   const { view } = app;
+  const { kind } = app.stage.value;
   return (
     <>
       <Header notices={notices} sharing={app.sharing.value} />
       <main>
         <Banners app={app} notices={notices} />
+        {kind === "open" || kind === "closed" ? <NotKept app={app} keeping={keeping} /> : null}
         <RecoveryBox app={app} />
         {view.fatal.value === undefined ? (
           <Panels app={app} stage={app.stage.value} />
