@@ -241,14 +241,9 @@ export async function truncate(
   }
   const { gate } = node;
   const toLength = state.truncate.bind(state);
-  const change = async (bytes: number, manners: TruncateOptions) => {
-    const passage = gate?.enter(0, 0);
-    try {
-      if (passage) await gate?.open(passage, manners.signal);
-      await toLength(bytes, manners);
-    } finally {
-      if (passage) gate?.leave(passage);
-    }
+  const change = (bytes: number, manners: TruncateOptions) => {
+    const work = () => toLength(bytes, manners);
+    return gate ? gate.pass(0, 0, work, manners.signal) : work();
   };
   return tracked(
     node,

@@ -70,6 +70,22 @@ export class WriteGate {
     }
   }
 
+  /** The same around work that tells bitmaps itself. @throws BlockError as open(); what the work throws */
+  async pass(
+    offset: number,
+    bytes: number,
+    work: () => Promise<void>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const passage = this.enter(offset, bytes);
+    try {
+      await this.open(passage, signal);
+      await work();
+    } finally {
+      this.leave(passage);
+    }
+  }
+
   /** The write has ended, well or not, and bitmaps have been told of it. */
   leave(passage: Passage): void {
     this.#passages.delete(passage);

@@ -88,13 +88,21 @@ export async function applySnapshot(
     description: `loading a snapshot of node '${node.name}'`,
     permissions: { take: consistentRead | write | (resizes ? resize : none), share: all },
   });
+  const apply = async () => {
+    try {
+      await store.apply(id);
+    } finally {
+      // A bitmap that came in meanwhile does not know what had been changed before it.
+      forNodeAndUsers(node, ({ bitmaps }) => {
+        for (const bitmap of bitmaps.all()) if (bitmap.recording) bitmap.setAll();
+      });
+    }
+  };
   try {
-    await store.apply(id);
+    // It is as if all of the disk were written, for whoever has to know of that after a crash.
+    const bytes = Math.max(diskBytes, io.getLength(node));
+    await (node.gate ? node.gate.pass(0, bytes, apply) : apply());
   } finally {
-    // A bitmap that came in meanwhile does not know what had been changed before it.
-    forNodeAndUsers(node, ({ bitmaps }) => {
-      for (const bitmap of bitmaps.all()) if (bitmap.recording) bitmap.setAll();
-    });
     await graph.closeBackend(backend);
   }
 }

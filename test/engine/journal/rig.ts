@@ -5,10 +5,9 @@
 
 import { expect } from "vitest";
 import { KiB } from "../../../src/base/bytes.ts";
-import { BlockError } from "../../../src/base/errors.ts";
 import { seededRandom } from "../../../src/base/random.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
-import type { BlockDriver } from "../../../src/block/driver.ts";
+import type { IntentStore } from "../../../src/block/write-intents.ts";
 import { browserDrivers } from "../../../src/drivers/index.ts";
 import { createEngine, type Engine } from "../../../src/engine/engine.ts";
 import type { JournalRecord } from "../../../src/engine/journal/record.ts";
@@ -41,31 +40,20 @@ export class MemoryJournal implements JournalStore {
   }
 }
 
-function filesOf(recorder: Recorder, seed: number): BlockDriver {
-  const driver = recordedDriver(recorder, seededRandom(seed));
-  return {
-    ...driver,
-    async open(context) {
-      const { filename } = context.options as { filename: string };
-      if (recorder.has(filename)) return driver.open(context);
-      throw new BlockError("ENOENT", `There is no file '${filename}'`);
-    },
-  };
-}
-
 /** An engine, recovered; its clock and a client that has negotiated. */
 export async function startEngine(
   recorder: Recorder,
   journal: JournalStore | null,
   seed = 1,
+  intents?: IntentStore,
 ): Promise<{ engine: Engine; clock: VirtualClock; client: Conversation }> {
   const clock = new VirtualClock();
   const engine = await createEngine({
     clock,
     random: seededRandom(seed),
     kernelBytes: kernelBytes(),
-    drivers: [...browserDrivers(new Map()), filesOf(recorder, seed)],
-    ...(journal && { journal: await openJournal(journal) }),
+    drivers: [...browserDrivers(new Map()), recordedDriver(recorder, seededRandom(seed))],
+    ...(journal && { journal: await openJournal(journal, intents) }),
   });
   await clock.runUntil(engine.recover());
   const client = await new Conversation({ engine, clock }).negotiated();
