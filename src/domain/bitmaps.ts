@@ -12,8 +12,9 @@
 import { QmpError } from "../engine/client.ts";
 import type { BlockDirtyInfo } from "../qmp/types.ts";
 import { DomainError } from "./errors.ts";
+import { reopenImage } from "./images.ts";
 import type { Operation } from "./operation.ts";
-import { type DiskRecord, formatNode, type JobRecord, type Layer, storageNode } from "./record.ts";
+import { type DiskRecord, formatNode, type JobRecord, type Layer } from "./record.ts";
 import { isRefused } from "./start-job.ts";
 
 /** libvirt's name. */
@@ -154,11 +155,11 @@ export async function afterCommit(
   const base = disk.layers[at]!;
   const below = disk.layers[at + 1];
   await carryOver(op, disk, base, gone, false, async (write) => {
-    await reopen(op, base, below, false);
+    await reopenImage(op, base, below, false);
     try {
       await write();
     } finally {
-      await reopen(op, base, below, true);
+      await reopenImage(op, base, below, true);
     }
   });
 }
@@ -221,11 +222,11 @@ export async function removeBitmapBelow(
   below: Layer | undefined,
   name: string,
 ): Promise<void> {
-  await reopen(op, layer, below, false);
+  await reopenImage(op, layer, below, false);
   try {
     await removeBitmaps(op, [layer], name);
   } finally {
-    await reopen(op, layer, below, true);
+    await reopenImage(op, layer, below, true);
   }
 }
 
@@ -238,27 +239,11 @@ export async function protectBelow(op: Operation): Promise<void> {
       if (at === 0 || !writable.has(formatNode(layer))) continue;
       if (op.record.jobs.some(({ base }) => base === layer.n)) continue;
       try {
-        await reopen(op, layer, layers[at + 1], true);
+        await reopenImage(op, layer, layers[at + 1], true);
       } catch (error) {
         // Somebody else writes to it.
         if (!isRefused(error)) throw error;
       }
     }
   }
-}
-
-async function reopen(
-  op: Operation,
-  layer: Layer,
-  below: Layer | undefined,
-  readOnly: boolean,
-): Promise<void> {
-  const options = {
-    driver: layer.format,
-    "node-name": formatNode(layer),
-    file: storageNode(layer),
-    "read-only": readOnly,
-    ...(layer.format === "qcow2" && { backing: below ? formatNode(below) : null }),
-  };
-  await op.execute("blockdev-reopen", { options: [options] } as never);
 }
