@@ -15,6 +15,7 @@ import { DomainError } from "./errors.ts";
 import { reopenImage } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type JobRecord, type Layer } from "./record.ts";
+import { describeSource } from "./source.ts";
 import { isRefused } from "./start-job.ts";
 
 /** libvirt's name. */
@@ -126,21 +127,35 @@ export async function beforePivot(op: Operation, job: JobRecord): Promise<void> 
 /** There was no switch. */
 export async function takeBackPivot(op: Operation, job: JobRecord): Promise<void> {
   const to = target(job, op.disk(job.disk));
-  if (to) await removeBitmaps(op, [to], TMP_BITMAP);
+  if (to) await discardTemporary(op, to);
 }
 
-/** The disk has switched from `gone` to the first of `layers`. */
+/**
+ * The disk has switched from `gone` to the first of `layers`.
+ *
+ * @returns what is left behind, and why
+ */
 export async function afterPivot(
   op: Operation,
-  job: JobRecord,
   disk: DiskRecord,
   layers: readonly Layer[],
   gone: readonly Layer[],
-): Promise<void> {
+): Promise<string | undefined> {
   const [to] = layers;
   await carryOver(op, disk, to!, gone, true);
-  if (job.kind === "active-commit" || job.kind === "copy")
-    await removeBitmaps(op, [to!], TMP_BITMAP);
+  return discardTemporary(op, to!);
+}
+
+/** One that stays has more marks than it needs at the next switch to its image, and goes with the node. */
+async function discardTemporary(op: Operation, layer: Layer): Promise<string | undefined> {
+  try {
+    await removeBitmaps(op, [layer], TMP_BITMAP);
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    const image = describeSource(layer.source);
+    return `Bitmap '${TMP_BITMAP}' stays in '${image}': ${(error as Error).message}`;
+  }
+  return undefined;
 }
 
 /** `gone` have been merged into what is below them, which is read-only. */
