@@ -3,18 +3,7 @@
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Domain } from "../../src/domain/domain.ts";
 import { MemoryStore } from "../../src/drivers/protocol/memory.ts";
-import {
-  disk,
-  ended,
-  guest,
-  MiB,
-  makeWorld,
-  read,
-  told,
-  until,
-  type World,
-  write,
-} from "./world.ts";
+import { ended, guest, MiB, makeWorld, read, told, until, type World, write } from "./world.ts";
 
 let world: World;
 beforeEach(async () => {

@@ -11,6 +11,7 @@ import {
   read,
   refusal,
   running,
+  settle,
   told,
   until,
   type World,
@@ -81,4 +82,24 @@ it("leaves a job ready whose pivot is refused, though its temporary bitmap canno
   expect(await world.run(domain.listBlockJobs())).toMatchObject([{ state: "ready" }]);
   await world.run(domain.blockJobAbort("vda", PIVOT));
   expect(await read(world, await guest(world, domain, "vda"))).toBe(before);
+});
+
+it("goes on with a pull whose export somebody else has come to have the name of, and lets them keep it", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  await world.run(domain.backupBegin({ mode: "pull" }));
+  const execute = (name: string, args: object) =>
+    world.run(world.client.execute(name as never, args as never));
+  const id = "backup-vda-2";
+  await execute("block-export-del", { id, mode: "hard" });
+  await settle(world);
+  await execute("blockdev-add", { driver: "memory", "node-name": "other", size: 512 });
+  await execute("block-export-add", { type: "message-port", id, "node-name": "other" });
+  await world.restart();
+  const stats = await world.run(demo().getJobStats());
+  expect(stats).toMatchObject({ type: 2, warning: expect.stringMatching(/'vda'.*backup-vda-2/) });
+  await world.run(demo().abortJob());
+  await until(world, ({ event }) => event === "job-completed");
+  expect(await world.run(demo().getJobStats(1))).toMatchObject({ type: 3, success: true });
+  const exports = await world.run(world.client.execute("query-block-exports"));
+  expect(exports.find((one) => one.id === id)).toMatchObject({ "node-name": "other" });
 });
