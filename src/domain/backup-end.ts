@@ -9,6 +9,7 @@
  * Scratch files always go; targets go unless all is well; neither that somebody else has made.
  */
 
+import { warningOf } from "./backup-serve.ts";
 import { removeBitmaps } from "./bitmaps.ts";
 import { nodesOf } from "./chain.ts";
 import { JOB_OPERATION, JOB_TYPE } from "./enums.ts";
@@ -122,11 +123,13 @@ export async function getJobStats(
     backup.mode === "pull"
       ? { disk_temp_used: done, disk_temp_total: total }
       : { disk_total: total, disk_processed: done, disk_remaining: total - done };
+  const warning = await warningOf(qmp, backup);
   const stats = {
     type: JOB_TYPE.UNBOUNDED,
     operation: JOB_OPERATION.BACKUP,
     time_elapsed: elapsed(clock, backup),
     ...figures,
+    ...(warning !== undefined && { warning }),
   };
   return { stats, isTaken: false };
 }

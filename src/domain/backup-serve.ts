@@ -7,7 +7,7 @@
 import type { BackupDefinition } from "./backup-definition.ts";
 import { removeDevice } from "./devices.ts";
 import { withMonitor } from "./locks/with-job.ts";
-import type { Operation } from "./operation.ts";
+import type { Operation, Qmp } from "./operation.ts";
 import { type BackupDiskRecord, type BackupRecord, formatNode } from "./record.ts";
 import { isRefused, unlessNeedless } from "./start-job.ts";
 
@@ -45,31 +45,60 @@ async function show(op: Operation, disk: BackupDiskRecord, isNbd: boolean): Prom
   const bitmaps = disk.bitmap && { bitmaps: [disk.bitmap] };
   await op.run("block-export-add", {
     type: isNbd ? "nbd" : "message-port",
-    ...(isNbd && { name: disk.exportName, ...bitmaps }),
+    // A record from before there were names of exports has none.
+    ...(isNbd && { name: disk.exportName ?? disk.name, ...bitmaps }),
     id: disk.export,
     "node-name": formatNode(disk.store),
   });
 }
 
-/** The driver that began it was lost before all exports were there. */
+/**
+ * The driver that began it was lost before all exports were there, or their server is gone with its engine. What cannot
+ * be shown is no reason to end the backup: what has been copied aside is there for whoever starts a server. So why is
+ * kept, and told by warningOf().
+ */
 export async function serveAgain(op: Operation, { disks, serving }: Shown): Promise<void> {
   const exports = await op.execute("query-block-exports");
   for (const disk of disks) {
-    const isThere = exports.some(({ id }) => id === disk.export);
-    if (disk.export === undefined || disk.state !== "running" || isThere) continue;
+    if (disk.export === undefined || disk.state !== "running" || isShown(disk, exports)) continue;
+    delete disk.unserved;
     try {
       await show(op, disk, serving);
     } catch (error) {
-      // The server may be gone with its engine. What has been copied aside is there for whoever starts one.
       if (!isRefused(error)) throw error;
+      disk.unserved = (error as Error).message;
     }
   }
 }
 
+type Exports = readonly { readonly id: string; readonly "node-name": string }[];
+
+/** The name alone may be somebody else's. */
+function isShown(disk: BackupDiskRecord, exports: Exports): boolean {
+  const node = formatNode(disk.store);
+  return exports.some((one) => one.id === disk.export && one["node-name"] === node);
+}
+
+/** Of a backup that runs: what its clients should see and do not. */
+export async function warningOf(qmp: Qmp, { disks }: BackupRecord): Promise<string | undefined> {
+  const shown = disks.filter((disk) => disk.export !== undefined && disk.state === "running");
+  if (shown.length === 0) return undefined;
+  const exports = await qmp.execute("query-block-exports");
+  const warnings = shown
+    .filter((disk) => !isShown(disk, exports))
+    .map(
+      ({ name, unserved = "its export is not there" }) =>
+        `Disk '${name}' is not served: ${unserved}`,
+    );
+  return warnings.length > 0 ? warnings.join("; ") : undefined;
+}
+
 /** Nobody reads from it any more. */
 export async function stopServing(op: Operation, backup: BackupRecord): Promise<void> {
-  for (const { export: id } of backup.disks)
-    if (id !== undefined) await removeDevice(op, id, "hard");
+  const exports = await op.execute("query-block-exports");
+  for (const disk of backup.disks) {
+    if (isShown(disk, exports)) await removeDevice(op, disk.export!, "hard");
+  }
   if (!backup.serving) return;
   // Somebody else may have stopped it, or the engine that had it may be gone.
   await unlessNeedless(op.execute("nbd-server-stop" as never, {} as never));

@@ -12,8 +12,10 @@
 import { QmpError } from "../engine/client.ts";
 import type { BlockDirtyInfo } from "../qmp/types.ts";
 import { DomainError } from "./errors.ts";
+import { reopenImage } from "./images.ts";
 import type { Operation } from "./operation.ts";
-import { type DiskRecord, formatNode, type JobRecord, type Layer, storageNode } from "./record.ts";
+import { type DiskRecord, formatNode, type JobRecord, type Layer } from "./record.ts";
+import { describeSource } from "./source.ts";
 import { isRefused } from "./start-job.ts";
 
 /** libvirt's name. */
@@ -125,21 +127,35 @@ export async function beforePivot(op: Operation, job: JobRecord): Promise<void> 
 /** There was no switch. */
 export async function takeBackPivot(op: Operation, job: JobRecord): Promise<void> {
   const to = target(job, op.disk(job.disk));
-  if (to) await removeBitmaps(op, [to], TMP_BITMAP);
+  if (to) await discardTemporary(op, to);
 }
 
-/** The disk has switched from `gone` to the first of `layers`. */
+/**
+ * The disk has switched from `gone` to the first of `layers`.
+ *
+ * @returns what is left behind, and why
+ */
 export async function afterPivot(
   op: Operation,
-  job: JobRecord,
   disk: DiskRecord,
   layers: readonly Layer[],
   gone: readonly Layer[],
-): Promise<void> {
+): Promise<string | undefined> {
   const [to] = layers;
   await carryOver(op, disk, to!, gone, true);
-  if (job.kind === "active-commit" || job.kind === "copy")
-    await removeBitmaps(op, [to!], TMP_BITMAP);
+  return discardTemporary(op, to!);
+}
+
+/** One that stays has more marks than it needs at the next switch to its image, and goes with the node. */
+async function discardTemporary(op: Operation, layer: Layer): Promise<string | undefined> {
+  try {
+    await removeBitmaps(op, [layer], TMP_BITMAP);
+  } catch (error) {
+    if (!isRefused(error)) throw error;
+    const image = describeSource(layer.source);
+    return `Bitmap '${TMP_BITMAP}' stays in '${image}': ${(error as Error).message}`;
+  }
+  return undefined;
 }
 
 /** `gone` have been merged into what is below them, which is read-only. */
@@ -154,11 +170,11 @@ export async function afterCommit(
   const base = disk.layers[at]!;
   const below = disk.layers[at + 1];
   await carryOver(op, disk, base, gone, false, async (write) => {
-    await reopen(op, base, below, false);
+    await reopenImage(op, base, below, false);
     try {
       await write();
     } finally {
-      await reopen(op, base, below, true);
+      await reopenImage(op, base, below, true);
     }
   });
 }
@@ -221,11 +237,11 @@ export async function removeBitmapBelow(
   below: Layer | undefined,
   name: string,
 ): Promise<void> {
-  await reopen(op, layer, below, false);
+  await reopenImage(op, layer, below, false);
   try {
     await removeBitmaps(op, [layer], name);
   } finally {
-    await reopen(op, layer, below, true);
+    await reopenImage(op, layer, below, true);
   }
 }
 
@@ -238,27 +254,11 @@ export async function protectBelow(op: Operation): Promise<void> {
       if (at === 0 || !writable.has(formatNode(layer))) continue;
       if (op.record.jobs.some(({ base }) => base === layer.n)) continue;
       try {
-        await reopen(op, layer, layers[at + 1], true);
+        await reopenImage(op, layer, layers[at + 1], true);
       } catch (error) {
         // Somebody else writes to it.
         if (!isRefused(error)) throw error;
       }
     }
   }
-}
-
-async function reopen(
-  op: Operation,
-  layer: Layer,
-  below: Layer | undefined,
-  readOnly: boolean,
-): Promise<void> {
-  const options = {
-    driver: layer.format,
-    "node-name": formatNode(layer),
-    file: storageNode(layer),
-    "read-only": readOnly,
-    ...(layer.format === "qcow2" && { backing: below ? formatNode(below) : null }),
-  };
-  await op.execute("blockdev-reopen", { options: [options] } as never);
 }

@@ -114,10 +114,11 @@ export async function conclude(op: Operation, job: JobRecord, outcome: Outcome):
   const hasSwitched = ending?.isSwitch && disk ? await isSwitched(op, disk, job, outcome) : false;
   const state = outcomeOf(job, outcome, ending?.isSwitch ? hasSwitched : undefined);
   const change = ending && disk && state === "completed" ? ending.success(disk, job) : null;
+  let left: string | undefined;
   if (disk && change) {
     // Before the images that have the bitmaps are gone; again and again if need be.
     if (job.kind === "commit") await afterCommit(op, job, disk, change.gone);
-    if (ending?.isSwitch) await afterPivot(op, job, disk, change.layers, change.gone);
+    if (ending?.isSwitch) left = await afterPivot(op, disk, change.layers, change.gone);
   }
   end(job, state, outcome);
   if (ending && !isToUnlink(job)) delete job.unlink;
@@ -127,7 +128,7 @@ export async function conclude(op: Operation, job: JobRecord, outcome: Outcome):
     redefine(op.record, disk);
   }
   await op.save();
-  await putAway(op, job);
+  await putAway(op, job, left);
 }
 
 async function concludeBackup(op: Operation, job: JobRecord, outcome: Outcome): Promise<void> {
@@ -147,15 +148,21 @@ function end(job: JobRecord, state: JobState, { error }: Outcome): void {
   if (state === "failed" && error !== undefined) job.error = error;
 }
 
-/** The steps after the commit point. @param job ended, by its record */
-async function putAway(op: Operation, job: JobRecord): Promise<void> {
+/**
+ * The steps after the commit point.
+ *
+ * @param job ended, by its record
+ * @param left is left behind
+ */
+async function putAway(op: Operation, job: JobRecord, left?: string): Promise<void> {
   await dismiss(op, job.name);
   const { backup, completed } = op.record;
   const isLast = job.kind === "backup" && backup !== null && isOver(backup);
   if (isLast) await stopServing(op, backup);
   await closeNodes(op, op.record.leftovers);
-  const warning = await unlink(op, job.unlink ?? []);
-  tell(op, job, warning);
+  const kept = await unlink(op, job.unlink ?? []);
+  const warnings = [left, kept].filter((one) => one !== undefined);
+  tell(op, job, warnings.length > 0 ? warnings.join("; ") : undefined);
   if (isLast && completed) {
     tellCompleted(op, backup, completed);
     op.record.backup = null;

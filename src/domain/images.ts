@@ -26,22 +26,32 @@ async function openStorage(op: Operation, layer: Layer, readOnly: boolean): Prom
   await op.run("blockdev-add", { ...layer.source, "node-name": storageNode(layer), ...access });
 }
 
-async function openFormat(
-  op: Operation,
-  layer: Layer,
-  { readOnly, backing }: OpenImageOptions,
-): Promise<void> {
-  const { dataStore } = layer;
-  await op.run("blockdev-add", {
-    driver: layer.format,
+async function openFormat(op: Operation, layer: Layer, options: OpenImageOptions): Promise<void> {
+  await op.run("blockdev-add", formatOptions(layer, options));
+}
+
+/** A data file is written when the image is: it has no word about it of its own. */
+function formatOptions(layer: Layer, { readOnly, backing }: OpenImageOptions) {
+  const { format, dataStore } = layer;
+  return {
+    driver: format,
     "node-name": formatNode(layer),
     file: storageNode(layer),
     "read-only": readOnly,
-    ...(dataStore && {
-      "data-file": { ...dataStore, "node-name": dataNode(layer), "read-only": readOnly },
-    }),
-    ...(layer.format === "qcow2" && backing !== undefined && { backing }),
-  });
+    ...(dataStore && { "data-file": { ...dataStore, "node-name": dataNode(layer) } }),
+    ...(format === "qcow2" && backing !== undefined && { backing }),
+  };
+}
+
+/** An image below the top, for writing or not. @throws QmpError; then it is as it was */
+export async function reopenImage(
+  op: Operation,
+  layer: Layer,
+  below: Layer | undefined,
+  readOnly: boolean,
+): Promise<void> {
+  const options = formatOptions(layer, { readOnly, backing: below ? formatNode(below) : null });
+  await op.execute("blockdev-reopen", { options: [options] } as never);
 }
 
 /** @throws QmpError; then neither node is there */

@@ -84,6 +84,8 @@ const backupDiskSchema = v.strictObject({
   /** Of a pull: the export's id, and what its clients see it as. */
   export: v.optional(v.string()),
   exportName: v.optional(v.string()),
+  /** Why the driver could not show it again. */
+  unserved: v.optional(v.string()),
   /** Its figures when it ended. */
   total: v.optional(count),
 });
@@ -124,6 +126,8 @@ const statsSchema = v.strictObject({
   success: v.optional(v.boolean()),
   /** The first error. */
   errmsg: v.optional(v.string()),
+  /** Ours, of one that runs: what its clients do not see, and why. */
+  warning: v.optional(v.string()),
 });
 export type JobStats = v.InferOutput<typeof statsSchema>;
 

@@ -245,6 +245,36 @@ describe.runIf(hasQemu)("with the real QEMU as the judge", () => {
     },
   );
 
+  it("goes on with a pull whose server is gone, says so, and shows it again when there is one", async () => {
+    const domain = await chain();
+    const server = { transport: "unix", socket: path("nbd.sock") } as const;
+    const disks = [{ name: "vda", scratch: source("scratch") }];
+    await domain.backupBegin({ mode: "pull", server, disks });
+    expect(await domain.getJobStats()).not.toHaveProperty("warning");
+    await client.execute("nbd-server-stop" as never, {} as never);
+    const gone = /'vda' is not served: its export is not there/;
+    expect((await domain.getJobStats()).warning).toMatch(gone);
+    // As older drivers have left it.
+    delete driver.host.record.domains[0]!.backup!.disks[0]!.exportName;
+    await driver.host.save();
+    await driver.close();
+    await startDriver();
+    const again = connection.domain("demo");
+    const stats = await again.getJobStats();
+    expect(stats).toMatchObject({ type: 2, warning: expect.stringMatching(/'vda'.*not running/) });
+    const addr = { type: "unix", data: { path: server.socket } };
+    await client.execute("nbd-server-start" as never, { addr } as never);
+    await driver.close();
+    await startDriver();
+    const last = connection.domain("demo");
+    expect(await last.getJobStats()).not.toHaveProperty("warning");
+    await inBackground("qemu-img", "convert", "-O", "qcow2", nbd(server.socket), path("pulled"));
+    sameDisk(path("pulled"), path("model"));
+    await last.abortJob();
+    while ((await last.getJobStats()).type !== 0) await told(1);
+    expect(await last.getJobStats(1)).toMatchObject({ type: 3, success: true });
+  });
+
   it("stops its server also when the domain is stopped before it has heard that it is there", async () => {
     const domain = await chain();
     const server = { transport: "unix", socket: path("nbd.sock") } as const;
