@@ -334,6 +334,11 @@ export class Graph {
     return this.#reopener.reopenAll(list);
   }
 
+  /** Whether reopenAll() would have a node keep its bytes in another one. @throws BlockError as that */
+  changesFiles(list: readonly BlockdevOptions[]): boolean {
+    return this.#reopener.changesFiles(list);
+  }
+
   /** Runs `change` while nothing is under way on the nodes nor above them: see drain.ts. */
   drained<T>(
     nodes: readonly BlockNode[],

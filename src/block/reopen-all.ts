@@ -106,6 +106,7 @@ async function changeInside(
 /** All that the image keeps in memory is in the file that it goes away from. */
 async function leaveFile(node: BlockNode, options: unknown, undo: Undo[]): Promise<void> {
   await stopWriting(node, options);
+  node.gate?.moved();
   undo.push(() => node.state.reopen?.(node.readOnly, options));
 }
 

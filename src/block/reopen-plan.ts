@@ -9,7 +9,7 @@
 
 import { BlockError } from "../base/errors.ts";
 import type { BlockDriver, ChildRole } from "./driver.ts";
-import type { BlockNode } from "./node.ts";
+import { BlockNode } from "./node.ts";
 import { checkForceShare, inheritance } from "./opener.ts";
 import {
   type BlockdevOptions,
@@ -20,6 +20,7 @@ import {
   type NodeSettings,
   roleMember,
 } from "./options.ts";
+import { skipFilters } from "./status.ts";
 
 /** What a node is to be. */
 export interface NodeChange {
@@ -93,7 +94,9 @@ function planNode(
       planChild(host, changes, child, given, inheritance(node, role, readOnly, settings));
     } else {
       const other = given === null ? null : host.get(given);
-      if (isOther(node, role, other)) links.set(role, other);
+      if (!isOther(node, role, other)) continue;
+      if (other && role === "file") checkContent(node, other);
+      links.set(role, other);
     }
   }
   changes.set(node, { node, readOnly, followsParent, settings, options: own, links });
@@ -132,6 +135,18 @@ function isOther(node: BlockNode, role: ChildRole, other: BlockNode | null): boo
     "EBUSY",
     `The ${role} of node '${node.name}' is a filter that a job has put there`,
   );
+}
+
+/** What a job works on stays what it is; filters make no difference to that. @throws BlockError EBUSY */
+function checkContent(node: BlockNode, file: BlockNode): void {
+  const now = node.children.get("file")?.node;
+  if (now && skipFilters(now) === skipFilters(file)) return;
+  const above = new Set([node]);
+  // A set that grows is walked to its end.
+  for (const one of above) {
+    one.checkOperation("change");
+    for (const { parent } of one.parents) if (parent instanceof BlockNode) above.add(parent);
+  }
 }
 
 function checkLeftOut(node: BlockNode, role: ChildRole): void {

@@ -65,6 +65,11 @@ export class Reopener {
     });
   }
 
+  /** @throws BlockError as Graph.changesFiles() */
+  changesFiles(list: readonly BlockdevOptions[]): boolean {
+    return planReopen(this.#init, list).some(({ links }) => links.has("file"));
+  }
+
   /**
    * Runs `change` with what look() sees, once all of it has come to rest: other nodes may have come in
    * while that was waited for.

@@ -45,6 +45,11 @@ export class WriteGate {
     this.#behind++;
   }
 
+  /** The node's bytes are in another file from now on: of that it has written nothing yet. */
+  moved(): void {
+    this.#isFirst = true;
+  }
+
   /** A write begins. @param bytes 0: it changes the disk, but at no place that there will be */
   enter(offset: number, bytes: number): Passage {
     if (this.#isFirst && !isStorage(this.#node)) {

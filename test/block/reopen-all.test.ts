@@ -114,6 +114,24 @@ describe("Graph.reopenAll()", () => {
     expect(graph.get("m").settings.detectZeroes).toBe("off");
   });
 
+  it("leaves what a job works on where it is, but for filters", async () => {
+    const { graph } = await makeGraph();
+    for (const name of ["a", "b"]) await graph.add(store(name));
+    graph.throttleGroups.add("t0", {});
+    await graph.add({ driver: "throttle", "node-name": "slow", "throttle-group": "t0", file: "a" });
+    await graph.add(raw("low", { file: "a" }));
+    await graph.add(tiny("disk", { backing: "low" }));
+    graph.get("disk").blockers.add({ reason: "a job works on it" });
+    await expect(graph.reopenAll([raw("low", { file: "b" })])).rejects.toMatchObject({
+      errno: "EBUSY",
+      message: expect.stringContaining("a job works on it"),
+    });
+    for (const file of ["slow", "a"]) {
+      await graph.reopenAll([raw("low", { file })]);
+      expect(graph.get("low").children.get("file")!.node.name).toBe(file);
+    }
+  });
+
   it("is taken back whole when the last of it fails, links and windows too", async () => {
     const { graph, faulty } = await makeGraph();
     await graph.add(store("other"));

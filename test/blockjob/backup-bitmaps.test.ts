@@ -240,7 +240,7 @@ describe("a backup with a bitmap", () => {
     const bitmap = t.graph.get("source").bitmaps.add({ name: "bm" });
     const disk = t.device("source");
     await t.backup({ target: "full", sync: "full", bitmap: "bm", bitmapMode: "on-success" });
-    await t.clock.runUntil(resizeNode(t.graph, "vda", 2 * MiB));
+    await t.clock.runUntil(resizeNode(t, "vda", 2 * MiB));
     await t.clock.runUntil(disk.write(pattern(KiB, 2), 1900 * KiB));
     expect(bitmap.count).toBe(CLUSTER);
     await t.disk("inc", { size: 2 * MiB, backing: "full" });

@@ -257,7 +257,7 @@ describe("a backup", () => {
     await t.clock.advance(100);
     expect(job.status).toBe("pending");
     for (const node of ["vda", "source", "target"]) {
-      await expect(t.clock.runUntil(resizeNode(t.graph, node, 2 * MiB)), node).rejects.toThrow(
+      await expect(t.clock.runUntil(resizeNode(t, node, 2 * MiB)), node).rejects.toThrow(
         /Permission conflict|block job: backup/,
       );
     }

@@ -65,8 +65,11 @@ export const blockdevReopen = command({
   exactArgs: ({ blockdevOptions }) => v.strictObject({ options: v.array(blockdevOptions) }),
   returns: nothing,
   alone: true,
-  async run({ graph }, args) {
-    await graph.reopenAll(args.options);
+  async run({ graph, replacing }, { options }) {
+    const reopen = () => graph.reopenAll(options);
+    // What was written to one image is not for the other.
+    if (replacing && graph.changesFiles(options)) await replacing(reopen);
+    else await reopen();
     return {};
   },
 });

@@ -18,12 +18,13 @@ export const blockResize = command({
   },
   returns: nothing,
   alone: true,
-  async run({ graph }, args) {
+  async run(context, args) {
+    const { graph } = context;
     const { device, "node-name": node } = args;
     const isDevice = graph.backends.some(({ name }) => name !== "" && name === device);
     const name = isDevice ? device : (node ?? device);
     if (name === undefined) throw new BlockError("ENOENT", "Give 'device' or 'node-name'");
-    await resizeNode(graph, name, args.size);
+    await resizeNode(context, name, args.size);
     return {};
   },
 });

@@ -19,9 +19,9 @@ const ok = async (client: Conversation, name: string, args?: object) => {
   return reply.return;
 };
 
-async function write(client: Conversation, value: number): Promise<void> {
-  const node = client.engine.graph.get("disk");
-  await client.clock.runUntil(io.write(node, new Uint8Array(512).fill(value), 0, {}));
+async function write(client: Conversation, value: number, node = "disk"): Promise<void> {
+  const { graph } = client.engine;
+  await client.clock.runUntil(io.write(graph.get(node), new Uint8Array(512).fill(value), 0, {}));
 }
 
 async function firstByte({ engine, clock }: Conversation, node: string): Promise<number> {
@@ -30,19 +30,21 @@ async function firstByte({ engine, clock }: Conversation, node: string): Promise
   return found[0]!;
 }
 
+async function makeDisk(client: Conversation, recorder: Recorder, name: string): Promise<void> {
+  recorder.add(name);
+  const file = { driver: "recorded", filename: name };
+  const options = { driver: "qcow2", size: 4 * MiB, file };
+  await ok(client, "blockdev-create", { "job-id": "make", options });
+  await ok(client, "job-dismiss", { id: "make" });
+  await ok(client, "blockdev-add", { driver: "qcow2", "node-name": name, file });
+}
+
 /** The disk's snapshot has ones, it itself has twos; the job has begun, and its engine and its target are lost. */
 async function afterLoss(command: string) {
   const recorder = new Recorder();
   const stores = [new MemoryJournal(), new MemoryIntentStore()] as const;
   const { client } = await startEngine(recorder, stores[0], 1, stores[1]);
-  for (const name of ["disk", "copy"]) {
-    recorder.add(name);
-    const file = { driver: "recorded", filename: name };
-    const options = { driver: "qcow2", size: 4 * MiB, file };
-    await ok(client, "blockdev-create", { "job-id": "make", options });
-    await ok(client, "job-dismiss", { id: "make" });
-    await ok(client, "blockdev-add", { driver: "qcow2", "node-name": name, file });
-  }
+  for (const name of ["disk", "copy"]) await makeDisk(client, recorder, name);
   await write(client, 1);
   await ok(client, "snapshot-save", { "job-id": "save", ...SNAPSHOT });
   await client.clock.advance(1000);
@@ -52,7 +54,7 @@ async function afterLoss(command: string) {
   await client.clock.advance(10_000);
   const copy = recorder.remove("copy");
   const next = await startEngine(recorder, stores[0], 1, stores[1]);
-  return { ...next, putBack: () => recorder.add("copy", copy) };
+  return { ...next, recorder, putBack: () => recorder.add("copy", copy) };
 }
 
 it("a mirror whose source has loaded a snapshot meanwhile begins anew", async () => {
@@ -78,4 +80,25 @@ it("a backup whose source has loaded a snapshot meanwhile has lost its moment, a
   const [job] = (await ok(client, "x-query-job-history")) as object[];
   expect(job).toMatchObject({ id: "j", outcome: "failed" });
   expect(job).toHaveProperty("error", expect.stringMatching("moment of the backup is lost"));
+});
+
+it("a mirror whose source was written by a node that came to it from another image begins anew", async () => {
+  const { client, clock, recorder, putBack } = await afterLoss("blockdev-mirror");
+  await makeDisk(client, recorder, "other");
+  await write(client, 4, "other");
+  await ok(client, "blockdev-del", { "node-name": "disk" });
+  const file = { driver: "recorded", filename: "disk" };
+  await ok(client, "blockdev-add", { ...file, "node-name": "file" });
+  const options = [{ driver: "qcow2", "node-name": "other", file: "file" }];
+  await ok(client, "blockdev-reopen", { options });
+  await write(client, 3, "other");
+  await ok(client, "blockdev-del", { "node-name": "other" });
+  await ok(client, "blockdev-del", { "node-name": "file" });
+  await ok(client, "blockdev-add", { driver: "qcow2", "node-name": "disk", file });
+  putBack();
+  await ok(client, "x-recovery-retry");
+  await clock.advance(10_000);
+  const jobs = await ok(client, "query-jobs");
+  expect(jobs).toContainEqual(expect.objectContaining({ id: "j", status: "ready" }));
+  expect(await firstByte(client, "copy")).toBe(3);
 });

@@ -1,7 +1,7 @@
-/** A snapshot that is loaded while tabs write: nothing older comes back over it when the owner is lost. */
+/** A disk gets other content while tabs keep writes: nothing older comes back over it when the owner is lost. */
 
 import { describe, expect, it } from "vitest";
-import { threeTabs } from "./tab.ts";
+import { DISK_BYTES, threeTabs } from "./tab.ts";
 
 const SNAPSHOT = { tag: "s", vmstate: "disk", devices: ["disk"] };
 const bytes = (value: number) => new Uint8Array(512).fill(value);
@@ -57,4 +57,49 @@ describe("a snapshot is loaded", () => {
       expect({ seed, disk: await run(disk.read(0, 65_536)) }).toEqual({ seed, disk: before });
     }
   });
+});
+
+/** A byte at the end of the disk that nobody has flushed, and whoever changes the disk. */
+async function written() {
+  const { run, tabs } = await threeTabs(1);
+  const [owner, writer, other] = tabs;
+  const disk = await run(writer.client.openDevice("d"));
+  const end = DISK_BYTES - 512;
+  await run(disk.write(end, bytes(1)));
+  const atEnd = async () => (await run(disk.read(end, 512)))[0];
+  return { run, owner, disk, atEnd, execute: other.client.execute.bind(other.client), other };
+}
+
+describe("what was written to the end of a disk that is made shorter", () => {
+  const resizeTo = (size: number) => ["block_resize", { "node-name": "disk", size }] as const;
+
+  it("does not come back when it grows again", async () => {
+    const { run, owner, atEnd, execute } = await written();
+    await run(execute(...resizeTo(DISK_BYTES / 2)));
+    await run(execute(...resizeTo(DISK_BYTES)));
+    owner.crash();
+    expect(await atEnd()).toBe(0);
+  });
+
+  it("is not missed", async () => {
+    const { run, owner, disk, execute } = await written();
+    await run(execute(...resizeTo(DISK_BYTES / 2)));
+    owner.crash();
+    await run(disk.flush());
+  });
+});
+
+it("a node is given another file: what was written to the one before is not written to that", async () => {
+  const { run, owner, other, atEnd, execute } = await written();
+  const file = "second";
+  await run(
+    execute("blockdev-add", { driver: "shelf", "node-name": file, filename: file } as never),
+  );
+  const options = { driver: "qcow2", file, size: DISK_BYTES, "cluster-size": 4096 } as const;
+  await run(execute("blockdev-create", { "job-id": "make", options }));
+  await run(other.client.waitForJob("make", "concluded"));
+  const disk = { driver: "qcow2", "node-name": "disk", file } as const;
+  await run(execute("blockdev-reopen", { options: [disk] }));
+  owner.crash();
+  expect(await atEnd()).toBe(0);
 });
