@@ -100,6 +100,8 @@ class Daemon {
   });
   /** What the journal has brought back: "node disk". */
   readonly #recovered = new Set<string>();
+  /** There was something on record, and the options have not been carried out yet: it is for the next daemon as it is. */
+  #isRecordToStay = false;
   #pidfilePath: string | null = null;
   #pidfile: Pidfile | null = null;
 
@@ -133,6 +135,7 @@ class Daemon {
     let isWell = true;
     try {
       await this.#setUp(given);
+      this.#isRecordToStay = false;
       this.#served(true);
       process.off("disconnect", orphaned);
       if (this.#daemonized) await leaveParent();
@@ -197,6 +200,7 @@ class Daemon {
   async #recover(): Promise<void> {
     await this.#engine.recover();
     const told = await this.#engine.execute("x-query-recovery", {});
+    this.#isRecordToStay = (told as readonly RecoveryInfo[]).length > 0;
     for (const { kind, name, outcome, text } of told as readonly RecoveryInfo[]) {
       if (outcome === "continued") this.#recovered.add(`${kind} ${name}`);
       else await note(`journal: ${kind} '${name}' (${outcome}): ${text}`);
@@ -252,7 +256,8 @@ class Daemon {
   async #closeEngine(): Promise<boolean> {
     try {
       // Of an engine that has stopped, nobody knows whether what it holds is right.
-      if (!this.#bug) await this.#engine.close();
+      if (this.#bug) return false;
+      await (this.#isRecordToStay ? this.#engine.suspend() : this.#engine.close());
     } catch (error) {
       if (!(error instanceof BlockError)) this.#engine.stop(error);
       else if (!this.#bug) await note(error.message);
@@ -263,8 +268,13 @@ class Daemon {
 
   #stopped(why: BlockError): void {
     this.#bug = why;
-    const { stack } = why.cause instanceof Error ? why.cause : why;
-    this.#lastWords = note(`${why.message}\n${stack}`);
+    const { cause } = why;
+    // A journal that cannot be kept is no bug: where in the program that came out helps nobody.
+    const more =
+      cause instanceof BlockError
+        ? ". When that is mended, the next one goes on from what is on record"
+        : `\n${(cause instanceof Error ? cause : why).stack}`;
+    this.#lastWords = note(`${why.message}${more}`);
     this.#ending.abort();
   }
 }

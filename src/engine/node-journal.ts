@@ -12,8 +12,9 @@
  * If 8 appears before 7 looks, then 7 sees that, here or in FILE. Else 8 finds 7's, or 7 has renamed it first.
  */
 
+import { readlinkSync } from "node:fs";
 import { open, readdir, rename, rm, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { MiB } from "../base/bytes.ts";
 import { type Clock, SystemClock } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
@@ -37,6 +38,8 @@ const RECORD_BYTES_MAX = 64 * MiB;
 /** How each of ours begins. */
 const HEAD = /^\s*\{\s*"version"\s*:\s*\d+\s*,\s*"epoch"\s*:\s*\d/;
 const HEAD_BYTES = 256;
+/** As Linux follows. */
+const LINKS_MAX = 40;
 
 export class FileJournal implements JournalStore, IntentStore {
   readonly words: RecordWords;
@@ -47,7 +50,7 @@ export class FileJournal implements JournalStore, IntentStore {
 
   /** @param replace puts a file in another's place */
   constructor(path: string, replace: typeof rename = rename) {
-    this.#path = path;
+    this.#path = linkedTo(path);
     this.words = {
       what: `the journal '${path}'`,
       ifNewer: "Go on with that one, or with a journal in another file",
@@ -174,6 +177,20 @@ async function ifThere<T>(step: Promise<T>): Promise<T | null> {
   }
 }
 
+/**
+ * Where a link leads, be there a file yet or not. The link itself would be replaced, and whoever has the file under its
+ * own name not be seen. What cannot be followed is told when it is opened.
+ */
+function linkedTo(path: string, links = LINKS_MAX): string {
+  let target: string;
+  try {
+    target = readlinkSync(path);
+  } catch {
+    return path;
+  }
+  return links === 0 ? path : linkedTo(resolve(dirname(path), target), links - 1);
+}
+
 /** Stays with it when it is renamed. */
 function identity(found: { dev: bigint; ino: bigint; size: bigint; mtimeNs: bigint }): string {
   return `${found.dev} ${found.ino} ${found.size} ${found.mtimeNs}`;
@@ -185,9 +202,10 @@ function identity(found: { dev: bigint; ino: bigint; size: bigint; mtimeNs: bigi
  * @throws BlockError EBUSY if another engine has them: nothing is changed then; what the stores throw
  */
 export async function openFileJournal(
-  path: string,
+  name: string,
   clock: Clock = new SystemClock(),
 ): Promise<OpenedJournal> {
+  const path = linkedTo(name);
   const lock = await FileLock.take(path, `the journal '${path}'`, clock);
   try {
     const opened = await openJournal(new FileJournal(path), new FileJournal(`${path}.intents`));

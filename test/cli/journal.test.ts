@@ -2,10 +2,13 @@
 
 import {
   copyFileSync,
+  lstatSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -85,8 +88,12 @@ function makeImages(): void {
   write("top", "-P 3 2M 2M");
 }
 
-/** Named members, and a node for each file. */
-function start(): Running {
+/**
+ * Named members, and a node for each file.
+ *
+ * @param monitor what is spoken to, after everything else
+ */
+function start(monitor = "stdio,id=c", journal = "journal.json"): Running {
   const image = (name: string, backing: string | null) => [
     "--blockdev",
     JSON.stringify({
@@ -100,13 +107,13 @@ function start(): Running {
     BLOCKTAB,
     [
       "--journal",
-      "journal.json",
+      journal,
       ...image("base", null),
       ...image("mid", "base"),
       ...image("top", "mid"),
       ...image("target", null),
       "--chardev",
-      "stdio,id=c",
+      monitor,
       "--monitor",
       "c",
     ],
@@ -208,6 +215,77 @@ describe("a second daemon with the same journal", () => {
     const loser = both[greeted.indexOf(null)]!;
     expect(await loser.ended).toMatchObject({ status: 1, stderr: expect.stringMatching("has it") });
   });
+});
+
+describe("a daemon that cannot be set up", () => {
+  async function withMirror(): Promise<void> {
+    makeImages();
+    const daemon = start();
+    await daemon.talk.negotiate();
+    const job = { "job-id": "j", device: "top", speed: 2 ** 20, target: "target", sync: "full" };
+    expect(await daemon.talk.execute("blockdev-mirror", job)).toHaveProperty("return");
+    await killed(daemon);
+  }
+
+  async function untilMirrored(): Promise<void> {
+    const daemon = start();
+    await daemon.talk.negotiate();
+    expect(await ask(daemon, "query-jobs")).toEqual([expect.objectContaining({ id: "j" })]);
+    await daemon.talk.execute("block-job-set-speed", { device: "j", speed: 0 });
+    await untilEnded(daemon);
+    await daemon.talk.execute("quit");
+    expect(await daemon.ended).toMatchObject({ status: 0 });
+    expect(run("qemu-img", "compare", "top", "target")).toContain("identical");
+  }
+
+  it("leaves what is on record to the next one, jobs and all", async () => {
+    await withMirror();
+    const { status, stderr } = await start("socket,path=nowhere/q,server=on,wait=off,id=c").ended;
+    expect({ status, stderr }).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching("nowhere"),
+    });
+    await untilMirrored();
+  });
+
+  it("since an image is away does so, too: it goes on when that is back", async () => {
+    await withMirror();
+    renameSync(join(folder, "target"), join(folder, "elsewhere"));
+    expect(await start().ended).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("job 'j' (kept): Node 'target' has not come back"),
+    });
+    renameSync(join(folder, "elsewhere"), join(folder, "target"));
+    await untilMirrored();
+  });
+});
+
+it("says why it ends when its journal cannot be kept, and nothing of its own code", async () => {
+  makeImages();
+  const daemon = start();
+  await daemon.talk.negotiate();
+  const path = join(folder, "journal.json");
+  const later = { ...JSON.parse(readFileSync(path, "utf8")), epoch: 99 };
+  writeFileSync(path, JSON.stringify(later));
+  const add = { driver: "null-co", "node-name": "n", "read-zeroes": true };
+  expect(await daemon.talk.execute("blockdev-add", add)).toHaveProperty("error");
+  const { status, stderr } = await daemon.ended;
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/^blocktab daemon: The engine has stopped as its journal .* on record\n$/);
+  expect(JSON.parse(readFileSync(path, "utf8"))).toEqual(later);
+});
+
+it("has one journal under a link and under the name that it leads to", async () => {
+  makeImages();
+  symlinkSync("journal.json", join(folder, "link"));
+  const first = start(undefined, "link");
+  await first.talk.negotiate();
+  expect(await start().ended).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(`process ${first.child.pid} has it`),
+  });
+  expect(lstatSync(join(folder, "link")).isSymbolicLink()).toBe(true);
+  expect(readFileSync(join(folder, "journal.json"), "utf8")).toContain('"top"');
 });
 
 it("leaves a journal alone that a newer program has written, and says what to do", async () => {
