@@ -43,16 +43,22 @@ export async function discardBitmap(
  * What a disk's job has come to. The next save keeps it.
  *
  * @param job ended
+ * @param figures the engine's last, if it still has them
  * @returns whether it was called off because of another one
  */
-export function diskEnded(op: Operation, job: JobRecord, total: number): boolean {
+export function diskEnded(
+  op: Operation,
+  job: JobRecord,
+  { offset, len }: { readonly offset: number; readonly len: number } = { offset: 0, len: 0 },
+): boolean {
   const { backup } = op.record;
   const part = backup?.disks.find((disk) => disk.job === job.name);
   if (!backup || !part) return true;
   const isCalledOff = part.state === "cancelling";
   part.state =
     job.state === "completed" ? "complete" : job.state === "failed" ? "failed" : "cancelled";
-  part.total = total;
+  part.done = offset;
+  part.total = len;
   if (part.state === "failed") backup.error ??= job.error ?? "the engine does not say why";
   return isCalledOff;
 }
@@ -76,14 +82,11 @@ export function settle(op: Operation, backup: BackupRecord): Source[] {
   const type = resultOf(backup);
   const keeps = (backup.flags & BACKUP_BEGIN.REUSE_EXTERNAL) !== 0;
   const isWanted = backup.mode === "push" && type === JOB_TYPE.COMPLETED;
-  const total = backup.disks.reduce((sum, disk) => sum + (disk.total ?? 0), 0);
   op.record.completed = {
     type,
     operation: JOB_OPERATION.BACKUP,
     time_elapsed: elapsed(op.host.clock, backup),
-    disk_total: total,
-    disk_processed: type === JOB_TYPE.COMPLETED ? total : 0,
-    disk_remaining: type === JOB_TYPE.COMPLETED ? 0 : total,
+    ...figuresOf(backup, []),
     success: type === JOB_TYPE.COMPLETED,
     ...(backup.error !== undefined && { errmsg: backup.error }),
   };
@@ -113,23 +116,33 @@ export async function getJobStats(
   const { backup } = record;
   if (!backup) return { stats: NO_STATS, isTaken: false };
   const jobs = await qmp.execute("query-block-jobs");
-  let [total, done] = [0, 0];
-  for (const { job, total: atEnd } of backup.disks) {
-    const found = jobs.find(({ device }) => device === job);
-    total += found?.len ?? atEnd ?? 0;
-    done += found?.offset ?? atEnd ?? 0;
-  }
-  const figures =
-    backup.mode === "pull"
-      ? { disk_temp_used: done, disk_temp_total: total }
-      : { disk_total: total, disk_processed: done, disk_remaining: total - done };
   const warning = await warningOf(qmp, backup);
   const stats = {
     type: JOB_TYPE.UNBOUNDED,
     operation: JOB_OPERATION.BACKUP,
     time_elapsed: elapsed(clock, backup),
-    ...figures,
+    ...figuresOf(backup, jobs),
     ...(warning !== undefined && { warning }),
   };
   return { stats, isTaken: false };
+}
+
+/**
+ * Summed up over the disks; of a pull they are about its scratch files.
+ *
+ * @param jobs what the engine tells of those that run
+ */
+function figuresOf(
+  { mode, disks }: BackupRecord,
+  jobs: readonly { readonly device: string; readonly offset: number; readonly len: number }[],
+): Partial<JobStats> {
+  let [total, done] = [0, 0];
+  for (const disk of disks) {
+    const running = jobs.find(({ device }) => device === disk.job);
+    total += running?.len ?? disk.total ?? 0;
+    done += running?.offset ?? disk.done ?? 0;
+  }
+  return mode === "pull"
+    ? { disk_temp_used: done, disk_temp_total: total }
+    : { disk_total: total, disk_processed: done, disk_remaining: total - done };
 }

@@ -10,6 +10,7 @@
  */
 
 import type { BackupDefinition, BackupDiskDefinition } from "./backup-definition.ts";
+import { chooseDisks } from "./backup-disks.ts";
 import { type Shown, serve, startServer, stopServing } from "./backup-serve.ts";
 import {
   addAction,
@@ -22,7 +23,8 @@ import {
   type TransactionAction,
 } from "./bitmaps.ts";
 import { checkNoLayer, nodesOf } from "./chain.ts";
-import { type CheckpointDefinition, checkpointActions, newCheckpoint } from "./checkpoint.ts";
+import { checkpointActions } from "./checkpoint.ts";
+import { type CheckpointDefinition, newCheckpoint } from "./checkpoint-definition.ts";
 import { DomainError } from "./errors.ts";
 import { BACKUP_BEGIN } from "./flags.ts";
 import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
@@ -36,7 +38,7 @@ import {
   type Layer,
 } from "./record.ts";
 import { fromPath, pathOf, type Source } from "./source.ts";
-import { checkNoJob, isRefused, millisecondsOf, newJob, unlessNeedless } from "./start-job.ts";
+import { isRefused, millisecondsOf, newJob, unlessNeedless } from "./start-job.ts";
 
 /** What one disk's part needs. */
 interface Part {
@@ -84,6 +86,7 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
       flags,
       started: millisecondsOf(op.host.clock),
       ...(backup.incremental !== undefined && { incremental: backup.incremental }),
+      ...(backup.server && { server: backup.server }),
       serving: false,
       disks: parts.map((part) => part.record),
     };
@@ -138,17 +141,6 @@ async function show(op: Operation, shown: Shown): Promise<void> {
   }
 }
 
-/** @throws DomainError INVALID_ARG, OPERATION_INVALID, CONFIG_UNSUPPORTED */
-function chooseDisks(op: Operation, { disks }: BackupDefinition): BackupDiskDefinition[] {
-  const all = op.record.disks
-    .filter(({ readonly }) => !readonly)
-    .map(({ target: name }) => ({ name }));
-  const chosen = (disks ?? all).filter((disk) => (disk as BackupDiskDefinition).backup !== "no");
-  if (chosen.length === 0) throw new DomainError("OPERATION_INVALID", "No disk is to be backed up");
-  for (const { name } of chosen) checkNoJob(op, op.disk(name));
-  return chosen;
-}
-
 interface PartOptions {
   readonly definition: BackupDiskDefinition;
   readonly backup: BackupDefinition;
@@ -175,7 +167,8 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
     throw new DomainError("NO_DOMAIN_CHECKPOINT", text);
   }
   if (incremental !== undefined) bitmapChain(disk, await queryBitmaps(op), incremental);
-  const bitmap = incremental === undefined ? undefined : `backup-${disk.target}`;
+  const { exportbitmap = `backup-${disk.target}` } = definition;
+  const bitmap = incremental === undefined ? undefined : exportbitmap;
   // Before anything is made: it may be refused.
   if (bitmap !== undefined && mode === "push") await discardStray(op, disk, bitmap);
   const source = definition.target ?? definition.scratch ?? generated(top!, disk.target, suffix);
@@ -189,7 +182,8 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
     await op.save();
     await openImage(op, store, { readOnly: false, backing: backing?.node ?? null });
   } else {
-    store = await makeImage(op, { format, source, size: await sizeOf(op, top!), backing });
+    const size = await sizeOf(op, top!);
+    store = await makeImage(op, { format, source, size, backing, taken: "INVALID_ARG" });
   }
   const job: JobRecord = {
     ...newJob(op, "backup", disk, top!, flags),
@@ -202,6 +196,7 @@ async function prepare(op: Operation, options: PartOptions): Promise<Part> {
     state: "running",
     job: job.name,
     store,
+    ...(incremental !== undefined && { incremental }),
     ...(bitmap && { bitmap }),
     ...(mode === "pull" && { export: `backup-${disk.target}-${store.n}`, exportName }),
   };
@@ -278,19 +273,6 @@ export async function cancelAll(op: Operation): Promise<void> {
       await unlessNeedless(op.execute("job-cancel", { id: job }));
     }
   }
-}
-
-/** For backupGetDesc(): what was chosen where it was left open. */
-export function describe({ mode, incremental, disks }: BackupRecord): BackupDefinition {
-  return {
-    mode,
-    ...(incremental !== undefined && { incremental }),
-    disks: disks.map(({ name, store: { format, source } }) => ({
-      name,
-      format,
-      ...(mode === "push" ? { target: source } : { scratch: source }),
-    })),
-  };
 }
 
 /** Harmless where the host cannot: then the file stays. */

@@ -8,7 +8,8 @@ import * as v from "valibot";
 import { size } from "../base/check.ts";
 import type { BackupDefinition } from "./backup-definition.ts";
 import type { BlockJobAnswer, BlockJobEntry } from "./block-info.ts";
-import type { CheckpointDefinition } from "./checkpoint.ts";
+import type { CheckpointDefinition } from "./checkpoint-definition.ts";
+import type { CheckpointInfo } from "./checkpoint-size.ts";
 import type { DomainDefinition, Format, ImageDefinition } from "./definition.ts";
 import type { CheckpointRecord, JobStats } from "./record.ts";
 import type { SnapshotDefinition } from "./snapshot.ts";
@@ -93,7 +94,7 @@ export interface Calls {
   getJobStats(domain: string, flags: number): JobStats;
   checkpointCreate(domain: string, definition: CheckpointDefinition, flags: number): string;
   checkpointDelete(domain: string, name: string, flags: number): void;
-  checkpointGetDesc(domain: string, name: string, flags: number): CheckpointRecord;
+  checkpointGetDesc(domain: string, name: string, flags: number): CheckpointInfo;
   listAllCheckpoints(domain: string, flags: number): CheckpointRecord[];
   snapshotCreate(domain: string, definition: SnapshotDefinition, flags: number): void;
 }

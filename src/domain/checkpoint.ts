@@ -3,7 +3,6 @@
  * its disks a bitmap of that name.
  */
 
-import * as v from "valibot";
 import {
   addAction,
   bitmapChain,
@@ -14,89 +13,18 @@ import {
   runTransaction,
   type TransactionAction,
 } from "./bitmaps.ts";
-import { nameSchema } from "./definition.ts";
+import {
+  ancestors,
+  type CheckpointDefinition,
+  newCheckpoint,
+  putInList,
+  takeOutOfList,
+} from "./checkpoint-definition.ts";
 import { DomainError } from "./errors.ts";
 import { CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST } from "./flags.ts";
 import type { Operation } from "./operation.ts";
 import type { CheckpointRecord, DomainRecord } from "./record.ts";
 import { isRefused } from "./start-job.ts";
-
-export const checkpointSchema = v.strictObject({
-  /** Default: the time, in seconds. */
-  name: v.optional(nameSchema),
-  description: v.optional(v.string()),
-  /** For CHECKPOINT_CREATE.REDEFINE: what it was. */
-  parent: v.optional(nameSchema),
-  creationTime: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
-  /** Those that are not listed are left out; without a list all are in. */
-  disks: v.optional(
-    v.array(
-      v.strictObject({
-        name: v.string(),
-        checkpoint: v.optional(v.picklist(["no", "bitmap"])),
-        bitmap: v.optional(v.string()),
-      }),
-    ),
-  ),
-});
-export type CheckpointDefinition = v.InferOutput<typeof checkpointSchema>;
-
-/** The one that was made last, which is the parent of the next. */
-function current({ checkpoints }: DomainRecord): CheckpointRecord | undefined {
-  return checkpoints.at(-1);
-}
-
-/** Those that it comes from, the nearest first. */
-function ancestors(
-  { checkpoints }: Pick<DomainRecord, "checkpoints">,
-  { parent }: Pick<CheckpointRecord, "parent">,
-): CheckpointRecord[] {
-  const found = checkpoints.find(({ name }) => name === parent);
-  return found ? [found, ...ancestors({ checkpoints }, found)] : [];
-}
-
-/**
- * @param definition its parent counts if it is redefined; else that is the current one
- * @throws DomainError INVALID_ARG (disk, parent), CONFIG_UNSUPPORTED, OPERATION_INVALID (name taken)
- */
-export function newCheckpoint(
-  op: Operation,
-  definition: CheckpointDefinition,
-  isRedefined = false,
-): CheckpointRecord {
-  const { seconds } = op.host.clock.timestamp();
-  const { name = `${seconds}`, description } = definition;
-  if (op.record.checkpoints.some((one) => one.name === name)) {
-    throw new DomainError("OPERATION_INVALID", `There is a checkpoint '${name}' already`);
-  }
-  const parent = isRedefined ? definition.parent : current(op.record)?.name;
-  const line = ancestors(op.record, { parent });
-  if (parent === name || line.some((one) => one.parent === name)) {
-    throw new DomainError("INVALID_ARG", `Checkpoint '${name}' cannot come from itself`);
-  }
-  const disks = op.record.disks.map((disk) => {
-    const listed = definition.disks?.find((one) => one.name === disk.target);
-    const isIn = definition.disks ? listed && listed.checkpoint !== "no" : !disk.readonly;
-    if (!isIn) return { name: disk.target, checkpoint: "no" as const };
-    if (listed?.bitmap !== undefined && listed.bitmap !== name) {
-      const text = `The bitmap of disk '${disk.target}' must have the checkpoint's name, '${name}'`;
-      throw new DomainError("CONFIG_UNSUPPORTED", text);
-    }
-    if (disk.layers[0]!.format !== "qcow2") {
-      const text = `Disk '${disk.target}' is not a qcow2, and keeps no bitmaps`;
-      throw new DomainError("CONFIG_UNSUPPORTED", text);
-    }
-    return { name: disk.target, checkpoint: "bitmap" as const, bitmap: name };
-  });
-  for (const { name: disk } of definition.disks ?? []) op.disk(disk);
-  return {
-    name,
-    ...(description !== undefined && { description }),
-    ...(parent !== undefined && { parent }),
-    creationTime: definition.creationTime ?? seconds,
-    disks,
-  };
-}
 
 export function checkpointActions(
   op: Operation,
@@ -107,7 +35,10 @@ export function checkpointActions(
   );
 }
 
-/** @param flags of CHECKPOINT_CREATE */
+/**
+ * @param flags of CHECKPOINT_CREATE
+ * @throws DomainError, QmpError
+ */
 export async function create(
   op: Operation,
   definition: CheckpointDefinition,
@@ -115,7 +46,7 @@ export async function create(
 ): Promise<string> {
   if (flags & CHECKPOINT_CREATE.QUIESCE) {
     const text = "There is no agent in a guest that could hold its file systems still";
-    throw new DomainError("ARGUMENT_UNSUPPORTED", text);
+    throw new DomainError("INVALID_ARG", text);
   }
   const isRedefined = (flags & CHECKPOINT_CREATE.REDEFINE) !== 0;
   const checkpoint = newCheckpoint(op, definition, isRedefined);
@@ -126,7 +57,7 @@ export async function create(
       for (const disk of disks)
         if (disk.bitmap) bitmapChain(op.disk(disk.name), table, disk.bitmap);
     }
-    op.record.checkpoints.push(checkpoint);
+    putInList(op.record, checkpoint);
     await op.save();
     return name;
   }
@@ -219,19 +150,8 @@ async function finishRemoval(op: Operation, checkpoint: CheckpointRecord): Promi
 }
 
 async function forget(op: Operation, { name }: CheckpointRecord): Promise<void> {
-  // As it is on record now: another one that went may have been its parent.
-  const parent = op.record.checkpoints.find((one) => one.name === name)?.parent;
-  op.record.checkpoints = op.record.checkpoints
-    .filter((one) => one.name !== name)
-    .map((one) => (one.parent === name ? reparented(one, parent) : one));
+  takeOutOfList(op.record, name);
   await op.save();
-}
-
-function reparented(
-  { parent: _old, ...checkpoint }: CheckpointRecord,
-  parent: string | undefined,
-): CheckpointRecord {
-  return { ...checkpoint, ...(parent !== undefined && { parent }) };
 }
 
 /** @throws DomainError CHECKPOINT_INCONSISTENT: a bitmap is nowhere; METADATA_ONLY is the way out */

@@ -18,7 +18,7 @@ export interface CommitOptions {
   readonly disk: string;
   /** Null: the bottom, or with SHALLOW what is right below top. */
   readonly base: string | null;
-  /** Null: the active layer. */
+  /** Null, or the disk's target: the active layer. */
   readonly top: string | null;
   /** Bytes per second; 0: no limit. */
   readonly speed: number;
@@ -67,7 +67,8 @@ function range(disk: DiskRecord, options: CommitOptions): { top: number; base: n
   const refuse = (text: string): never => {
     throw new DomainError("INVALID_ARG", text);
   };
-  const top = options.top === null ? 0 : findLayer(disk, options.top);
+  const isTop = options.top === null || options.top === disk.target;
+  const top = isTop ? 0 : findLayer(disk, options.top!);
   if (top === 0 && !(flags & BLOCK_COMMIT.ACTIVE)) {
     refuse(`A commit of the active layer of '${disk.target}' needs the flag ACTIVE`);
   }

@@ -105,7 +105,7 @@ async function makeDestination(
   const size = await sizeOf(op, op.disk(target).layers[0]!);
   const layer = below(op, target, flags);
   const backing = layer && { layer, node: formatNode(layer) };
-  return makeImage(op, { format, source, size, backing });
+  return makeImage(op, { format, source, size, backing, taken: "CONFIG_UNSUPPORTED" });
 }
 
 async function openDestination(

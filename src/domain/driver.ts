@@ -16,6 +16,7 @@ import { tryOften } from "../base/try-often.ts";
 import { QmpError, type QmpEvent } from "../engine/client.ts";
 import type { EventQueue } from "../engine/event-queue.ts";
 import { checkVersion } from "../engine/journal/store.ts";
+import { checkArguments } from "./arguments.ts";
 import type { ArgumentsOf, CallName, CallOptions, DomainInfo, ResultOf } from "./calls.ts";
 import { domainInfo } from "./domain-info.ts";
 import { DomainEntry } from "./entry.ts";
@@ -108,7 +109,6 @@ export class DomainDriver {
   /**
    * Runs one call.
    *
-   * @param args checked by their schemas, if they come from outside (domain-port.ts)
    * @throws DomainError
    */
   async call<Name extends CallName>(
@@ -123,7 +123,7 @@ export class DomainDriver {
       signal: AbortSignal | undefined,
     ) => Promise<ResultOf<Name>>;
     try {
-      return await handler(this, args, signal);
+      return await handler(this, checkArguments(name, args), signal);
     } catch (error) {
       throw toDomainError(error);
     }

@@ -135,7 +135,7 @@ async function concludeBackup(op: Operation, job: JobRecord, outcome: Outcome): 
   const found = (await op.execute("query-block-jobs")).find(({ device }) => device === job.name);
   await discardBitmap(op, job);
   end(job, outcomeOf(job, outcome, undefined), outcome);
-  const isCalledOff = diskEnded(op, job, found?.len ?? 0);
+  const isCalledOff = diskEnded(op, job, found);
   const { backup } = op.record;
   if (backup && isOver(backup)) job.unlink = settle(op, backup);
   await op.save();

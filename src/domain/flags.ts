@@ -67,6 +67,9 @@ export const CHECKPOINT_DELETE = {
   CHILDREN_ONLY: 1 << 2,
 } as const;
 
+/** virDomainCheckpointXMLFlags. There are no secrets, and no domain in it; SIZE needs one that runs. */
+export const CHECKPOINT_XML = { SECURE: 1 << 0, NO_DOMAIN: 1 << 1, SIZE: 1 << 2 } as const;
+
 /** virDomainCheckpointListFlags. */
 export const CHECKPOINT_LIST = {
   ROOTS: 1 << 0,

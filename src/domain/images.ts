@@ -76,12 +76,14 @@ export interface NewImage {
   readonly size: number;
   /** What its header names, and what is below it. */
   readonly backing?: { readonly layer: Layer; readonly node: string | null } | undefined;
+  /** What it is in libvirt that there is such a file already. */
+  readonly taken: "CONFIG_UNSUPPORTED" | "INVALID_ARG";
 }
 
 /**
  * Makes an image, and opens it. Nothing that is there is written over.
  *
- * @throws DomainError INVALID_ARG if there is such a file already, CONFIG_UNSUPPORTED; QmpError. Then nothing is open, and
+ * @throws DomainError of code `taken` if there is such a file already, CONFIG_UNSUPPORTED; QmpError. Then nothing is open, and
  *   a file that was made is taken away if the host can
  */
 export async function makeImage(op: Operation, image: NewImage): Promise<Layer> {
@@ -92,7 +94,7 @@ export async function makeImage(op: Operation, image: NewImage): Promise<Layer> 
   // Kept first: whoever finds these nodes after a crash knows that nobody needs them.
   op.record.leftovers.push(...nodes);
   await op.save();
-  await mustBeNew(op, layer);
+  await mustBeNew(op, layer, image.taken);
   await createImage(op, layer, file);
   try {
     if (op.ctx.signal?.aborted) throw new DomainError("OPERATION_ABORTED", "It was called off");
@@ -141,8 +143,8 @@ async function createImage(op: Operation, layer: Layer, options: object): Promis
   throw new DomainError("OPERATION_FAILED", text);
 }
 
-/** @throws DomainError INVALID_ARG: blockdev-create would empty it */
-async function mustBeNew(op: Operation, layer: Layer): Promise<void> {
+/** @throws DomainError of that code: blockdev-create would empty it */
+async function mustBeNew(op: Operation, layer: Layer, code: NewImage["taken"]): Promise<void> {
   try {
     await op.run("blockdev-add", {
       ...layer.source,
@@ -156,7 +158,7 @@ async function mustBeNew(op: Operation, layer: Layer): Promise<void> {
   }
   await op.execute("blockdev-del", { "node-name": storageNode(layer) });
   const text = `'${describeSource(layer.source)}' exists already, and would be written over`;
-  throw new DomainError("INVALID_ARG", text);
+  throw new DomainError(code, text);
 }
 
 /**

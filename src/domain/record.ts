@@ -14,6 +14,7 @@
  */
 
 import * as v from "valibot";
+import { serverSchema } from "./backup-definition.ts";
 import { definitionSchema, formatSchema, nameSchema } from "./definition.ts";
 import { JOB_KINDS, JOB_STATES, type JobKind, type JobState } from "./enums.ts";
 import { sourceSchema } from "./source.ts";
@@ -80,6 +81,8 @@ const backupDiskSchema = v.strictObject({
   state: v.picklist(["running", "complete", "failed", "cancelling", "cancelled"]),
   job: v.string(),
   store: layerSchema,
+  /** The checkpoint since which it is. */
+  incremental: v.optional(v.string()),
   bitmap: v.optional(v.string()),
   /** Of a pull: the export's id, and what its clients see it as. */
   export: v.optional(v.string()),
@@ -87,6 +90,7 @@ const backupDiskSchema = v.strictObject({
   /** Why the driver could not show it again. */
   unserved: v.optional(v.string()),
   /** Its figures when it ended. */
+  done: v.optional(count),
   total: v.optional(count),
 });
 const backupSchema = v.strictObject({
@@ -97,7 +101,9 @@ const backupSchema = v.strictObject({
   /** ms of wall time. */
   started: v.number(),
   incremental: v.optional(v.string()),
-  /** The NBD server is up, on its behalf. */
+  /** As it was asked for; */
+  server: v.optional(serverSchema),
+  /** it is up, on the backup's behalf. */
   serving: v.boolean(),
   /** In records from before those checkpoints were `pending`: what was made with it, if it began. */
   checkpoint: v.optional(v.string()),

@@ -81,6 +81,7 @@ export async function snapshot(
             source: where,
             size: await sizeOf(op, top!),
             backing: { layer: top!, node: null },
+            taken: "CONFIG_UNSUPPORTED",
           })
         : await open(op, { n: op.newLayerNumber(), format, source: where });
       overlays.set(disk.target, layer);

@@ -310,7 +310,7 @@ it("writes over no file that is there, but into one that it is told to reuse", a
   const domain = await running(world);
   await makeImage(world, "mine", { content: { 1: 99 } });
   const before = await contentOf("mine");
-  expect(await refusal(world, domain.blockCopy("vda", image("mine")))).toBe("INVALID_ARG");
+  expect(await refusal(world, domain.blockCopy("vda", image("mine")))).toBe("CONFIG_UNSUPPORTED");
   expect(await refusal(world, domain.blockCopy("vda", image("base")))).toBe("INVALID_ARG");
   expect(await contentOf("mine")).toEqual(before);
   await world.run(domain.blockCopy("vda", image("mine"), {}, BLOCK_COPY.REUSE_EXT));

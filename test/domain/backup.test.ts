@@ -440,32 +440,47 @@ it("says that a pull has failed whose disks cannot be shown", async () => {
   });
 });
 
-it("redefines checkpoints in any order, none of which comes from itself", async () => {
+it("redefines checkpoints, parents first, none of which comes from itself", async () => {
   const domain = await running(world, { vda: ["a"] });
   const { REDEFINE, REDEFINE_VALIDATE } = CHECKPOINT_CREATE;
-  const redefine = (name: string, parent: string) =>
-    domain.checkpointCreate({ name, parent, creationTime: 5 }, REDEFINE);
-  await world.run(redefine("c", "b"));
-  await world.run(redefine("b", "a"));
+  const redefine = (name: string, parent?: string) =>
+    domain.checkpointCreate({ name, ...(parent && { parent }), creationTime: 5 }, REDEFINE);
+  for (const [name, parent] of [["c"], ["b", "c"]] as const)
+    await world.run(redefine(name, parent));
   for (const [name, parent] of [
     ["x", "x"],
-    ["a", "b"],
-    ["a", "c"],
+    ["c", "b"],
+    ["c", "c"],
+    ["y", "nobody"],
   ] as const) {
     expect(await refusal(world, redefine(name, parent))).toBe("INVALID_ARG");
   }
+  // Another root: it is not the current one.
+  await world.run(redefine("a"));
   const names = async (flags: number) =>
     (await world.run(domain.listAllCheckpoints(flags))).map(({ name }) => name);
-  expect(await names(0)).toEqual(["c", "b"]);
-  expect(await names(CHECKPOINT_LIST.TOPOLOGICAL)).toEqual(["b", "c"]);
-  // A parent is for those that are redefined; else it is the last one.
+  expect((await names(0)).sort()).toEqual(["a", "b", "c"]);
+  expect((await names(CHECKPOINT_LIST.ROOTS)).sort()).toEqual(["a", "c"]);
+  const order = await names(CHECKPOINT_LIST.TOPOLOGICAL);
+  expect(order.indexOf("c")).toBeLessThan(order.indexOf("b"));
+  // A parent is for those that are redefined; else it is the current one.
   await world.run(domain.checkpointCreate({ name: "d", parent: "d" }));
   expect((await world.run(domain.checkpointGetDesc("d"))).parent).toBe("b");
-  const missing = domain.checkpointCreate({ name: "e" }, REDEFINE | REDEFINE_VALIDATE);
+  // One that is there: what it was is replaced, and it is where it was.
+  const again = { name: "b", parent: "c", creationTime: 6, description: "again" };
+  await world.run(domain.checkpointCreate(again, REDEFINE));
+  expect(await world.run(domain.checkpointGetDesc("b"))).toMatchObject(again);
+  await world.run(domain.checkpointCreate({ name: "e" }));
+  expect((await world.run(domain.checkpointGetDesc("e"))).parent).toBe("d");
+  await world.run(domain.checkpointDelete("e"));
+  const validated = REDEFINE | REDEFINE_VALIDATE;
+  const missing = domain.checkpointCreate({ name: "f", creationTime: 5 }, validated);
   expect(await refusal(world, missing)).toBe("CHECKPOINT_INCONSISTENT");
+  for (const part of [{ name: "g" }, { creationTime: 5 }])
+    expect(await refusal(world, domain.checkpointCreate(part, REDEFINE))).toBe("XML_ERROR");
   const { CHILDREN, METADATA_ONLY } = CHECKPOINT_DELETE;
-  await world.run(domain.checkpointDelete("b", CHILDREN | METADATA_ONLY));
-  expect(await names(0)).toEqual([]);
+  await world.run(domain.checkpointDelete("c", CHILDREN | METADATA_ONLY));
+  expect(await names(0)).toEqual(["a"]);
 });
 
 it("deletes checkpoints with their bitmaps, and children with their parents", async () => {
@@ -479,7 +494,7 @@ it("deletes checkpoints with their bitmaps, and children with their parents", as
     ["three", "one"],
   ]);
   expect(await refusal(world, domain.checkpointDelete("two"))).toBe("NO_DOMAIN_CHECKPOINT");
-  expect(await refusal(world, domain.checkpointCreate({ name: "one" }))).toBe("OPERATION_INVALID");
+  expect(await refusal(world, domain.checkpointCreate({ name: "one" }))).toBe("OPERATION_FAILED");
   const { CHILDREN, CHILDREN_ONLY } = CHECKPOINT_DELETE;
   const both = domain.checkpointDelete("one", CHILDREN | CHILDREN_ONLY);
   expect(await refusal(world, both)).toBe("INVALID_ARG");

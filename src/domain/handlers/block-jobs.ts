@@ -97,8 +97,10 @@ function rebase(...[, disk, base, bandwidth, flags]: ArgumentsOf<"blockRebase">)
     const relative = (flags & RELATIVE) !== 0;
     return (op: Operation) => pull(op, { disk, base, speed, relative, flags });
   }
-  if (flags & RELATIVE) throw new DomainError("INVALID_ARG", "RELATIVE does not go with COPY");
   if (base === null) throw new DomainError("INVALID_ARG", "COPY needs a destination");
+  if (flags & RELATIVE) {
+    throw new DomainError("ARGUMENT_UNSUPPORTED", "RELATIVE does not go with COPY");
+  }
   if (flags & COPY_DEV) {
     throw new DomainError("CONFIG_UNSUPPORTED", "There are no block devices here: COPY_DEV");
   }

@@ -77,7 +77,11 @@ export function look<Name extends CallName>(
   };
 }
 
-export function mustRun({ record, name }: DomainEntry): void {
+/** @param code libvirt's own for some calls */
+export function mustRun(
+  { record, name }: DomainEntry,
+  code: "OPERATION_INVALID" | "OPERATION_UNSUPPORTED" = "OPERATION_INVALID",
+): void {
   if (record.state === "running") return;
-  throw new DomainError("OPERATION_INVALID", `Domain '${name}' is not running`);
+  throw new DomainError(code, `Domain '${name}' is not running`);
 }
