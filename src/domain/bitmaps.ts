@@ -14,7 +14,13 @@ import type { BlockDirtyInfo } from "../qmp/types.ts";
 import { DomainError } from "./errors.ts";
 import { reopenImage } from "./images.ts";
 import type { Operation } from "./operation.ts";
-import { type DiskRecord, formatNode, type JobRecord, type Layer } from "./record.ts";
+import {
+  type DiskRecord,
+  type DomainRecord,
+  formatNode,
+  type JobRecord,
+  type Layer,
+} from "./record.ts";
 import { describeSource } from "./source.ts";
 import { isRefused } from "./start-job.ts";
 
@@ -245,14 +251,14 @@ export async function removeBitmapBelow(
   }
 }
 
-/** An image below the top that stayed writable when a driver was lost amid the above. A job may need its base so. */
+/** An image below the top that stayed writable when a driver was lost amid the above. */
 export async function protectBelow(op: Operation): Promise<void> {
   const nodes = await op.execute("query-named-block-nodes", { flat: true });
   const writable = new Set(nodes.filter(({ ro }) => !ro).map((node) => node["node-name"]));
   for (const { layers } of op.record.disks) {
     for (const [at, layer] of layers.entries()) {
       if (at === 0 || !writable.has(formatNode(layer))) continue;
-      if (op.record.jobs.some(({ base }) => base === layer.n)) continue;
+      if (isWritten(op.record, layers, at)) continue;
       try {
         await reopenImage(op, layer, layers[at + 1], true);
       } catch (error) {
@@ -261,4 +267,10 @@ export async function protectBelow(op: Operation): Promise<void> {
       }
     }
   }
+}
+
+/** By a job: its base, and the overlay of what a commit merges, which comes to stand on the base. */
+function isWritten({ jobs }: DomainRecord, layers: readonly Layer[], at: number): boolean {
+  const [image, below] = [layers[at]!.n, layers[at + 1]?.n];
+  return jobs.some(({ base, kind, top }) => base === image || (kind === "commit" && top === below));
 }

@@ -2,11 +2,12 @@
 
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { DomainError } from "../../src/domain/errors.ts";
-import { BLOCK_JOB_ABORT, SNAPSHOT_CREATE } from "../../src/domain/flags.ts";
+import { BLOCK_COMMIT, BLOCK_JOB_ABORT, SNAPSHOT_CREATE } from "../../src/domain/flags.ts";
 import type { DriverRecord } from "../../src/domain/record.ts";
 import { MemoryDomainStore } from "../../src/domain/store.ts";
 import { QmpError } from "../../src/engine/client.ts";
 import {
+  ended,
   guest,
   image,
   isReady,
@@ -207,6 +208,35 @@ it("leaves no image below the top writable, though the driver was lost before it
   await world.restart();
   expect(below.readOnly).toBe(true);
   expect(await world.run(demo().listAllCheckpoints())).toEqual([]);
+});
+
+it("touches no image that a commit of the lost driver writes to, which ends just then", async () => {
+  const domain = await running(world, { vda: ["top", "c", "b", "a", "base"] });
+  const before = await read(world, await guest(world, domain, "vda"));
+  const { BANDWIDTH_BYTES } = BLOCK_COMMIT;
+  await world.run(domain.blockCommit("vda", "/memory/base", "/memory/a", 1, BANDWIDTH_BYTES));
+  const [job] = await world.run(domain.listBlockJobs());
+  const { graph } = world.engine;
+  const { chain } = (await world.run(domain.info())).disks[0]!;
+  const [, c, b, , base] = chain.map(({ node }) => graph.get(node!));
+  // The overlay, as it is while the commit writes the new name into its header; the other one is left over.
+  for (const node of [c!, b!]) await world.run(graph.reopen(node, { readOnly: false }));
+  const { client } = world;
+  const execute = client.execute.bind(client) as (...args: unknown[]) => Promise<never>;
+  client.execute = async (...args: unknown[]) => {
+    if (args[0] === "blockdev-reopen" && !base!.readOnly) {
+      await execute("block-job-set-speed", { device: job!.name, speed: 0 });
+      await client.waitForJob(job!.name, "concluded");
+    }
+    return execute(...args);
+  };
+  await world.restart();
+  client.execute = execute;
+  await until(world, ended("vda"));
+  expect(c!.readOnly).toBe(true);
+  expect(b!.children.get("backing")!.node.name).toBe(base!.name);
+  expect(await paths()).toEqual(["/memory/top", "/memory/c", "/memory/b", "/memory/base"]);
+  expect(await read(world, await guest(world, demo(), "vda"))).toBe(before);
 });
 
 it("gives the child of two checkpoints that were half deleted the parent of both", async () => {
