@@ -7,7 +7,8 @@ import { fromBytesPerSecond } from "./bandwidth.ts";
 import type { DomainEntry } from "./entry.ts";
 import { ACTIVE_STATES, type JobKind, type JobState } from "./enums.ts";
 import { type BlockJobInfo, blockJobInfo, NO_JOB } from "./info.ts";
-import { findDisk, type Operation, type Qmp } from "./operation.ts";
+import { withMonitor } from "./locks/with-job.ts";
+import { type Asking, findDisk, type Operation } from "./operation.ts";
 import type { JobRecord } from "./record.ts";
 import { activeJobOf, jobOf } from "./start-job.ts";
 
@@ -30,7 +31,7 @@ export interface BlockJobEntry extends BlockJobInfo {
 
 /** @throws DomainError INVALID_ARG (disk), QmpError */
 export async function getBlockJobInfo(
-  qmp: Qmp,
+  asking: Asking,
   entry: DomainEntry,
   disk: string,
   isBytes: boolean,
@@ -38,15 +39,15 @@ export async function getBlockJobInfo(
   const { target } = findDisk(entry.record, disk);
   const job = jobOf(entry, target);
   if (!job || !isTold(job)) return { result: 0, info: NO_JOB };
-  return { result: 1, info: await infoOf(qmp, job, isBytes) };
+  return { result: 1, info: await infoOf(asking, job, isBytes) };
 }
 
 /** All jobs of all disks: virsh has long wished for it. Bandwidths in bytes/s. */
-export async function listBlockJobs(qmp: Qmp, entry: DomainEntry): Promise<BlockJobEntry[]> {
+export async function listBlockJobs(asking: Asking, entry: DomainEntry): Promise<BlockJobEntry[]> {
   const entries: BlockJobEntry[] = [];
   for (const job of [...entry.record.jobs]) {
     const { disk, kind, state, name, error } = job;
-    const info = await infoOf(qmp, job, true);
+    const info = await infoOf(asking, job, true);
     entries.push({ disk, kind, state, name, ...info, ...(error !== undefined && { error }) });
   }
   return entries;
@@ -57,8 +58,8 @@ function isTold({ kind, state }: JobRecord): boolean {
   return kind !== "broken" && (ACTIVE_STATES.includes(state) || state === "new");
 }
 
-async function infoOf(qmp: Qmp, job: JobRecord, isBytes: boolean): Promise<BlockJobInfo> {
-  const jobs = await qmp.execute("query-block-jobs");
+async function infoOf(asking: Asking, job: JobRecord, isBytes: boolean): Promise<BlockJobInfo> {
+  const jobs = await asking.execute("query-block-jobs");
   const found = jobs.find(({ device }) => device === job.name);
   // A concluded one is still in the engine's list, until its end has been dealt with.
   const figures = found && found.status !== "concluded" ? found : null;
@@ -68,5 +69,8 @@ async function infoOf(qmp: Qmp, job: JobRecord, isBytes: boolean): Promise<Block
 /** @param speed bytes/s */
 export async function setSpeed(op: Operation, disk: string, speed: number): Promise<void> {
   const job = activeJobOf(op, op.disk(disk).target);
-  await op.execute("block-job-set-speed", { device: job.name, speed });
+  const set = { device: job.name, speed };
+  await withMonitor(op.ctx, op.entry.object, () =>
+    op.host.asking.execute("block-job-set-speed", set),
+  );
 }

@@ -29,7 +29,7 @@ import { DomainObject, DriverObject, type DriverOptions } from "./locks/domain-o
 import { JobError } from "./locks/job-error.ts";
 import { type AsyncJob, endAsyncJob, withAsyncJob } from "./locks/with-job.ts";
 import { dealWith, type News, newsOf } from "./news.ts";
-import { type Host, Operation, type Qmp } from "./operation.ts";
+import { type Asking, type Host, Operation, type Qmp } from "./operation.ts";
 import { reconnect } from "./reconnect.ts";
 import {
   type DomainRecord,
@@ -42,6 +42,8 @@ import type { DomainStore } from "./store.ts";
 
 export interface DomainDriverOptions {
   readonly qmp: Qmp;
+  /** Another monitor of the same engine. What is asked there does not wait behind what `qmp` is told. */
+  readonly asking?: Asking;
   readonly store: DomainStore;
   readonly clock: Clock;
   /** Without them no file of an image is ever removed. */
@@ -79,7 +81,7 @@ export class DomainDriver {
 
   /** Use start(). */
   constructor(options: DomainDriverOptions, record: DriverRecord = emptyRecord()) {
-    const { qmp, clock, files, store, onPullError = "report" } = options;
+    const { qmp, asking = qmp, clock, files, store, onPullError = "report" } = options;
     const saves = new Coalesced(() => {
       const saved = structuredClone(record);
       return tryOften(clock, () => store.save(saved));
@@ -89,6 +91,7 @@ export class DomainDriver {
     if (options.onEvent) this.subscribe(options.onEvent);
     this.host = {
       qmp,
+      asking,
       clock,
       files,
       onPullError,

@@ -17,9 +17,13 @@ import { pathOf } from "./source.ts";
 /** The part of a client that is used: the engine, over whatever port or socket. */
 export type Qmp = Pick<Client, "execute" | "events" | "waitForJob">;
 
+/** Where jobs are asked about and their speed is set, however long the engine opens an image meanwhile. */
+export type Asking = Pick<Qmp, "execute">;
+
 /** What all calls have in common. */
 export interface Host {
   readonly qmp: Qmp;
+  readonly asking: Asking;
   readonly clock: Clock;
   readonly files: ImageFiles | undefined;
   readonly onPullError: "report" | "stop";

@@ -19,6 +19,7 @@ export async function domainRealm(
   const qmp = await clientOf(engine);
   const domains = new DomainService({
     qmp,
+    asking: await clientOf(engine),
     store,
     clock: engine.clock,
     files: clientFiles(qmp),

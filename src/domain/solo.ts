@@ -6,7 +6,7 @@
  */
 
 import { SystemClock } from "../base/clock.ts";
-import { connect } from "../engine/client.ts";
+import { connect, connectMonitor } from "../engine/client.ts";
 import { IndexeddbJournal } from "../engine/idb-journal.ts";
 import { hasDatabase } from "../engine/tabs/browser.ts";
 import type { ConnectTabOptions, Tab } from "./connect-tab.ts";
@@ -19,6 +19,7 @@ export async function connectSolo({ log, signal }: ConnectTabOptions): Promise<T
   const client = await connect({ ...(log && { log }), ...(signal && { signal }) });
   const driver = await DomainDriver.start({
     qmp: client,
+    asking: await connectMonitor(await client.openMonitor()),
     store: hasDatabase() ? new IndexeddbJournal(`blocktab:${DOMAINS}`) : new MemoryDomainStore(),
     clock: new SystemClock(),
     files: clientFiles(client),

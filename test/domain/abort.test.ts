@@ -396,6 +396,37 @@ it("L19 answers for info and speed while an abort waits for a store that is stuc
   await world.run(device.close());
 });
 
+it("L19 answers for info and speed while an image of another domain does not open", async () => {
+  let letGo = () => {};
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const { stores } = world;
+  await world.end();
+  const memory = memoryDriver(stores) as BlockDriver;
+  const slow: BlockDriver = {
+    ...memory,
+    name: "slow",
+    open: async (context) => {
+      await held;
+      return memory.open(context);
+    },
+  };
+  world = await makeWorld({ stores, drivers: [slow] });
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", SLOW, BLOCK_PULL.BANDWIDTH_BYTES));
+  stores.set("far", new MemoryStore(1024 * 1024));
+  const far = { target: "vda", format: "raw" as const, source: { driver: "slow", name: "far" } };
+  const other = await world.run(world.connection.define({ name: "other", disks: [far] }));
+  const created = other.create();
+  await settle(world);
+  await world.run(domain.blockJobSetSpeed("vda", 5));
+  expect((await world.run(domain.getBlockJobInfo("vda"))).info).toMatchObject({ bandwidth: 5 });
+  expect(await world.run(domain.listBlockJobs())).toHaveLength(1);
+  letGo();
+  await world.run(created);
+});
+
 it("L18 ends the wait of an abort when the domain is destroyed, or the driver ends", async () => {
   let letGo = () => {};
   const held = new Promise<void>((resolve) => {

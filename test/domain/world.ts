@@ -67,6 +67,7 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
     drivers: [...browserDrivers(new Map()), smallStores(stores), ...drivers],
   });
   const client = await connectLocally(engine);
+  const asking = await connectLocally(engine);
   const files: ImageFiles = {
     canRemove: ({ driver }) => driver === "memory",
     async remove(source) {
@@ -76,7 +77,7 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
   const events: DomainEvent[] = [];
   const onEvent = (event: DomainEvent) => void events.push(event);
   const start = () =>
-    clock.runUntil(DomainDriver.start({ qmp: client, store, clock, files, onEvent }));
+    clock.runUntil(DomainDriver.start({ qmp: client, asking, store, clock, files, onEvent }));
   const driver = await start();
   const world: World = {
     clock,

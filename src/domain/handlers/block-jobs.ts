@@ -64,7 +64,7 @@ export const BLOCK_JOB_HANDLERS: Handlers<Names> = {
   },
   getBlockJobInfo: look("getBlockJobInfo", flag.BLOCK_JOB_INFO, (driver, entry, _, disk, flags) => {
     mustRun(entry);
-    return getBlockJobInfo(driver.host.qmp, entry, disk, flags !== 0);
+    return getBlockJobInfo(driver.host.asking, entry, disk, flags !== 0);
   }),
   blockJobSetSpeed: async (driver, [name, disk, bandwidth, flags], signal) => {
     checkFlags("blockJobSetSpeed", flags, flag.BLOCK_JOB_SPEED);
@@ -73,7 +73,7 @@ export const BLOCK_JOB_HANDLERS: Handlers<Names> = {
     await inTurn(turn, { class: "modify-migration-safe" }, (op) => setSpeed(op, disk, speed));
   },
   listBlockJobs: look("listBlockJobs", null, (driver, entry) =>
-    listBlockJobs(driver.host.qmp, entry),
+    listBlockJobs(driver.host.asking, entry),
   ),
   snapshotCreate: modify("snapshotCreate", flag.SNAPSHOT_CREATE, (_, definition, flags) => {
     const wanted = checked(snapshotSchema, definition);
