@@ -27,7 +27,7 @@ import { checkpointActions } from "./checkpoint.ts";
 import { type CheckpointDefinition, newCheckpoint } from "./checkpoint-definition.ts";
 import { DomainError } from "./errors.ts";
 import { BACKUP_BEGIN } from "./flags.ts";
-import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
+import { adopt, closeNodes, discardImages, makeImage, openImage, sizeOf } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import {
   type BackupDiskRecord,
@@ -66,15 +66,15 @@ export async function begin(op: Operation, options: BackupOptions): Promise<void
   const seconds = op.host.clock.timestamp().seconds;
   const suffix = checkpoint?.name ?? `${seconds}`;
   const parts: Part[] = [];
-  const made: Source[] = [];
+  const made: Layer[] = [];
   const undo = async () => {
     await closeNodes(op, nodesOf(parts.map(({ store }) => store)));
-    for (const source of made) await removeFile(op, source);
+    await discardImages(op, made);
   };
   try {
     for (const definition of chosen) {
       const part = await prepare(op, { definition, backup, flags, suffix });
-      if (!(flags & BACKUP_BEGIN.REUSE_EXTERNAL)) made.push(part.store.source);
+      if (!(flags & BACKUP_BEGIN.REUSE_EXTERNAL)) made.push(part.store);
       parts.push(part);
     }
     const actions: TransactionAction[] = checkpoint ? checkpointActions(op, checkpoint) : [];
@@ -273,10 +273,4 @@ export async function cancelAll(op: Operation): Promise<void> {
       await unlessNeedless(op.execute("job-cancel", { id: job }));
     }
   }
-}
-
-/** Harmless where the host cannot: then the file stays. */
-async function removeFile(op: Operation, source: Source): Promise<void> {
-  const { files } = op.host;
-  if (files?.canRemove(source)) await op.unlocked(() => files.remove(source));
 }

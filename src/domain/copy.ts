@@ -10,7 +10,7 @@ import { checkNoLayer, nodesOf } from "./chain.ts";
 import { type ImageDefinition, layersOf } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import { BLOCK_COPY } from "./flags.ts";
-import { adopt, closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
+import { adopt, closeNodes, discardImages, makeImage, openImage, sizeOf } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type Layer } from "./record.ts";
 import { checkSource } from "./source.ts";
@@ -63,10 +63,7 @@ export async function copy(op: Operation, options: CopyOptions): Promise<void> {
     );
   } catch (error) {
     if (!isRefused(error) || op.job(job.serial)) throw error;
-    await closeNodes(op, nodesOf(mirror));
-    if (isNew && op.host.files?.canRemove(destination.source)) {
-      await op.unlocked(() => op.host.files!.remove(destination.source));
-    }
+    await (isNew ? discardImages(op, mirror) : closeNodes(op, nodesOf(mirror)));
     await op.save();
     throw error;
   }

@@ -239,7 +239,8 @@ export class DomainDriver {
 
   #hear(news: News): void {
     for (const entry of this.#entries.values()) {
-      if (entry.record.jobs.some(({ name }) => name === news.job)) entry.news.push(news);
+      const isOurs = entry.record.jobs.some(({ name }) => name === news.job);
+      if (isOurs || entry.lostCreations.has(news.job)) entry.news.push(news);
     }
   }
 

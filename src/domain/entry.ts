@@ -16,6 +16,8 @@ export class DomainEntry {
   readonly object: DomainObject<Qmp>;
   /** Of the engine; each is dealt with in a turn of its own. */
   readonly news: EventQueue<News>;
+  /** Jobs that make images for a driver that was lost: see creations.ts. */
+  readonly lostCreations = new Set<string>();
   /** The backup that goes on; ended by whoever sees its end. */
   asyncJob: AsyncJob | null = null;
 

@@ -7,11 +7,13 @@
  */
 
 import { QmpError } from "../engine/client.ts";
+import { nodesOf } from "./chain.ts";
 import type { Format } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import type { Operation } from "./operation.ts";
 import { dataNode, formatNode, type Layer, storageNode } from "./record.ts";
 import { createOptions, describeSource, labelOf, type Source } from "./source.ts";
+import { isRefused } from "./start-job.ts";
 
 /** What stands below an image: a node, nothing (null), or nothing that could (undefined). */
 export type Backing = string | null | undefined;
@@ -90,12 +92,19 @@ export async function makeImage(op: Operation, image: NewImage): Promise<Layer> 
   const { format, source, size, backing } = image;
   const file = createOptions(source, format === "raw" ? size : 0);
   const layer: Layer = { n: op.newLayerNumber(), format, source };
-  const nodes = [formatNode(layer), storageNode(layer)];
   // Kept first: whoever finds these nodes after a crash knows that nobody needs them.
-  op.record.leftovers.push(...nodes);
+  op.record.leftovers.push(...nodesOf([layer]));
   await op.save();
   await mustBeNew(op, layer, image.taken);
-  await createImage(op, layer, file);
+  op.record.making.push(layer);
+  await op.save();
+  try {
+    await createImage(op, layer, file);
+  } catch (error) {
+    // If the domain was stopped, whoever has stopped it looks for the job.
+    if (isRefused(error)) forgetMaking(op, [layer]);
+    throw error;
+  }
   try {
     if (op.ctx.signal?.aborted) throw new DomainError("OPERATION_ABORTED", "It was called off");
     await openStorage(op, layer, false);
@@ -108,33 +117,44 @@ export async function makeImage(op: Operation, image: NewImage): Promise<Layer> 
     }
     await openFormat(op, layer, { readOnly: false, backing: backing?.node ?? null });
   } catch (error) {
-    await closeNodes(op, nodes);
-    if (op.host.files?.canRemove(source)) await op.unlocked(() => op.host.files!.remove(source));
+    await discardImages(op, [layer]);
     throw error;
   }
   return layer;
+}
+
+/** Images that were made here, and of which nobody has any use: their files go if the host can remove them. */
+export async function discardImages(op: Operation, layers: readonly Layer[]): Promise<void> {
+  await closeNodes(op, nodesOf(layers));
+  const { files } = op.host;
+  for (const { source } of layers) {
+    if (files?.canRemove(source)) await op.unlocked(() => files.remove(source));
+  }
+  forgetMaking(op, layers);
+}
+
+/** The next save keeps that. */
+export function forgetMaking(op: Operation, layers: readonly Layer[]): void {
+  const known = new Set(layers.map(({ n }) => n));
+  op.record.making = op.record.making.filter(({ n }) => !known.has(n));
 }
 
 /** They are somebody's now: leftovers no more. The next save keeps that. */
 export function adopt(op: Operation, layers: readonly Layer[]): void {
   const mine = new Set(layers.flatMap((layer) => [formatNode(layer), storageNode(layer)]));
   op.record.leftovers = op.record.leftovers.filter((node) => !mine.has(node));
+  forgetMaking(op, layers);
 }
 
-const creationId = (storage: string) => `create-${storage}`;
-
-/** Jobs that make, or have made, images of which nobody knows any more: of leftovers. */
-export async function creations(op: Operation) {
-  const mine = new Set(op.record.leftovers.map(creationId));
-  return (await op.execute("query-jobs")).filter(({ id }) => mine.has(id));
-}
+/** The job that makes it, one step after the other. */
+export const creationId = (layer: Layer) => `create-${storageNode(layer)}`;
 
 /**
  * A job of the engine's that we wait for. A crash leaves it behind, a domain that is stopped meanwhile as well: see
- * creations(). The wait is not called off: the job would go on, and nobody would know what it has made.
+ * creations.ts. The wait is not called off: the job would go on, and nobody would know what it has made.
  */
 async function createImage(op: Operation, layer: Layer, options: object): Promise<void> {
-  const id = creationId(storageNode(layer));
+  const id = creationId(layer);
   await op.run("blockdev-create", { "job-id": id, options });
   const { error } = await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded"));
   await op.execute("job-dismiss", { id });

@@ -12,10 +12,10 @@ import { removeDevice } from "./devices.ts";
 import { END_STATES, LIFECYCLE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import { conclude, dismiss, type Outcome } from "./finish.ts";
-import { closeNodes, creations, openImage } from "./images.ts";
+import { closeNodes, creationId, openImage } from "./images.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
-import { type DiskRecord, deviceId, formatNode } from "./record.ts";
+import { type DiskRecord, deviceId, formatNode, type Layer } from "./record.ts";
 import { unlessNeedless } from "./start-job.ts";
 
 /** @throws DomainError OPERATION_INVALID if it runs; QmpError what cannot be opened, and then nothing is */
@@ -116,15 +116,20 @@ export async function clear(op: Operation): Promise<void> {
     if (!END_STATES.includes(job.state)) job.state = "aborting";
     await conclude(op, job, outcome);
   }
-  for (const { id } of await creations(op)) {
-    await op.unlocked(() => over(op.host.qmp, id));
-    await dismiss(op, id);
-  }
+  for (const layer of [...record.making]) await endCreation(op, layer);
   for (const disk of record.disks) await removeDevice(op, deviceId(record, disk), "hard");
   const layers = record.disks.flatMap((disk) => disk.layers);
   await closeNodes(op, [...new Set([...record.leftovers, ...nodesOf(layers)])]);
-  Object.assign(record, { state: "shutoff", id: null, disks: [] });
+  Object.assign(record, { state: "shutoff", id: null, disks: [], making: [] });
   await op.save();
+}
+
+/** Whoever waits for it hears nothing of it any more. */
+async function endCreation(op: Operation, layer: Layer): Promise<void> {
+  const id = creationId(layer);
+  if (!(await op.execute("query-jobs")).some((job) => job.id === id)) return;
+  await op.unlocked(() => over(op.host.qmp, id));
+  await dismiss(op, id);
 }
 
 /** @returns how the job has ended, when it has; it is not dismissed */

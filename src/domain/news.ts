@@ -1,6 +1,7 @@
 /** What the engine tells of jobs becomes what the domain's record says. */
 
 import type { JobStatus } from "../job/status.ts";
+import { settleCreations } from "./creations.ts";
 import { conclude, tell } from "./finish.ts";
 import type { Operation } from "./operation.ts";
 import type { JobRecord } from "./record.ts";
@@ -21,6 +22,7 @@ export function newsOf(job: string, status: JobStatus): News | null {
 
 /** Within the domain's job. What is told of a job that has been dealt with meanwhile is no news. */
 export async function dealWith(op: Operation, news: News): Promise<void> {
+  if (op.entry.lostCreations.has(news.job)) return settleCreations(op);
   const job = op.record.jobs.find(({ name }) => name === news.job);
   if (!job) return;
   if (news.status === "ready") await ready(op, job);

@@ -15,6 +15,7 @@
  *     an overlay                 nothing below it            dropped; else it is the top of its disk
  *     a pending checkpoint       has its bitmap              made; without one: dropped
  *     a checkpoint that goes     may have some bitmaps       they go, and then it
+ *     an image in the making     makes it still              closed, and its file removed, when it has ended
  *     a disk without a job       has no device for it        added again: a shutdown was broken off
  *     not understood             -                           cancelled, put aside; the disk is usable
  *     -                          not ours                    left alone
@@ -29,11 +30,12 @@ import { serveAgain, stopServing } from "./backup-serve.ts";
 import { protectBelow } from "./bitmaps.ts";
 import { indexOfLayer } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
+import { takeUpCreations } from "./creations.ts";
 import { removeDevice } from "./devices.ts";
 import type { DomainEntry } from "./entry.ts";
 import { END_STATES, LIFECYCLE, TWO_PHASE } from "./enums.ts";
 import { conclude, dismiss, tell, tellCompleted, unlink } from "./finish.ts";
-import { closeNodes, creations } from "./images.ts";
+import { closeNodes } from "./images.ts";
 import { addDevice, cancel, clear } from "./lifecycle.ts";
 import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
@@ -59,8 +61,8 @@ export async function reconnect(host: Host, entry: DomainEntry): Promise<void> {
       const op = new Operation(host, entry, ctx);
       if (record.state !== "running") return clear(op);
       await settleOverlays(op);
+      await takeUpCreations(op);
       if (!(await isOpen(op))) return crashed(op);
-      await dismissCreations(op);
       const history = await queryHistory(host.qmp);
       await dropUnbegun(op, history);
       for (const job of [...record.jobs]) await takeUp(op, job, history);
@@ -127,18 +129,11 @@ async function crashed(op: Operation): Promise<void> {
   }
   // Before the record forgets them: doing it twice does no harm.
   await unlink(op, useless);
-  const nothing = { disks: [], jobs: [], backup: null, leftovers: [] };
+  const nothing = { disks: [], jobs: [], backup: null, leftovers: [], making: [] };
   Object.assign(record, { state: "shutoff", id: null, ...nothing });
   await op.save();
   entry.object.setRunning(false);
   op.host.emit({ event: "lifecycle", domain: entry.name, type: LIFECYCLE.CRASHED });
-}
-
-/** Images were being made when the last driver ended. */
-async function dismissCreations(op: Operation): Promise<void> {
-  for (const { id, status } of await creations(op)) {
-    if (status === "concluded") await dismiss(op, id);
-  }
 }
 
 /** @returns empty where the engine keeps none */

@@ -169,6 +169,8 @@ const domainEntries = {
   checkpoints: v.array(checkpointSchema),
   /** Nodes that nobody needs, to be closed. */
   leftovers: v.array(v.string()),
+  /** Images that are being made, and are nobody's yet: there was no such file before. */
+  making: v.optional(v.array(layerSchema), []),
 };
 const domainSchema = v.strictObject({ ...domainEntries, jobs: v.array(v.unknown()) });
 

@@ -18,7 +18,7 @@ import { nodesOf } from "./chain.ts";
 import { formatSchema, nameSchema } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import { SNAPSHOT_CREATE } from "./flags.ts";
-import { closeNodes, makeImage, openImage, sizeOf } from "./images.ts";
+import { closeNodes, discardImages, makeImage, openImage, sizeOf } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import { putOnTop } from "./overlay.ts";
 import { formatNode, type Layer } from "./record.ts";
@@ -122,10 +122,6 @@ async function open(op: Operation, layer: Layer): Promise<Layer> {
 }
 
 async function undo(op: Operation, layers: readonly Layer[], isNew: boolean): Promise<void> {
-  const { files } = op.host;
-  await closeNodes(op, nodesOf(layers));
-  for (const { source } of isNew ? layers : []) {
-    if (files?.canRemove(source)) await op.unlocked(() => files.remove(source));
-  }
+  await (isNew ? discardImages(op, layers) : closeNodes(op, nodesOf(layers)));
   await op.save();
 }

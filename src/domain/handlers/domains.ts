@@ -76,6 +76,7 @@ async function define(
             completed: null,
             checkpoints: [],
             leftovers: [],
+            making: [],
           });
         await withDomain(ctx, entry.object, () => {
           entry.record.definition = definition;
