@@ -9,7 +9,8 @@
 import { alignDown, alignUp } from "../base/bytes.ts";
 import type { BlockChild } from "./child.ts";
 import type { RequestOptions } from "./driver.ts";
-import { readLocked, writeLocked, writeZeroesLocked } from "./locked.ts";
+import { readLocked, writeLocked } from "./locked.ts";
+import { writeZeroesLocked } from "./locked-zeroes.ts";
 import type { BlockNode } from "./node.ts";
 import { COPY_BYTES, childOf, getLength, mapOf, passDown, placed, withBuffer } from "./request.ts";
 import { chainStatus } from "./status.ts";

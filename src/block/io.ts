@@ -13,7 +13,8 @@
 import { assert, BlockError } from "../base/errors.ts";
 import { copyUpLocked } from "./copy-up.ts";
 import type { RequestOptions, TruncateOptions } from "./driver.ts";
-import { readLocked, writeLocked, writeZeroBuffers, writeZeroesLocked } from "./locked.ts";
+import { readLocked, writeLocked } from "./locked.ts";
+import { writeZeroBuffers, writeZeroesLocked } from "./locked-zeroes.ts";
 import { BlockNode } from "./node.ts";
 import {
   changing,

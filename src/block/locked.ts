@@ -4,29 +4,19 @@
  */
 
 import { alignDown, alignUp, KiB } from "../base/bytes.ts";
-import { assert, BlockError, throwIfAborted } from "../base/errors.ts";
+import { assert } from "../base/errors.ts";
 import { settleAll } from "../base/settle.ts";
 import type { BlockChild } from "./child.ts";
 import type { DebugEvent } from "./debug.ts";
 import type { Allocation, BlockState, Mapping, RequestOptions } from "./driver.ts";
 import { CIPHER_SECTOR_BYTES, isWholeSectors, readData, writeData, writeOwn } from "./encrypted.ts";
 import type { BlockNode } from "./node.ts";
-import {
-  COPY_BYTES,
-  childOf,
-  getLength,
-  mapOf,
-  passDown,
-  wholeClusters,
-  withBuffer,
-} from "./request.ts";
+import { COPY_BYTES, childOf, getLength, mapOf, passDown, withBuffer } from "./request.ts";
 
 /** Most runs of one request that are fetched at the same time. */
 const PARALLEL_RUNS = 16;
 /** Up to here head, data and tail of a write go out as one write. */
 const MERGE_BYTES = 128 * KiB;
-
-const ZEROES = new Uint8Array(256 * KiB);
 
 /** The caller holds the range, or a wider one. */
 export async function readLocked(
@@ -259,57 +249,4 @@ async function writeAligned(
   if (!isTailWhole) await state.debug?.event("pwritev_rmw_after_tail", options.signal);
   bounce.set(buf, offset - start);
   await state.pwrite(bounce, start, options);
-}
-
-/** The caller holds the clusters of the range alone. */
-export async function writeZeroesLocked(
-  node: BlockNode,
-  offset: number,
-  bytes: number,
-  options: RequestOptions,
-): Promise<void> {
-  const { body, bodyBytes } = wholeClusters(node, offset, bytes);
-  if (options.noFallback) {
-    if (bodyBytes === bytes && (await cheapZeroes(node, offset, bytes, options))) return;
-    throw new BlockError("ENOTSUP", `Node '${node.name}' has no quick way to write these zeroes`);
-  }
-  if (bodyBytes === 0 || !node.state.pwriteZeroes) {
-    return writeZeroBuffers(node, offset, bytes, options);
-  }
-  const end = offset + bytes;
-  if (body > offset) await writeZeroBuffers(node, offset, body - offset, options);
-  const done = (await cheapZeroes(node, body, bodyBytes, options)) ? body + bodyBytes : body;
-  if (done < end) await writeZeroBuffers(node, done, end - done, options);
-}
-
-/** False if the driver has no way of its own for these zeroes. */
-async function cheapZeroes(
-  node: BlockNode,
-  offset: number,
-  bytes: number,
-  options: RequestOptions,
-): Promise<boolean> {
-  if (!node.state.pwriteZeroes) return false;
-  try {
-    await node.state.pwriteZeroes(offset, bytes, options);
-    return true;
-  } catch (error) {
-    if (error instanceof BlockError && error.errno === "ENOTSUP") return false;
-    throw error;
-  }
-}
-
-/** Zeroes as data, whatever else there is for them. */
-export async function writeZeroBuffers(
-  node: BlockNode,
-  offset: number,
-  bytes: number,
-  options: RequestOptions,
-): Promise<void> {
-  for (let done = 0; done < bytes; ) {
-    throwIfAborted(options.signal);
-    const piece = Math.min(bytes - done, ZEROES.length);
-    await writeLocked(node, ZEROES.subarray(0, piece), offset + done, options);
-    done += piece;
-  }
 }

@@ -50,6 +50,9 @@ export function planConvert(args: Arguments, format: string, list: string): Conv
   if (snapshot !== undefined && sources.length > 1) {
     throw new BlockError("EINVAL", "A snapshot is read from one source only");
   }
+  if (args.has("bitmaps") && sources.length > 1) {
+    throw new BlockError("EINVAL", "Bitmaps are taken over from one source only");
+  }
   return {
     sources,
     target,

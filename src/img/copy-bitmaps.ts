@@ -3,6 +3,7 @@
 import { BlockError } from "../base/errors.ts";
 import { addBitmap, beforeMerge, mergeBitmaps } from "../block/bitmap-changes.ts";
 import type { DirtyBitmap } from "../block/dirty-bitmap.ts";
+import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { Session } from "./session.ts";
 
@@ -26,15 +27,29 @@ export function checkBitmaps(source: BlockNode, skipsBroken: boolean): void {
   }
 }
 
-/** Before anything is copied. @throws BlockError ENOTSUP, ENOSPC, EINVAL if the target cannot keep them */
+/**
+ * Before anything is copied.
+ *
+ * @throws BlockError ENOTSUP, ENOSPC, EINVAL if the target cannot keep them, EEXIST if it has one of such a name
+ */
 export function checkBitmapsFit(source: BlockNode, target: BlockNode): void {
   const { bitmapStore } = target.state;
   if (bitmapStore === undefined) {
     throw new BlockError("ENOTSUP", `Format '${target.driver.name}' keeps no bitmaps`);
   }
   let others = target.bitmaps.named().length;
-  for (const { name, granularity, inconsistent } of kept(source)) {
-    if (!inconsistent) bitmapStore.checkRoom(name ?? "", granularity, others++);
+  const taken = new Set(target.bitmaps.named().map(({ name }) => name));
+  const length = io.getLength(target);
+  for (const { name, granularity, inconsistent, size } of kept(source)) {
+    if (inconsistent) continue;
+    if (taken.has(name)) {
+      throw new BlockError("EEXIST", `The target has a bitmap '${name}' already`);
+    }
+    if (size !== length) {
+      const text = `Bitmap '${name}' of the source covers ${size} bytes, and the target has ${length}`;
+      throw new BlockError("EINVAL", text);
+    }
+    bitmapStore.checkRoom(name ?? "", granularity, others++);
   }
 }
 

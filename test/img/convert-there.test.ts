@@ -49,6 +49,8 @@ it("zeroes that were written stay when the image gets a backing file", async () 
 const UNFIT: readonly (readonly string[])[] = [
   ["--bitmaps", "@/old"],
   ["--bitmaps", "@/small"],
+  ["--bitmaps", "@/large"],
+  ["--bitmaps", "@/taken"],
   ["@/small"],
 ];
 it.each(UNFIT.map((words) => [words.join(" "), words] as const))(
@@ -60,6 +62,9 @@ it.each(UNFIT.map((words) => [words.join(" "), words] as const))(
     for (const folder of [at.mine, at.real]) qemuIo(`${folder}/source`, "qcow2", "write -P 1 0 1M");
     at.make("create", "-q", "-f", "qcow2", "-o", "compat=0.10", "@/old", "1M");
     at.make("create", "-q", "-f", "qcow2", "@/small", "512k");
+    at.make("create", "-q", "-f", "qcow2", "@/large", "2M");
+    at.make("create", "-q", "-f", "qcow2", "@/taken", "1M");
+    at.make("bitmap", "--add", "@/taken", "b0");
     const target = join(at.mine, words.at(-1)!.replace("@/", ""));
     const before = readFileSync(target);
     const pair = await at.both(

@@ -211,6 +211,7 @@ describe.skipIf(!hasQemu)("img convert", () => {
       ["-B", "r.raw", "-F", "raw", "-O", "qcow2", "@/r.raw", "@/r.raw", target],
       ["--skip-broken-bitmaps", "@/r.raw", target],
       ["--bitmaps", "@/r.raw", target],
+      ["--bitmaps", "-O", "qcow2", "@/r.qcow2", "@/r.qcow2", target],
       ["-l", "no", "@/r.raw", target],
       ["-l", "no", "@/r.raw", "@/r.raw", target],
       ["-O", "nope", "@/r.raw", target],
