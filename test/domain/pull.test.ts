@@ -29,6 +29,15 @@ afterEach(() => world.end());
 const paths = async (domain: Awaited<ReturnType<typeof running>>, at = 0) =>
   (await world.run(domain.info())).disks[at]!.chain.map(({ path }) => path);
 
+/** What the headers of images name as their backing files, the top first. */
+async function labels() {
+  const nodes = await world.run(world.client.execute("query-named-block-nodes", { flat: true }));
+  const { chain } = (await world.run(world.connection.domain("demo").info())).disks[0]!;
+  return chain.map(
+    ({ node }) => nodes.find((one) => one["node-name"] === node)!.image["backing-filename"],
+  );
+}
+
 /** A second is enough for a cluster or so. */
 const SLOW = 64 * 1024;
 
@@ -77,6 +86,7 @@ it("A03 pulls a disk until it stands alone, and reads the same all the time", as
   world.stores.delete("base");
   await world.run(domain.create());
   expect(await read(world, await guest(world, domain, "vda"))).toEqual(before);
+  expect(await labels()).toEqual([undefined]);
 });
 
 it("A04 pulls down to an image in the middle, which stays", async () => {
@@ -91,6 +101,7 @@ it("A04 pulls down to an image in the middle, which stays", async () => {
   await until(world, (event) => ended("vda")(event) && told(world, "vda").length === 2);
   expect(await paths(domain)).toEqual(["/memory/top", "/memory/base"]);
   expect(await read(world, device)).toEqual(before);
+  expect(await labels()).toEqual(["/memory/base", undefined]);
 });
 
 it("refuses bases that are none", async () => {
@@ -162,8 +173,16 @@ it("A08 refuses unknown flags in every call, and flags of copies without COPY", 
     () => domain.getJobStats(1 << 2),
     () => domain.checkpointCreate({}, 1 << 3),
     () => domain.create(1),
+    () => domain.shutdown(1),
     () => domain.destroy(1),
     () => domain.undefine(1 << 10),
+    () => domain.getDesc(1 << 10),
+    () => domain.backupGetDesc(1),
+    () => domain.checkpointDelete("one", 1 << 3),
+    () => domain.checkpointGetDesc("one", 1 << 3),
+    () => domain.listAllCheckpoints(1 << 4),
+    () => domain.snapshotCreate({}, 1 << 10),
+    () => world.connection.define({ name: "other", disks: [] }, 1),
   ];
   for (const call of calls) expect(await refusal(world, call())).toBe("INVALID_ARG");
   const { SHALLOW, REUSE_EXT, COPY_RAW, COPY_DEV, COPY, RELATIVE } = BLOCK_REBASE;

@@ -9,11 +9,14 @@ import {
 import {
   BLOCK_JOB_STATUS,
   BLOCK_JOB_TYPE,
+  DOMAIN_STATE,
   EVENT_ID,
   JOB_KINDS,
+  JOB_OPERATION,
   JOB_STATES,
   JOB_TYPE,
   type JobKind,
+  LIFECYCLE,
 } from "../../src/domain/enums.ts";
 import { DOMAIN_ERRORS, DomainError } from "../../src/domain/errors.ts";
 import * as flags from "../../src/domain/flags.ts";
@@ -44,18 +47,31 @@ it("A01 has libvirt's numbers, and a zeroed info says that there is no job", () 
   expect([JOB_STATES.completed, JOB_STATES.failed, JOB_STATES.cancelled, JOB_STATES.ready]).toEqual(
     [0, 1, 2, 3],
   );
-  expect(DOMAIN_ERRORS).toMatchObject({
+  expect(Object.values(JOB_STATES)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  expect(DOMAIN_ERRORS).toEqual({
+    INTERNAL_ERROR: 1,
+    NO_SUPPORT: 3,
     INVALID_ARG: 8,
     OPERATION_FAILED: 9,
+    XML_ERROR: 27,
+    DOM_EXIST: 28,
     NO_DOMAIN: 42,
     OPERATION_INVALID: 55,
     CONFIG_UNSUPPORTED: 67,
     OPERATION_TIMEOUT: 68,
+    ARGUMENT_UNSUPPORTED: 74,
+    OPERATION_ABORTED: 78,
     OVERFLOW: 82,
     BLOCK_COPY_ACTIVE: 83,
     OPERATION_UNSUPPORTED: 84,
+    INVALID_DOMAIN_CHECKPOINT: 102,
+    NO_DOMAIN_CHECKPOINT: 103,
+    NO_DOMAIN_BACKUP: 104,
     CHECKPOINT_INCONSISTENT: 109,
   });
+  expect(new DomainError("OVERFLOW", "too much")).toMatchObject({ code: "OVERFLOW", number: 82 });
+  expect([LIFECYCLE.STARTED, LIFECYCLE.STOPPED, LIFECYCLE.CRASHED]).toEqual([2, 5, 8]);
+  expect([DOMAIN_STATE.RUNNING, DOMAIN_STATE.SHUTOFF, JOB_OPERATION.BACKUP]).toEqual([1, 5, 9]);
 });
 
 it("A01 has libvirt's flags", () => {
@@ -69,6 +85,12 @@ it("A01 has libvirt's flags", () => {
   expect(bits(flags.BLOCK_COPY)).toEqual([0, 1, 2, 3]);
   expect(bits(flags.BLOCK_COMMIT)).toEqual([0, 1, 2, 3, 4]);
   expect(bits(flags.BACKUP_BEGIN)).toEqual([0]);
+  expect(bits(flags.JOB_STATS)).toEqual([0, 1]);
+  expect(bits(flags.CHECKPOINT_CREATE)).toEqual([0, 1, 2]);
+  expect(bits(flags.CHECKPOINT_XML)).toEqual([0, 1, 2]);
+  expect(bits(flags.CHECKPOINT_DELETE)).toEqual([0, 1, 2]);
+  expect(bits(flags.CHECKPOINT_LIST)).toEqual([0, 0, 1, 2, 3]);
+  expect(bits(flags.SNAPSHOT_CREATE)).toEqual([4, 5, 7]);
   expect(flags.BLOCK_PULL.BANDWIDTH_BYTES).toBe(flags.BLOCK_REBASE.BANDWIDTH_BYTES);
 });
 

@@ -244,6 +244,63 @@ describe("L06 the rank checker throws", () => {
     const ctx = new Ctx("x");
     await object.lock.lock(ctx);
     expect(() => enterMonitor(ctx, object)).toThrow(/enters the monitor with a job/);
+    await expect(withMonitor(ctx, object, async () => {})).rejects.toThrow(/x has a job here/);
+  });
+
+  it("for whoever begins, ends, waits or enters without the domain's lock", async () => {
+    const object = setup().domain("a");
+    const ctx = new Ctx("x");
+    await expect(beginJob(ctx, object, MODIFY)).rejects.toThrow(/begins a job with the domain's/);
+    await expect(object.changes.wait(ctx, {})).rejects.toThrow(/waits with the lock of domain 'a'/);
+    await object.lock.lock(ctx);
+    const held = await beginJob(ctx, object, MODIFY);
+    object.lock.unlock(ctx);
+    expect(() => enterMonitor(ctx, object)).toThrow(/enters the monitor with the domain's lock/);
+    expect(() => endJob(ctx, object, held)).toThrow(/ends a job with the domain's lock/);
+    expect([object.job.queued, object.reference.count]).toEqual([1, 2]);
+  });
+
+  it("for an end amid a command, and a command after the end", async () => {
+    const object = setup().domain("a");
+    const ctx = new Ctx("x");
+    await object.lock.lock(ctx);
+    const held = await beginJob(ctx, object, MODIFY);
+    const entered = enterMonitor(ctx, object);
+    expect(() => endJob(ctx, object, held)).toThrow(/ends a job with the domain's lock/);
+    await exitMonitor(ctx, object, entered);
+    endJob(ctx, object, held);
+    expect(() => enterMonitor(ctx, object)).toThrow(/enters the monitor with a job/);
+  });
+
+  it("for a slot that somebody has, a job that has ended, and one that was never asked for", async () => {
+    const { job, reference } = setup().domain("a");
+    const [ctx, other] = [new Ctx("x"), new Ctx("other")];
+    const first = job.want(ctx, MODIFY, {});
+    job.take(first);
+    const second = job.want(other, MODIFY, {});
+    expect(() => job.take(second)).toThrow(/by the one whose turn it is/);
+    expect(() => job.end(second)).toThrow(/the job of other ends once/);
+    job.end(first);
+    expect(() => job.end(first)).toThrow(/the job of x ends once/);
+    job.give(second);
+    expect(() => job.give(second)).toThrow(/other waits in the queue/);
+    reference.release();
+    expect(() => reference.release()).toThrow(/released as often as it is retained/);
+    expect(() => reference.retain()).toThrow(/not used after its end/);
+  });
+
+  it("for a domain that ends locked or with a job, is removed twice, or has two monitors", async () => {
+    const { domain } = setup();
+    const [locked, busy, twice] = [domain("locked"), domain("busy"), domain("twice")];
+    const ctx = new Ctx("x");
+    await locked.lock.lock(ctx);
+    expect(() => locked.remove()).toThrow(/is not locked at its end/);
+    busy.job.want(ctx, MODIFY, {});
+    expect(() => busy.remove()).toThrow(/has no job at its end/);
+    expect(() => twice.attachMonitor("another")).toThrow(/has one monitor/);
+    twice.reference.retain();
+    twice.remove();
+    expect(() => twice.remove()).toThrow(/is removed once/);
   });
 
   it("for an end without a begin, a second end, and somebody else's", async () => {
@@ -276,6 +333,20 @@ describe("L06 the rank checker throws", () => {
     await expect(driver.call("x", (ctx) => object.lock.lock(ctx))).rejects.toThrow(
       /gives back its locks/,
     );
+    const other = domain("b");
+    const begin = async (ctx: Ctx) => {
+      await other.lock.lock(ctx);
+      await beginJob(ctx, other, MODIFY);
+      other.lock.unlock(ctx);
+    };
+    await expect(driver.call("x", begin)).rejects.toThrow(/x ends its jobs/);
+    const third = domain("c");
+    const enter = async (ctx: Ctx) => {
+      await third.lock.lock(ctx);
+      await beginJob(ctx, third, MODIFY);
+      enterMonitor(ctx, third);
+    };
+    await expect(driver.call("x", enter)).rejects.toThrow(/its locks: the monitor of domain 'c'/);
   });
 
   it("for two waits of one call at a time", async () => {
