@@ -84,6 +84,8 @@ export class Engine {
   replacing: Replacing = async (work) => work();
   /** See there as well: what could not be brought back has been, or has been given up. */
   onRecovery: (exportsBack: readonly string[]) => Promise<void> = async () => {};
+  /** The same: an export is gone, from now on another may get its name. */
+  onExportDeleted: (id: string) => void = () => {};
   /** Resolves when the engine has stopped after an internal error. */
   readonly whenStopped: Promise<BlockError>;
   #tellStopped: (why: BlockError) => void = () => {};
@@ -128,7 +130,10 @@ export class Engine {
     this.exports = new ExportList({
       graph,
       drivers: [messagePort, ...(options.exportDrivers ?? [])],
-      onDeleted: (id) => this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
+      onDeleted: (id) => {
+        this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } });
+        this.onExportDeleted(id);
+      },
       onBug: (bug) => this.stop(bug),
     });
     const services: BlockJobServices & { readonly exports: ExportList } = {
@@ -209,8 +214,13 @@ export class Engine {
    */
   async execute(name: string, args: object): Promise<unknown> {
     const result = await this.#run(name, args);
-    await this.#journal?.settled();
+    await this.settled();
     return result;
+  }
+
+  /** Resolves when all that is now is on record, if there is one. @throws BlockError if the engine has stopped */
+  async settled(): Promise<void> {
+    await this.#journal?.settled();
   }
 
   #run(name: string, args: object): Promise<unknown> {
