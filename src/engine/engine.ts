@@ -7,9 +7,10 @@
  * It is also the outermost frame: a broken invariant anywhere below stops the engine. From then on
  * every client is told why, jobs are held at their next pause point, and nothing that is still in
  * memory is written, since nobody knows whether it is right: a disk is worth more than an uptime.
+ * Its orderly ends are engine-end.ts.
  */
 
-import { type Clock, sleep } from "../base/clock.ts";
+import type { Clock } from "../base/clock.ts";
 import { BlockError } from "../base/errors.ts";
 import { Mutex } from "../base/mutex.ts";
 import type { Random } from "../base/random.ts";
@@ -17,7 +18,6 @@ import type { Trace } from "../base/trace.ts";
 import type { HostZlib } from "../base/zlib.ts";
 import type { BlockDriver } from "../block/driver.ts";
 import { Graph } from "../block/graph.ts";
-import { flush } from "../block/io.ts";
 import type { BlockJobServices, Replacing } from "../blockjob/block-job.ts";
 import type { BlockExportDriver } from "../export/driver.ts";
 import { ExportList } from "../export/list.ts";
@@ -30,14 +30,12 @@ import { hostTypes } from "../qmp/host-types.ts";
 import { Monitor } from "../qmp/monitor.ts";
 import { argumentSchema, type Command, findCommand, invoke } from "../qmp/schema.ts";
 import { DataPort, type FileStore } from "./data-port.ts";
+import { EngineEnd } from "./engine-end.ts";
 import { EngineJournal } from "./journal/journal.ts";
 import type { Outbox } from "./journal/outbox.ts";
 import type { OpenedJournal } from "./journal/store.ts";
 import { MonitorPort } from "./monitor-port.ts";
 import type { MonitorOptions, Port } from "./protocol.ts";
-
-/** How long jobs may take to come to rest before they are cancelled at the end. */
-const QUIET_MS = 1000;
 
 export interface EngineOptions {
   readonly clock: Clock;
@@ -84,6 +82,8 @@ export class Engine {
   replacing: Replacing = async (work) => work();
   /** See there as well: what could not be brought back has been, or has been given up. */
   onRecovery: (exportsBack: readonly string[]) => Promise<void> = async () => {};
+  /** The same: an export is gone, from now on another may get its name. */
+  onExportDeleted: (id: string) => void = () => {};
   /** Resolves when the engine has stopped after an internal error. */
   readonly whenStopped: Promise<BlockError>;
   #tellStopped: (why: BlockError) => void = () => {};
@@ -98,7 +98,7 @@ export class Engine {
   readonly #monitorPorts = new Set<MonitorPort>();
   readonly #dataPorts = new Set<DataPort>();
   readonly #closing = new AbortController();
-  #closed: Promise<void> | null = null;
+  readonly #end: EngineEnd;
   #stopped: BlockError | null = null;
   /** Why no command is taken any more. */
   #refusal: BlockError | null = null;
@@ -128,7 +128,10 @@ export class Engine {
     this.exports = new ExportList({
       graph,
       drivers: [messagePort, ...(options.exportDrivers ?? [])],
-      onDeleted: (id) => this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
+      onDeleted: (id) => {
+        this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } });
+        this.onExportDeleted(id);
+      },
       onBug: (bug) => this.stop(bug),
     });
     const services: BlockJobServices & { readonly exports: ExportList } = {
@@ -149,6 +152,19 @@ export class Engine {
       signal: this.#closing.signal,
       readSecretFile: options.readSecretFile,
     };
+    this.#end = new EngineEnd({
+      graph,
+      jobs: this.jobs,
+      exports: this.exports,
+      clock: this.clock,
+      journal: this.#journal,
+      monitors: this.#monitors,
+      closing: this.#closing,
+      refuse: (why) => this.#refuse(why),
+      hangUp: () => this.#hangUp(),
+      checkNotStopped: () => this.#checkNotStopped(),
+      unlessStopped: (work) => this.#unlessStopped(work),
+    });
   }
 
   #openJournal(
@@ -209,8 +225,13 @@ export class Engine {
    */
   async execute(name: string, args: object): Promise<unknown> {
     const result = await this.#run(name, args);
-    await this.#journal?.settled();
+    await this.settled();
     return result;
+  }
+
+  /** Resolves when all that is now is on record, if there is one. @throws BlockError if the engine has stopped */
+  async settled(): Promise<void> {
+    await this.#journal?.settled();
   }
 
   #run(name: string, args: object): Promise<unknown> {
@@ -317,91 +338,28 @@ export class Engine {
     this.#onStopped(why);
   }
 
-  /**
-   * An orderly end: cancels all jobs, takes all exports away, flushes and closes all nodes. Goes on
-   * where one of these fails, closes the stores of what is left, and then throws the first failure. A second
-   * call waits for the first.
-   *
-   * @throws BlockError of the first node that could not be flushed or closed, or if the engine has
-   *   stopped: then nothing is written, and the stores are closed as they are
-   */
+  /** See EngineEnd.close(). */
   close(): Promise<void> {
-    this.#closed ??= this.#lettingGo(() => this.#close());
-    return this.#closed;
+    return this.#end.close();
   }
 
-  async #close(): Promise<void> {
-    this.#checkNotStopped();
-    this.#refusal = new BlockError("ECANCELED", "The engine is closing down");
-    for (const monitor of this.#monitors) monitor.stop(this.#refusal);
-    this.#closing.abort();
-    const failures: BlockError[] = [];
-    const attempt = async (step: () => Promise<void>) => {
-      this.#checkNotStopped();
-      try {
-        await step();
-      } catch (error) {
-        if (!(error instanceof BlockError)) throw error;
-        failures.push(error);
-      }
-    };
-    const exportsGone = attempt(() => this.exports.close());
-    await this.#quieten(exportsGone);
-    this.#checkNotStopped();
-    await this.jobs.cancelAll();
-    for (const monitor of this.#monitors) await monitor.idle();
-    this.#checkNotStopped();
-    // A last command may have started one.
-    await this.jobs.cancelAll();
-    await exportsGone;
-    // From the top down: closing a node may leave those below it without users.
-    const tried = new Set<string>();
-    const next = () =>
-      this.graph.nodes.find(
-        (node) => node.monitorOwned && node.parents.size === 0 && !tried.has(node.name),
-      );
-    for (let node = next(); node; node = next()) {
-      tried.add(node.name);
-      await attempt(() => this.graph.remove(node.name));
-    }
-    // What could not be closed keeps open what is below it: that must be written all the same.
-    for (const node of this.graph.nodes) if (!node.readOnly) await attempt(() => flush(node));
-    await this.#journal?.close();
+  /** See EngineEnd.suspend(). */
+  suspend(): Promise<void> {
+    return this.#end.suspend();
+  }
+
+  /** Nobody is served any more. */
+  #hangUp(): void {
     for (const monitor of this.#monitors) monitor.close();
     for (const port of this.#monitorPorts) port.hangUp();
     this.#monitorPorts.clear();
     const closed = new BlockError("ENOMEDIUM", "The engine has been closed");
     for (const port of this.#dataPorts) port.engineClosed(closed);
-    if (failures[0]) throw failures[0];
   }
 
-  /**
-   * With a journal: an end from which the next engine goes on. Jobs come to rest where they are, everything
-   * is flushed, all files are closed; what is on record stays.
-   *
-   * @throws BlockError of the first node that could not be flushed or closed, or if the engine has stopped:
-   *   then nothing is written, and the stores are closed as they are
-   */
-  suspend(): Promise<void> {
-    this.#closed ??= this.#lettingGo(() => this.#suspend());
-    return this.#closed;
-  }
-
-  /**
-   * Whoever comes next needs the files, however this engine ends, and then the journal: not while this one still has
-   * files open. The first failure counts.
-   */
-  async #lettingGo(end: () => Promise<void>): Promise<void> {
-    const released = async () => this.#journal?.release();
-    try {
-      await this.#unlessStopped(end());
-    } catch (error) {
-      this.#closing.abort();
-      await this.graph.letGo().catch(unlessBug);
-      await released().catch(unlessBug);
-      throw error;
-    }
-    await released();
+  #refuse(why: BlockError): void {
+    this.#refusal = why;
+    for (const monitor of this.#monitors) monitor.stop(why);
   }
 
   /** What an engine waits for that has stopped may never come. @throws BlockError why it has */
@@ -415,49 +373,12 @@ export class Engine {
     if (this.#stopped) throw this.#stopped;
   }
 
-  async #suspend(): Promise<void> {
-    this.#checkNotStopped();
-    this.#refusal = new BlockError("ECANCELED", "The engine hands over to the next one");
-    for (const monitor of this.#monitors) monitor.stop(this.#refusal);
-    const idle = [...this.#monitors].map((monitor) => monitor.idle());
-    // The section is never ended: nobody goes on.
-    const rest = Promise.all(idle).then(() => this.graph.drain(this.graph.nodes));
-    const enough = new AbortController();
-    await Promise.race([rest, sleep(this.clock, QUIET_MS, enough.signal).catch(() => {})]);
-    enough.abort();
-    await this.#journal?.seal();
-    this.#checkNotStopped();
-    this.#closing.abort();
-    await this.graph.abandon();
-  }
-
-  /**
-   * Exports go first; then in a last drained section jobs come to rest, and tell so, before they are
-   * cancelled, as with QEMU's daemon. A store that hangs does not put off the end: it may be a job's
-   * target for which a guest's write waits.
-   */
-  async #quieten(exportsGone: Promise<void>): Promise<void> {
-    if (this.jobs.all().every((job) => job.completed)) return;
-    const enough = new AbortController();
-    const rest = exportsGone
-      .then(() => this.graph.drain(this.graph.nodes))
-      .then((section) => section.end());
-    const patience = sleep(this.clock, QUIET_MS, enough.signal).catch(() => {});
-    await Promise.race([rest, patience]);
-    enough.abort();
-  }
-
   #isFileOpen(filename: string): boolean {
     return this.graph.nodes.some(
       ({ driver, state }) =>
         driver.name === this.#files?.driver && state.info?.().filename === filename,
     );
   }
-}
-
-/** Something else has failed before. */
-function unlessBug(error: unknown): void {
-  if (!(error instanceof BlockError)) throw error;
 }
 
 function withMore(

@@ -104,7 +104,7 @@ export class Owner {
         blobs: this.#blobs,
         signal: leave,
         tell: (text: string) => this.#announce({ text }),
-        onExportDeleted: (id: string) => this.#tellDurable([id], this.#order.last),
+        onExportDeleted: (id: string) => this.#forgetLater(id),
         onRecovery: async (back: readonly string[]) => this.#again?.recovered(back),
         replacing: (work: () => Promise<void>) => this.#replacing(work),
       };
@@ -348,6 +348,15 @@ export class Owner {
     const { epoch } = this.#init.reign;
     const notice: LobbyMessage = { type: "durable", epoch, exports, upTo, ...(reply && { reply }) };
     this.#init.lobby.post(notice);
+  }
+
+  /** Writes to an export that is gone are nobody's; those to another one of its name are not among them. */
+  #forgetLater(exportId: string): () => void {
+    const upTo = this.#order.last;
+    return () => {
+      // What goes in the end is there again with the next owner.
+      if (this.#notice.state === "serving") this.#tellDurable([exportId], upTo);
+    };
   }
 
   #untilAskedToLeave(leave: AbortSignal): Promise<void> {
