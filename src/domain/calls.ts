@@ -95,7 +95,9 @@ export interface Calls {
   checkpointCreate(domain: string, definition: CheckpointDefinition, flags: number): string;
   checkpointDelete(domain: string, name: string, flags: number): void;
   checkpointGetDesc(domain: string, name: string, flags: number): CheckpointInfo;
+  checkpointGetParent(domain: string, name: string, flags: number): CheckpointRecord;
   listAllCheckpoints(domain: string, flags: number): CheckpointRecord[];
+  checkpointListAllChildren(domain: string, name: string, flags: number): CheckpointRecord[];
   snapshotCreate(domain: string, definition: SnapshotDefinition, flags: number): void;
 }
 
@@ -140,7 +142,9 @@ export const CALLS: Readonly<Record<CallName, readonly v.GenericSchema[]>> = {
   checkpointCreate: [name, json, flags],
   checkpointDelete: [name, name, flags],
   checkpointGetDesc: [name, name, flags],
+  checkpointGetParent: [name, name, flags],
   listAllCheckpoints: [name, flags],
+  checkpointListAllChildren: [name, name, flags],
   snapshotCreate: [name, json, flags],
 };
 
@@ -153,7 +157,9 @@ export const QUESTIONS: ReadonlySet<CallName> = new Set<CallName>([
   "listBlockJobs",
   "backupGetDesc",
   "checkpointGetDesc",
+  "checkpointGetParent",
   "listAllCheckpoints",
+  "checkpointListAllChildren",
 ]);
 
 export interface CallOptions {

@@ -110,6 +110,13 @@ export function find(record: DomainRecord, name: string): CheckpointRecord {
   throw new DomainError("NO_DOMAIN_CHECKPOINT", `There is no checkpoint '${name}'`);
 }
 
+/** @throws DomainError NO_DOMAIN_CHECKPOINT, also if it has none */
+export function parentOf(record: DomainRecord, name: string): CheckpointRecord {
+  const { parent } = find(record, name);
+  if (parent !== undefined) return find(record, parent);
+  throw new DomainError("NO_DOMAIN_CHECKPOINT", `Checkpoint '${name}' has no parent`);
+}
+
 /** All that come from it, the farthest first. */
 function descendants(record: DomainRecord, name: string): CheckpointRecord[] {
   const children = record.checkpoints.filter(({ parent }) => parent === name);
@@ -186,14 +193,45 @@ async function discardBitmaps(op: Operation, checkpoint: CheckpointRecord): Prom
 
 /** @param flags of CHECKPOINT_LIST */
 export function list(record: DomainRecord, flags: number): CheckpointRecord[] {
-  const checkpoints = record.checkpoints.filter(({ pending }) => !pending);
+  const all = record.checkpoints.filter(({ pending }) => !pending);
+  const isRoot = ({ parent }: CheckpointRecord) => parent === undefined;
+  return select(all, flags & CHECKPOINT_LIST.ROOTS ? all.filter(isRoot) : all, flags);
+}
+
+/**
+ * @param flags of CHECKPOINT_LIST
+ * @throws DomainError NO_DOMAIN_CHECKPOINT
+ */
+export function listChildren(
+  record: DomainRecord,
+  name: string,
+  flags: number,
+): CheckpointRecord[] {
+  find(record, name);
+  const all = record.checkpoints.filter(({ pending }) => !pending);
+  const children =
+    flags & CHECKPOINT_LIST.DESCENDANTS
+      ? new Set(descendants(record, name))
+      : new Set(all.filter(({ parent }) => parent === name));
+  return select(
+    all,
+    all.filter((one) => children.has(one)),
+    flags,
+  );
+}
+
+/** @param wanted some of `checkpoints`, all that there are */
+function select(
+  checkpoints: CheckpointRecord[],
+  wanted: CheckpointRecord[],
+  flags: number,
+): CheckpointRecord[] {
   const isParent = ({ name }: CheckpointRecord) =>
     checkpoints.some(({ parent }) => parent === name);
   const depth = (one: CheckpointRecord) => ancestors({ checkpoints }, one).length;
   const isOrdered = (flags & CHECKPOINT_LIST.TOPOLOGICAL) !== 0;
-  const ordered = isOrdered ? checkpoints.toSorted((a, b) => depth(a) - depth(b)) : checkpoints;
+  const ordered = isOrdered ? wanted.toSorted((a, b) => depth(a) - depth(b)) : wanted;
   return ordered.filter((one) => {
-    if (flags & CHECKPOINT_LIST.ROOTS && one.parent !== undefined) return false;
     if (flags & CHECKPOINT_LIST.LEAVES && !(flags & CHECKPOINT_LIST.NO_LEAVES))
       return !isParent(one);
     if (flags & CHECKPOINT_LIST.NO_LEAVES && !(flags & CHECKPOINT_LIST.LEAVES))

@@ -174,8 +174,17 @@ export class Domain {
     return this.#call("checkpointGetDesc", [name, flags]);
   }
 
+  checkpointGetParent(name: string, flags = 0) {
+    return this.#call("checkpointGetParent", [name, flags]);
+  }
+
   listAllCheckpoints(flags = 0) {
     return this.#call("listAllCheckpoints", [flags]);
+  }
+
+  /** Its children, with DESCENDANTS also theirs. */
+  checkpointListAllChildren(name: string, flags = 0) {
+    return this.#call("checkpointListAllChildren", [name, flags]);
   }
 
   snapshotCreate(...[definition = {}, flags = 0]: Partial<RestOf<"snapshotCreate">>) {

@@ -465,9 +465,24 @@ it("redefines checkpoints, parents first, none of which comes from itself", asyn
   expect((await names(CHECKPOINT_LIST.ROOTS)).sort()).toEqual(["a", "c"]);
   const order = await names(CHECKPOINT_LIST.TOPOLOGICAL);
   expect(order.indexOf("c")).toBeLessThan(order.indexOf("b"));
+  const children = async (name: string, flags: number) =>
+    (await world.run(domain.checkpointListAllChildren(name, flags))).map((one) => one.name);
   // A parent is for those that are redefined; else it is the current one.
   await world.run(domain.checkpointCreate({ name: "d", parent: "d" }));
   expect((await world.run(domain.checkpointGetDesc("d"))).parent).toBe("b");
+  expect(await children("c", 0)).toEqual(["b"]);
+  const { DESCENDANTS, LEAVES, TOPOLOGICAL } = CHECKPOINT_LIST;
+  expect(await children("c", DESCENDANTS | TOPOLOGICAL)).toEqual(["b", "d"]);
+  expect(await children("c", DESCENDANTS | LEAVES)).toEqual(["d"]);
+  expect(await children("d", DESCENDANTS)).toEqual([]);
+  expect((await world.run(domain.checkpointGetParent("d"))).name).toBe("b");
+  for (const call of [
+    () => domain.checkpointGetParent("c"),
+    () => domain.checkpointGetParent("nobody"),
+    () => domain.checkpointListAllChildren("nobody"),
+  ]) {
+    expect(await refusal(world, call())).toBe("NO_DOMAIN_CHECKPOINT");
+  }
   // One that is there: what it was is replaced, and it is where it was.
   const again = { name: "b", parent: "c", creationTime: 6, description: "again" };
   await world.run(domain.checkpointCreate(again, REDEFINE));

@@ -25,7 +25,9 @@ type Names =
   | "checkpointCreate"
   | "checkpointDelete"
   | "checkpointGetDesc"
-  | "listAllCheckpoints";
+  | "checkpointGetParent"
+  | "listAllCheckpoints"
+  | "checkpointListAllChildren";
 
 export const BACKUP_HANDLERS: Handlers<Names> = {
   backupBegin,
@@ -75,6 +77,14 @@ export const BACKUP_HANDLERS: Handlers<Names> = {
     "listAllCheckpoints",
     flag.CHECKPOINT_LIST,
     (_, { record }, _name, flags) => checkpoint.list(record, flags),
+  ),
+  checkpointGetParent: look("checkpointGetParent", {}, (_, { record }, _name, which) =>
+    checkpoint.parentOf(record, which),
+  ),
+  checkpointListAllChildren: look(
+    "checkpointListAllChildren",
+    flag.CHECKPOINT_LIST,
+    (_, { record }, _name, which, flags) => checkpoint.listChildren(record, which, flags),
   ),
 };
 

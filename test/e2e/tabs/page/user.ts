@@ -8,6 +8,7 @@ import { SPEED } from "../plan.ts";
 const USUAL: readonly string[] = [
   "ARGUMENT_UNSUPPORTED",
   "BLOCK_COPY_ACTIVE",
+  "CONFIG_UNSUPPORTED",
   "INVALID_ARG",
   "OPERATION_FAILED",
   "OPERATION_INVALID",
