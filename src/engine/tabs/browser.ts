@@ -1,6 +1,6 @@
 /** What a browser has for tabs: Web Locks, BroadcastChannel, and a record in IndexedDB. */
 
-import { get, update } from "idb-keyval";
+import { update } from "idb-keyval";
 import { SystemClock } from "../../base/clock.ts";
 import { BlockError } from "../../base/errors.ts";
 import { systemRandom } from "../../base/random.ts";
@@ -59,9 +59,13 @@ const epochs: Epochs = {
   },
 
   async serve(epoch: number): Promise<void> {
-    await change((reign) => serving(reign, epoch));
-    const reign = await get<Reign>(EPOCH_KEY);
-    if (reign?.served === epoch) return;
+    let isServing = false;
+    await change((reign) => {
+      const next = serving(reign, epoch);
+      isServing = next.served === epoch;
+      return next;
+    });
+    if (isServing) return;
     throw new BlockError("ESTALE", "Another tab has taken the disks over");
   },
 
