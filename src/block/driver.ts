@@ -97,6 +97,8 @@ export interface BlockLimits {
   readonly requestAlignment: number;
   /** Granule in which this state allocates; 0 if it does not care. qcow2: the cluster size. */
   readonly clusterSize: number;
+  /** Parts of a cluster are decided on their own: a whole one does not become zeroes for one of them. */
+  readonly hasSubclusters?: boolean;
   /** Writing past the end makes the store longer. */
   readonly growable: boolean;
 }

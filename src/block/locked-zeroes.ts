@@ -14,7 +14,7 @@ import { BlockError, throwIfAborted } from "../base/errors.ts";
 import type { RequestOptions } from "./driver.ts";
 import { writeLocked } from "./locked.ts";
 import type { BlockNode } from "./node.ts";
-import { getLength, mapOf } from "./request.ts";
+import { getLength, mapOf, wholeClusters } from "./request.ts";
 import { chainStatus } from "./status.ts";
 
 const ZEROES = new Uint8Array(256 * KiB);
@@ -32,7 +32,10 @@ export async function writeZeroesLocked(
   options: RequestOptions,
 ): Promise<void> {
   const wanted = { start: offset, end: offset + bytes };
-  const { start, end } = await entriesFor(node, wanted, options);
+  const { body, bodyBytes } = wholeClusters(node, offset, bytes);
+  const whole = { start: body, end: body + bodyBytes };
+  const isWhole = bodyBytes === bytes || !canGrow(node);
+  const { start, end } = isWhole ? whole : await entriesFor(node, wanted, options);
   const cheaply = () => cheapZeroes(node, start, end - start, options);
   if (options.noFallback) {
     if (start <= offset && end >= wanted.end && (await cheaply())) return;
@@ -44,6 +47,10 @@ export async function writeZeroesLocked(
   if (start > offset) await writeZeroBuffers(node, offset, start - offset, options);
   const done = (await cheaply()) ? end : Math.max(start, offset);
   if (done < wanted.end) await writeZeroBuffers(node, done, wanted.end - done, options);
+}
+
+function canGrow({ state }: BlockNode): boolean {
+  return !!state.map && !!state.pwriteZeroes && !state.limits.hasSubclusters;
 }
 
 /** The clusters of which entries are enough; none if the end is not behind the start. */
@@ -71,7 +78,6 @@ async function isZeroBeside(
   range: Range,
   options: RequestOptions,
 ): Promise<boolean> {
-  if (!node.state.map || !node.state.pwriteZeroes) return false;
   const backing = node.children.get("backing");
   for (let at = cluster.start; at < cluster.end; ) {
     const { kind, bytes } = await mapOf(node, at, cluster.end - at, options);

@@ -48,6 +48,7 @@ export function stateOf(
     limits: {
       requestAlignment: image.encryption ? SECTOR_BYTES : 1,
       clusterSize: clusterBytes,
+      hasSubclusters: image.layout.subclusters > 1,
       growable: false,
     },
     getLength: () => alignUp(image.header.size, SECTOR_BYTES),
