@@ -171,7 +171,9 @@ function outcomeOf(info: JobInfo, block: BlockJobInfo | undefined): Job["outcome
 }
 
 /** @returns undefined if nothing is left to show of the job */
-function foldEvent(before: Job, event: QmpEvent): Job | undefined {
+function foldEvent(known: Job, event: QmpEvent): Job | undefined {
+  // Block jobs alone have these, so it has a speed, though no reply may have told of it.
+  const before = event.event.startsWith("BLOCK_JOB_") ? { speed: 0, ...known } : known;
   switch (event.event) {
     case "JOB_STATUS_CHANGE":
       return foldStatus(before, event.data.status);

@@ -9,6 +9,7 @@ import { Keeping } from "./keeping.ts";
 import { QmpLog } from "./log.ts";
 import { Notices } from "./notices.ts";
 import { chooseStore, obstacle } from "./platform.ts";
+import { DiskError } from "./store.ts";
 import "./style.css";
 import { Page, Refused, Waiting } from "./views/page.tsx";
 
@@ -55,7 +56,10 @@ async function main(): Promise<void> {
 main().catch((error: unknown) => {
   console.error(error);
   const { text } = problemOf(error);
-  const hint = "This page needs a current browser with WebAssembly SIMD and module workers.";
+  const hint =
+    error instanceof DiskError
+      ? "If it is a private window, open the page in a normal one."
+      : "This page needs a current browser with WebAssembly SIMD and module workers.";
   refuse({ text: `The page could not start: ${text}`, hint });
 });
 

@@ -98,6 +98,11 @@ describe("a tab that is frozen while it has the disks", () => {
     await third.goto(user.server.url);
     for (const driver of [second, third]) {
       await driver.until("it says so", async () => /does not answer/.test(await words(driver)));
+      expect((await words(driver)).match(/does not answer/g)).toHaveLength(1);
+      await driver.page.setViewportSize({ width: 400, height: 700 });
+      expect(
+        await driver.page.evaluate(() => document.documentElement.scrollWidth),
+      ).toBeLessThanOrEqual(400);
     }
     expect(await third.page.evaluate(() => window.stages)).toEqual(["waiting"]);
     await thaw(first.page);

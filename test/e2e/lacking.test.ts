@@ -161,7 +161,11 @@ it("without Web Locks one tab has the disk, the next is told, and a reload finds
 it.each([
   ["came by plain http from another machine", {}, /plain http/],
   ["has no IndexedDB", { page: NO_DATABASE }, /has no IndexedDB/],
-  ["has neither OPFS nor Web Locks", { page: NO_LOCKS + NO_OPFS, worker: NO_OPFS }, /no OPFS/],
+  [
+    "has neither OPFS nor Web Locks",
+    { page: NO_LOCKS + NO_OPFS, worker: NO_OPFS },
+    /no OPFS.*private/s,
+  ],
 ])("a page that %s says that it can keep no disk, and offers none", async (why, without, says) => {
   const { port } = open.address() as AddressInfo;
   const isFar = why.startsWith("came");

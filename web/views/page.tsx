@@ -142,7 +142,7 @@ interface WaitingProps {
 export function Waiting({ notices, sharing }: WaitingProps) {
   return (
     <>
-      <Header notices={notices} sharing={sharing.value} />
+      <Header notices={notices} sharing={undefined} />
       <main>
         <section class="panel working" aria-busy="true">
           <p role="status">{sharing.value?.text || "Starting the engine"} …</p>
