@@ -9,6 +9,7 @@
  */
 
 import { setMaxListeners } from "node:events";
+import { resolve } from "node:path";
 import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { type Clock, SystemClock, sleep } from "../base/clock.ts";
@@ -18,6 +19,7 @@ import type { Engine } from "../engine/engine.ts";
 import { createNodeEngine } from "../engine/node.ts";
 import { openFileJournal } from "../engine/node-journal.ts";
 import type { RecoveryInfo } from "../qmp/commands/journal.ts";
+import type { BlockDeviceInfo } from "../qmp/types.ts";
 import { VERSION } from "../qmp/version.ts";
 import { nbdServerSchema, nestAddress, parseArguments } from "./arguments.ts";
 import { Chardevs } from "./chardev/index.ts";
@@ -193,8 +195,22 @@ class Daemon {
     const schema = this.#engine.argumentSchema(command);
     const args = parseArguments(value, implied, schema);
     const name = kind === "node" ? args["node-name"] : args["id"];
-    if (this.#recovered.has(`${kind} ${name}`)) return;
-    await this.#engine.execute(command, args);
+    if (!this.#recovered.has(`${kind} ${name}`)) await this.#engine.execute(command, args);
+    else if (kind === "node") await this.#tellOtherFile(args);
+  }
+
+  /** It may have been reopened since the last daemon was told of it; or a name has been put right in vain. */
+  async #tellOtherFile(args: Readonly<Record<string, unknown>>): Promise<void> {
+    const { filename } = { ...args, ...(args["file"] as object | undefined) } as {
+      filename?: unknown;
+    };
+    const nodes = await this.#engine.execute("query-named-block-nodes", { flat: true });
+    const node = (nodes as BlockDeviceInfo[]).find((one) => one["node-name"] === args["node-name"]);
+    if (typeof filename !== "string" || !node || resolve(filename) === resolve(node.file)) return;
+    await note(
+      `journal: node '${node["node-name"]}' is on record with '${node.file}' and stays so, though --blockdev says ` +
+        `'${filename}'. blockdev-reopen changes that, or a journal of its own for each`,
+    );
   }
 
   async #recover(): Promise<void> {

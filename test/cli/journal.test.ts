@@ -93,13 +93,18 @@ function makeImages(): void {
  *
  * @param monitor what is spoken to, after everything else
  */
-function start(monitor = "stdio,id=c", journal = "journal.json"): Running {
+/** @param files where an image is in another file than its name says */
+function start(
+  monitor = "stdio,id=c",
+  journal = "journal.json",
+  files: Readonly<Record<string, string>> = {},
+): Running {
   const image = (name: string, backing: string | null) => [
     "--blockdev",
     JSON.stringify({
       driver: "qcow2",
       "node-name": name,
-      file: { driver: "file", filename: name },
+      file: { driver: "file", filename: files[name] ?? name },
       backing,
     }),
   ];
@@ -258,6 +263,21 @@ describe("a daemon that cannot be set up", () => {
     renameSync(join(folder, "elsewhere"), join(folder, "target"));
     await untilMirrored();
   });
+});
+
+it("says so of a node that it leaves in the file on record, where its options name another one", async () => {
+  makeImages();
+  const daemon = start();
+  await daemon.talk.negotiate();
+  await killed(daemon);
+  copyFileSync(join(folder, "target"), join(folder, "other"));
+  const next = start("stdio,id=c", "journal.json", { target: "other" });
+  await next.talk.negotiate();
+  await next.talk.execute("quit");
+  const { stderr } = await next.ended;
+  expect(stderr.match(/^.*on record with.*$/gm)).toEqual([
+    expect.stringMatching(/'target' is on record with 'target' .* says 'other'/),
+  ]);
 });
 
 it("says why it ends when its journal cannot be kept, and nothing of its own code", async () => {
