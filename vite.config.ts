@@ -40,6 +40,7 @@ export default defineConfig({
           exclude: ["test/browser/**", "test/e2e/**"],
           environment: "node",
           testTimeout: 60_000,
+          hookTimeout: 60_000,
           // A worker loads the engine once, not for each file: half the processor time of most folders.
           // So what a file leaves behind the next one finds: modules of tests keep nothing.
           isolate: false,
@@ -53,6 +54,7 @@ export default defineConfig({
           root: import.meta.dirname,
           include: ["test/browser/**/*.test.ts"],
           testTimeout: 60_000,
+          hookTimeout: 60_000,
           fileParallelism: false,
           globalSetup: ["test/browser/protocol/commands.ts"],
           browser: {
