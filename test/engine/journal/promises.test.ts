@@ -106,3 +106,21 @@ it("a copy-before-write filter comes back, and what gives access to its moment d
   const lost = expect.objectContaining({ kind: "node", name: "sa", outcome: "lost" });
   expect(await ok(next, "x-query-recovery")).toContainEqual(lost);
 });
+
+it("the history has the last 1000 jobs", async () => {
+  const { client, journal, again } = await started();
+  await ok(client, "block-stream", { "job-id": "s", device: "top" });
+  await client.clock.advance(5000);
+  const [ended] = journal.record.history;
+  const history = Array.from({ length: 1005 }, (_, i) => ({ ...ended, id: `j${i}` }));
+  journal.text = JSON.stringify({ ...journal.record, history });
+  const next = await again();
+  const ids = async () =>
+    ((await ok(next.client, "x-query-job-history")) as { id: string }[]).map(({ id }) => id);
+  // The last one first.
+  expect((await ids()).at(-1)).toBe("j5");
+  await ok(next.client, "block-stream", { "job-id": "c", device: "top" });
+  await next.clock.advance(5000);
+  const now = await ids();
+  expect([now.length, now[0], now.at(-1)]).toEqual([1000, "c", "j6"]);
+});

@@ -42,15 +42,7 @@ it("gets the answer to the first one, when that is there", async () => {
 });
 
 it("is known however many other clients have come meanwhile", () => {
-  const recorder = new JournalRecorder(
-    {
-      store: new MemoryJournal(),
-      clock: new VirtualClock(),
-      describe: () => emptyRecord(),
-      onFailed: (why) => expect.unreachable(String(why)),
-    },
-    0,
-  );
+  const recorder = idleRecorder();
   const command = COMMANDS.get("blockdev-add")!;
   const requests = new Requests(recorder, []);
   requests.accept(id, command);
@@ -65,3 +57,28 @@ it("is known however many other clients have come meanwhile", () => {
   const next = new Requests(recorder, left);
   expect(() => next.recall(id, command)).toThrow(/was lost/);
 });
+
+it("is refused when it is so old that it is forgotten, and never done again", () => {
+  const command = COMMANDS.get("blockdev-add")!;
+  const requests = new Requests(idleRecorder(), []);
+  const nth = (n: number) => ({ client: "tab 7", n });
+  for (let n = 0; n < 70; n++) {
+    requests.accept(nth(n), command);
+    const reply = { return: {} };
+    requests.answered(nth(n), command, reply as object);
+  }
+  const next = new Requests(idleRecorder(), requests.describe());
+  expect(() => next.recall(nth(5), command)).toThrow(/is forgotten/);
+  expect(next.recall(nth(6), command)).toEqual({ return: {}, id: nth(6) });
+  expect(next.recall(nth(70), command)).toBeUndefined();
+});
+
+function idleRecorder(): JournalRecorder {
+  const init = {
+    store: new MemoryJournal(),
+    clock: new VirtualClock(),
+    describe: () => emptyRecord(),
+    onFailed: (why: unknown) => expect.unreachable(String(why)),
+  };
+  return new JournalRecorder(init, 0);
+}
