@@ -54,6 +54,8 @@ async function measured(
     for (const name of ["top", "target"]) {
       spawnSync("qemu-img", ["create", "-q", "-f", "qcow2", path(name), `${RECIPE.virtualSize}`]);
     }
+    // Else the copy is still being written back, and whoever flushes first pays for it.
+    spawnSync("sync");
     const journal = isKept && { journal: await openFileJournal(path("journal")) };
     const engine = await createNodeEngine({ ...journal });
     await engine.recover();
