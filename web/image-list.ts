@@ -19,6 +19,7 @@ export class Images {
   readonly all = signal<readonly StoredImage[]>([]);
   readonly #app: Pick<App, "actions" | "client" | "store" | "vda">;
   readonly #onChanged: () => Promise<void>;
+  #looks = 0;
 
   constructor(
     app: Pick<App, "actions" | "client" | "store" | "vda">,
@@ -29,7 +30,11 @@ export class Images {
   }
 
   async refresh(): Promise<void> {
-    if (this.#app.store === "opfs") this.all.value = await listImages(this.#app.client);
+    if (this.#app.store !== "opfs") return;
+    const look = ++this.#looks;
+    const all = await listImages(this.#app.client);
+    // What an older look has found may be gone: it must not come back over this one's.
+    if (look === this.#looks) this.all.value = all;
   }
 
   make(filename: string, bytes: number): Promise<boolean> {

@@ -13,6 +13,8 @@ import { MiB } from "../../src/base/bytes.ts";
 import { makeRaw, type User, visit, writesOn } from "./user.ts";
 
 const DISK_BYTES = 16 * MiB;
+/** The page looks again by itself, in its own time. */
+const PATIENT = { timeout: 30_000 };
 
 let folder: string;
 
@@ -71,7 +73,7 @@ describe("backup", () => {
     await user.limitStorage(2 * MiB);
     const id = await driver.startJob("backup", { target: "copy", "on-target-error": "stop" });
     await expect
-      .poll(() => driver.listedJob(id), { timeout: 30_000 })
+      .poll(() => driver.listedJob(id), PATIENT)
       .toMatchObject({
         status: "paused",
         problem: expect.stringMatching(/no more room.*Resume/s),
@@ -79,7 +81,7 @@ describe("backup", () => {
     await user.limitStorage(null);
     await driver.page.getByTestId(`job-${id}`).getByRole("button", { name: "Resume" }).click();
     await expect
-      .poll(() => driver.listedJob(id), { timeout: 30_000 })
+      .poll(() => driver.listedJob(id), PATIENT)
       .toMatchObject({
         status: "completed",
         problem: "",
@@ -105,7 +107,7 @@ describe("blockCopy", () => {
     await driver.reload();
     await driver.waitForDisk();
     expect(await driver.chain()).toBe("[opfs copy.qcow2]");
-    expect(await driver.image("disk.qcow2")).toContain("Delete");
+    await expect.poll(() => driver.image("disk.qcow2"), PATIENT).toContain("Delete");
     await user.expectDiskAndFile();
   });
 
@@ -116,7 +118,7 @@ describe("blockCopy", () => {
     await driver.waitForBlockJob("copy running");
     await driver.endBlockJob("abort");
     // It never was a copy.
-    expect(await driver.image("other.qcow2")).toBe("");
+    await expect.poll(() => driver.image("other.qcow2"), PATIENT).toBe("");
     await driver.callVerb("blockCopy", { file: "copy.qcow2" });
     await driver.waitForBlockJob("copy ready");
     await write(user, 2);
@@ -197,8 +199,8 @@ describe("deleting the disk", () => {
     await driver.tryIt();
     expect(await driver.chain()).toBe("[http delete.raw] <── [opfs disk.qcow2]");
     // It was part of the disk.
-    expect(await driver.image("over.qcow2")).toBe("");
-    expect(await driver.image("copy.qcow2")).toContain("Close");
+    await expect.poll(() => driver.image("over.qcow2"), PATIENT).toBe("");
+    await expect.poll(() => driver.image("copy.qcow2"), PATIENT).toContain("Close");
   });
 });
 
