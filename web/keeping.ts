@@ -1,6 +1,6 @@
 /**
  * Whether the browser has promised to keep what is stored here. Until it has, it may clear all of it away when space
- * gets short, whatever the page says of a disk that is whole. In a private window it never promises.
+ * gets short, whatever the page says of a disk that is whole. In a private window it does not promise by itself.
  */
 
 import { signal } from "@preact/signals";
