@@ -6,6 +6,7 @@ import { seededRandom } from "../../src/base/random.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
 import {
   addBitmap,
+  beforeChange,
   disableBitmap,
   enableBitmap,
   mergeBitmaps,
@@ -116,6 +117,26 @@ it("new ones, those that are gone, and switches are on record before anybody is 
   expect(bitmapOf(third).inconsistent).toBe(true); // In the image still, and nobody answers for it.
   expect(bitmapOf(third, "on").isDirty(0)).toBe(true);
 });
+
+it.each(["with", "without"])(
+  "one that has been switched on stays that, %s a record",
+  async (how) => {
+    const before = await opened(await withBitmap(), 2);
+    disableBitmap(before.graph, b0).commit();
+    await before.clock.runUntil(before.graph.closeBackend(before.disk));
+    await before.clock.runUntil(before.graph.remove("top"));
+    const first = await opened(before.look(), 3);
+    expect(bitmapOf(first).enabled).toBe(false);
+    await first.clock.runUntil(beforeChange(first.graph, b0, "enable"));
+    enableBitmap(first.graph, b0).commit();
+    await first.clock.runUntil(first.intents.settled());
+    const left = first.look();
+    const second = await opened(how === "with" ? left : { ...left, intents: null }, 4);
+    if (how === "with")
+      expect(bitmapOf(second)).toMatchObject({ enabled: true, inconsistent: false });
+    else expect(bitmapOf(second).inconsistent).toBe(true);
+  },
+);
 
 it("what was merged into one is on record", async () => {
   const first = await opened(await withBitmap(), 2);
