@@ -37,7 +37,8 @@ export async function loadBitmaps(node: BlockNode): Promise<void> {
     else await loadStored(node, image);
   }
   for (const known of record?.bitmaps ?? []) {
-    if (node.bitmaps.find(known.name)) continue;
+    // The regions are what came after the image's copy: without that they are not the bitmap.
+    if (known.isStored || node.bitmaps.find(known.name)) continue;
     addRegions(node, addRecorded(node, known), record!.regions);
   }
   bitmapsChanged(node);
