@@ -165,7 +165,7 @@ async function createJob(services: BlockJobServices, setup: MirrorSetup): Promis
     tap,
     data,
     bitmap,
-    intent: MirrorIntent.begin(imagesOf(setup), bitmap, setup.intent),
+    intent: MirrorIntent.begin(imagesOf(setup), bitmap, wholeClusters(target), setup.intent),
     nodes: [...filtersAndData(source), target],
     holds: [],
     run: null,
