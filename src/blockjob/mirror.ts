@@ -237,6 +237,8 @@ function setUpRun(
     chunkBytes,
     sync,
     base,
+    // What is below a commit's layers is the source's, wherever they hold nothing.
+    isAgain: setup.type === "mirror" && setup.intent !== undefined,
     targetIsZero,
     matchLength: () => matchLength(setup, target),
   });
