@@ -334,7 +334,7 @@ export class Graph {
     return this.#reopener.reopenAll(list);
   }
 
-  /** Whether reopenAll() would have a node keep its bytes in another one. @throws BlockError as that */
+  /** Whether reopenAll() would have a node keep its bytes in another one, or elsewhere in it. @throws BlockError as that */
   changesFiles(list: readonly BlockdevOptions[]): boolean {
     return this.#reopener.changesFiles(list);
   }

@@ -67,7 +67,8 @@ export class Reopener {
 
   /** @throws BlockError as Graph.changesFiles() */
   changesFiles(list: readonly BlockdevOptions[]): boolean {
-    return planReopen(this.#init, list).some(({ links }) => links.has("file"));
+    const changes = planReopen(this.#init, list);
+    return changes.some(({ links, movesWindow }) => movesWindow || links.has("file"));
   }
 
   /**
