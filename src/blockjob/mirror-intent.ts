@@ -19,6 +19,7 @@ import { getLength } from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { WriteIntent } from "../block/write-intent.ts";
 import type { MirrorDisks, MirrorFailure } from "./mirror-copies.ts";
+import { Sweeps } from "./sweeps.ts";
 
 const SWEEP_MS = 2000;
 
@@ -29,8 +30,7 @@ export class MirrorIntent {
   readonly #target: BlockNode;
   readonly #bitmap: DirtyBitmap;
   readonly #save: () => Promise<void>;
-  #sweeping: Promise<void> | null = null;
-  #nextMs = 0;
+  readonly #sweeps = new Sweeps(SWEEP_MS);
 
   /**
    * To be called while the source is drained, when the bitmap records already.
@@ -89,30 +89,20 @@ export class MirrorIntent {
 
   /** Begins a sweep if it is time for one. @param fail told of a disk that cannot be flushed */
   sweep(disks: MirrorDisks, nowMs: number, fail: (failure: MirrorFailure) => void): void {
-    if (this.#sweeping || nowMs < this.#nextMs) return;
-    this.#nextMs = nowMs + SWEEP_MS;
     const flush = () =>
       settleAll([
         sided("source", () => disks.reader.flush(), fail),
         sided("target", () => disks.target.flush(), fail),
       ]);
     const isBusy = (offset: number, bytes: number) => disks.locks.isTaken(offset, bytes);
-    const sweep = async () => {
-      // When it cannot be saved the record has more than it must: no harm done.
+    this.#sweeps.begin(nowMs, async () => {
       if (await this.#intent.sweep(this.#bitmap, isBusy, flush)) await this.#save();
-    };
-    this.#sweeping = sweep()
-      .catch((error) => {
-        if (!(error instanceof BlockError)) throw error;
-      })
-      .finally(() => {
-        this.#sweeping = null;
-      });
+    });
   }
 
   /** Until no sweep is under way. */
-  async rest(): Promise<void> {
-    await this.#sweeping;
+  rest(): Promise<void> {
+    return this.#sweeps.rest();
   }
 
   /** For good. Both disks must be drained, or not be written any more by the job. */
