@@ -283,6 +283,39 @@ it("tells how much has been written since a checkpoint, in whichever image it is
   expect([await size("one"), await size("two")]).toEqual([3 * GRAIN, undefined]);
 });
 
+it("overlays the disks that are meant, or says which cannot be", async () => {
+  for (const name of ["ro", "rw"]) await makeImage(world, name);
+  const disks = [disk("vda", "rw"), { ...disk("vdb", "ro"), readonly: true }];
+  const domain = await world.run(world.connection.define({ name: "demo", disks }));
+  await world.run(domain.create());
+  const make =
+    (...names: object[]) =>
+    () =>
+      domain.snapshotCreate({ name: "one", disks: names } as never, SNAPSHOT_CREATE.DISK_ONLY);
+  const refused = [
+    make({ name: "vdz" }),
+    make({ name: "vdb" }),
+    make({ name: "vda" }, { name: "vda" }),
+    make({ name: "vda", source: memory("x") }, { name: "/memory/rw", source: memory("y") }),
+  ];
+  for (const call of refused) expect(await refusal(world, call())).toBe("CONFIG_UNSUPPORTED");
+  expect([...world.stores.keys()]).toEqual(["ro", "rw"]);
+  // An empty list is none: all that can be written.
+  await world.run(make()());
+  expect([...world.stores.keys()]).toEqual(["ro", "rw", "rw.one"]);
+  const { disks: now } = await world.run(domain.info());
+  expect(now.map(({ chain }) => chain.map(({ path }) => path))).toEqual([
+    ["/memory/rw.one", "/memory/rw"],
+    ["/memory/ro"],
+  ]);
+  const only = { name: "only", disks: [{ ...disk("vda", "ro"), readonly: true }] };
+  await world.run(domain.destroy());
+  const other = await world.run(world.connection.define(only));
+  await world.run(other.create());
+  const none = other.snapshotCreate({}, SNAPSHOT_CREATE.DISK_ONLY);
+  expect(await refusal(world, none)).toBe("CONFIG_UNSUPPORTED");
+});
+
 it("commits the active layer by the disk's name, too, and refuses a copy over what is there", async () => {
   const domain = await running(world, { vda: ["top", "base"] });
   const { COPY, RELATIVE } = BLOCK_REBASE;
