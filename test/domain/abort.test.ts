@@ -302,8 +302,11 @@ it("copies shallowly onto the chain that is there", async () => {
   await world.run(domain.blockJobAbort("vda", PIVOT));
   expect(await paths(domain)).toEqual(["/memory/copy", "/memory/mid", "/memory/base"]);
   expect(await read(world, device)).toEqual(before);
-  const raw = domain.blockCopy("vda", image("r", null, "raw"), {}, BLOCK_COPY.SHALLOW);
-  expect(await refusal(world, raw)).toBe("CONFIG_UNSUPPORTED");
+  await makeImage(world, "r", { format: "raw" });
+  for (const flags of [BLOCK_COPY.SHALLOW, BLOCK_COPY.SHALLOW | BLOCK_COPY.REUSE_EXT]) {
+    const raw = domain.blockCopy("vda", image("r", null, "raw"), {}, flags);
+    expect(await refusal(world, raw)).toBe("CONFIG_UNSUPPORTED");
+  }
 });
 
 it("writes over no file that is there, but into one that it is told to reuse", async () => {
