@@ -293,6 +293,28 @@ it("B12 removes no image that another domain has", async () => {
   expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
 });
 
+it("B12 removes no image that another disk has, be it open or only defined, then or by the end", async () => {
+  const domain = await running(world);
+  await makeImage(world, "other", { backing: "mid" });
+  const define = (...disks: object[]) =>
+    world.run(world.connection.define({ name: "demo", disks } as never));
+  const [own, other] = [disk("vda", "top", "mid", "base"), disk("vdb", "other", "mid", "base")];
+  const remove = (flags = 0) => domain.blockCommit("vda", null, "/memory/mid", 1, DELETE | flags);
+  await define(own, other);
+  expect(await refusal(world, remove())).toBe("OPERATION_INVALID");
+  // Another image is to be at the top from the next start on.
+  await define({ ...other, target: "vda" });
+  expect(await refusal(world, remove())).toBe("OPERATION_INVALID");
+  await define(own);
+  await world.run(remove(BLOCK_COMMIT.BANDWIDTH_BYTES));
+  await define(own, other);
+  await world.run(domain.blockJobSetSpeed("vda", 0));
+  const warning = expect.stringMatching(/'\/memory\/mid'.*disk 'vdb' of domain 'demo' has it/);
+  expect(await until(world, ended("vda"))).toMatchObject({ status: 0, warning });
+  expect([...world.stores.keys()].sort()).toEqual(["base", "mid", "other", "top"]);
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/base"]);
+});
+
 it("copies shallowly onto the chain that is there", async () => {
   const domain = await running(world);
   const device = await guest(world, domain, "vda");

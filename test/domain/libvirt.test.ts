@@ -1,6 +1,7 @@
 /** What libvirt's driver answers where a definition or the moment is wrong, and all that its calls can say. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { type ImageDefinition, layersOf } from "../../src/domain/definition.ts";
 import {
   BACKUP_BEGIN,
   BLOCK_COMMIT,
@@ -8,11 +9,13 @@ import {
   CHECKPOINT_CREATE,
   CHECKPOINT_DELETE,
   CHECKPOINT_XML,
+  DOMAIN_DESC,
   JOB_STATS,
   SNAPSHOT_CREATE,
 } from "../../src/domain/flags.ts";
 import {
   disk,
+  ended,
   GRAIN,
   guest,
   image,
@@ -314,6 +317,28 @@ it("overlays the disks that are meant, or says which cannot be", async () => {
   await world.run(other.create());
   const none = other.snapshotCreate({}, SNAPSHOT_CREATE.DISK_ONLY);
   expect(await refusal(world, none)).toBe("CONFIG_UNSUPPORTED");
+});
+
+it("leaves alone what has been defined for a disk's next start, whatever becomes of its chain until then", async () => {
+  const domain = await running(world, { vda: ["top", "base"], vdb: ["b", "below"] });
+  await makeImage(world, "other");
+  const disks = [disk("vda", "other"), disk("vdb", "b", "below")];
+  await world.run(world.connection.define({ name: "demo", disks }));
+  await world.run(domain.snapshotCreate({ name: "one" }, SNAPSHOT_CREATE.DISK_ONLY));
+  for (const target of ["vda", "vdb"]) {
+    await world.run(domain.blockPull(target));
+    await until(world, ended(target));
+  }
+  await settle(world);
+  const chains = ({ disks }: { disks: readonly ImageDefinition[] }) =>
+    disks.map((one) => layersOf(one).map(({ source }) => source["name"]));
+  expect(chains(await world.run(domain.getDesc()))).toEqual([["top.one"], ["b.one"]]);
+  // Of the other disk the same image is defined: its definition follows.
+  const defined = [["other"], ["b.one"]];
+  expect(chains(await world.run(domain.getDesc(DOMAIN_DESC.INACTIVE)))).toEqual(defined);
+  await world.run(domain.destroy());
+  await world.run(domain.create());
+  expect(chains(await world.run(domain.getDesc()))).toEqual(defined);
 });
 
 it("commits the active layer by the disk's name, too, and refuses a copy over what is there", async () => {
