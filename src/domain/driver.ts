@@ -194,6 +194,7 @@ export class DomainDriver {
     let failure: unknown;
     const begin = (ctx: Ctx) =>
       withAsyncJob(ctx, entry.object, { kind: "backup" }, async (job) => {
+        this.mustWork();
         await work(ctx).catch((error: unknown) => {
           if (!entry.record.backup) throw error;
           failure = error;

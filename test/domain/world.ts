@@ -11,6 +11,7 @@ import { DomainDriver } from "../../src/domain/driver.ts";
 import { DomainError, type DomainErrorName } from "../../src/domain/errors.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
 import type { ImageFiles } from "../../src/domain/image-files.ts";
+import type { DriverOptions } from "../../src/domain/locks/domain-object.ts";
 import { type DomainStore, MemoryDomainStore } from "../../src/domain/store.ts";
 import { browserDrivers } from "../../src/drivers/index.ts";
 import { MemoryStore, memoryDriver } from "../../src/drivers/protocol/memory.ts";
@@ -43,6 +44,7 @@ export interface WorldOptions {
   readonly drivers?: readonly BlockDriver[];
   readonly store?: DomainStore;
   readonly stores?: Map<string, MemoryStore>;
+  readonly locks?: DriverOptions;
 }
 
 /** @param isLost from then on what the driver saves is not kept: another one has taken over */
@@ -58,7 +60,7 @@ export function storeUntil(isLost: () => boolean): DomainStore {
 }
 
 export async function makeWorld(options: WorldOptions = {}): Promise<World> {
-  const { store = new MemoryDomainStore(), stores = new Map(), drivers = [] } = options;
+  const { store = new MemoryDomainStore(), stores = new Map(), drivers = [], locks = {} } = options;
   const clock = new VirtualClock();
   const engine = await createEngine({
     clock,
@@ -77,7 +79,9 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
   const events: DomainEvent[] = [];
   const onEvent = (event: DomainEvent) => void events.push(event);
   const start = () =>
-    clock.runUntil(DomainDriver.start({ qmp: client, asking, store, clock, files, onEvent }));
+    clock.runUntil(
+      DomainDriver.start({ qmp: client, asking, store, clock, files, locks, onEvent }),
+    );
   const driver = await start();
   const world: World = {
     clock,
