@@ -191,7 +191,7 @@ async function mustBeNew(op: Operation, layer: Layer, code: NewImage["taken"]): 
 
 /**
  * Closes those of the nodes that are there. One that somebody still uses stays among the leftovers, and
- * is tried again when the domain stops.
+ * is tried again when the domain stops or starts.
  */
 export async function closeNodes(op: Operation, nodes: readonly string[]): Promise<void> {
   const known = await op.execute("query-named-block-nodes", { flat: true });

@@ -35,6 +35,8 @@ export async function create(op: Operation): Promise<void> {
   }));
   await op.save();
   try {
+    // What somebody else had in use when the domain stopped would keep its images from being opened.
+    await closeNodes(op, record.leftovers);
     for (const disk of record.disks) await openDisk(op, disk);
     await settleCheckpoints(op);
   } catch (error) {

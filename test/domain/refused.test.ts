@@ -103,3 +103,17 @@ it("goes on with a pull whose export somebody else has come to have the name of,
   const exports = await world.run(world.client.execute("query-block-exports"));
   expect(exports.find((one) => one.id === id)).toMatchObject({ "node-name": "other" });
 });
+
+it("starts a domain again as soon as nobody uses an image any more that could not be closed when it stopped", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const execute = (name: string, args: object) =>
+    world.run(world.client.execute(name as never, args as never));
+  const foreign = { type: "message-port", id: "foreign", "node-name": "libvirt-1-format" };
+  await execute("block-export-add", foreign);
+  await world.run(domain.destroy());
+  expect(await refusal(world, domain.create())).toBe("OPERATION_FAILED");
+  await execute("block-export-del", { id: "foreign", mode: "hard" });
+  await settle(world);
+  await world.run(domain.create());
+  expect(world.driver.host.record.domains[0]).toMatchObject({ state: "running", leftovers: [] });
+});
