@@ -17,6 +17,7 @@ import {
   KiB,
   makeImage,
   makeWorld,
+  memoryBehind,
   read,
   refusal,
   running,
@@ -489,23 +490,7 @@ const refused = (call: Promise<unknown>) =>
   );
 
 /** Memory that writes when it is let. */
-function stuck(free: () => Promise<void>): BlockDriver {
-  const driver = memoryDriver(world.stores) as BlockDriver;
-  return {
-    ...driver,
-    name: "stuck",
-    async open(context) {
-      const state = await driver.open(context);
-      return new Proxy(state, {
-        get(target, key) {
-          const member = Reflect.get(target, key);
-          if (typeof member !== "function") return member;
-          return (...args: unknown[]) =>
-            key === "pwrite"
-              ? free().then(() => member.apply(target, args))
-              : member.apply(target, args);
-        },
-      });
-    },
-  };
-}
+const stuck = (free: () => Promise<void>): BlockDriver =>
+  memoryBehind(world.stores, "stuck", ({ method, work }) =>
+    method === "pwrite" ? free().then(work) : work(),
+  );

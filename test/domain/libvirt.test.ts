@@ -14,6 +14,7 @@ import {
   SNAPSHOT_CREATE,
 } from "../../src/domain/flags.ts";
 import {
+  backupIsOver,
   disk,
   ended,
   GRAIN,
@@ -23,6 +24,7 @@ import {
   KiB,
   makeImage,
   makeWorld,
+  memory,
   refusal,
   running,
   settle,
@@ -37,9 +39,6 @@ beforeEach(async () => {
   world = await makeWorld();
 });
 afterEach(() => world.end());
-
-const memory = (name: string) => ({ driver: "memory", name });
-const isOver = ({ event }: { event: string }) => event === "job-completed";
 
 it("takes what no call takes for an invalid argument, also in its own thread", async () => {
   const domain = await running(world, { vda: ["a"] });
@@ -122,7 +121,7 @@ it("backs up the disks that are meant, or says which are not", async () => {
   expect(await refusal(world, domain.backupBegin(socket))).toBe("XML_ERROR");
   // An empty list is none: all that can be written.
   await world.run(domain.backupBegin({ disks: [] }, { name: "one", disks: [] }));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   expect([...world.stores.keys()].sort()).toEqual(["ro", "rw", "rw.one"]);
   expect((await world.run(domain.checkpointGetDesc("one"))).disks).toEqual([
@@ -136,7 +135,7 @@ it("backs up the disks that are meant, or says which are not", async () => {
 it("tells what a backup has chosen, in words that it would take again", async () => {
   const domain = await running(world, { vda: ["a"], vdb: ["b"] });
   await world.run(domain.backupBegin({}, { name: "one" }));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const disks = [{ name: "vda", exportname: "disk", exportbitmap: "since-one" }];
   await world.run(domain.backupBegin({ mode: "pull", incremental: "one", disks }));
@@ -174,7 +173,7 @@ it("tells how far a backup has come when it ends: of a push its bytes, of a pull
   const domain = await running(world, { vda: ["a"] });
   const last = () => world.run(domain.getJobStats(JOB_STATS.COMPLETED));
   await world.run(domain.backupBegin());
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const size = 1024 * KiB;
   const whole = { disk_total: size, disk_processed: size, disk_remaining: 0 };
@@ -182,7 +181,7 @@ it("tells how far a backup has come when it ends: of a push its bytes, of a pull
   world.events.length = 0;
   const disks = [{ name: "vda", format: "raw", target: memory("small") }] as const;
   await world.run(domain.backupBegin({ disks: [...disks] }));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const failed = await last();
   expect(failed).toMatchObject({ type: 4, success: false, disk_total: size });
@@ -362,7 +361,7 @@ it("commits the active layer by the disk's name, too, and refuses a copy over wh
   expect(await refusal(world, domain.backupBegin(backup))).toBe("INVALID_ARG");
   const reused = domain.backupBegin(backup, null, BACKUP_BEGIN.REUSE_EXTERNAL);
   await world.run(reused);
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   expect(await refusal(world, domain.blockCommit("vda", null, "vda"))).toBe("INVALID_ARG");
   await world.run(domain.blockCommit("vda", null, "vda", 0, BLOCK_COMMIT.ACTIVE));

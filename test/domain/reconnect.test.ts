@@ -6,6 +6,7 @@ import type { DriverRecord } from "../../src/domain/record.ts";
 import { type DomainStore, MemoryDomainStore } from "../../src/domain/store.ts";
 import { QmpError } from "../../src/engine/client.ts";
 import {
+  backupIsOver,
   ended,
   guest,
   image,
@@ -249,7 +250,7 @@ it("M08 fails a backup whose engine is gone, removes its target, and keeps its b
   const domain = await running(first, { vda: ["a"] });
   const device = await guest(first, domain, "vda");
   await first.run(domain.backupBegin({}, { name: "one" }));
-  await until(first, ({ event }) => event === "job-completed");
+  await until(first, backupIsOver);
   await write(first, device, { 2: 50 });
   const before = await read(first, device);
   await first.run(domain.backupBegin({ incremental: "one" }, { name: "two" }));
@@ -262,7 +263,7 @@ it("M08 fails a backup whose engine is gone, removes its target, and keeps its b
   const second = await makeWorld({ store: kept, stores: first.stores });
   const { connection, run } = second;
   expect(await run(connection.lookupByName("demo"))).toMatchObject({ state: 5, id: null });
-  expect(second.events.find(({ event }) => event === "job-completed")).toMatchObject({
+  expect(second.events.find(backupIsOver)).toMatchObject({
     stats: { type: 4, success: false },
   });
   expect(second.stores.has("a.two")).toBe(false);
@@ -271,7 +272,7 @@ it("M08 fails a backup whose engine is gone, removes its target, and keeps its b
   const disks = [{ name: "vda", target: { driver: "memory", name: "inc" } }];
   second.events.length = 0;
   await run(again.backupBegin({ incremental: "one", disks }));
-  await until(second, ({ event }) => event === "job-completed");
+  await until(second, backupIsOver);
   expect(await run(again.getJobStats(1))).toMatchObject({ type: 3, disk_total: 64 * 1024 });
   expect(await read(second, await guest(second, again, "vda"))).toBe(before);
   await second.end();
@@ -294,7 +295,7 @@ it("goes on with a backup of mode pull, which another driver had begun", async (
   await world.restart();
   expect(await world.run(demo().getJobStats())).toMatchObject({ type: 2 });
   await world.run(demo().abortJob());
-  await until(world, ({ event }) => event === "job-completed");
+  await until(world, backupIsOver);
   await settle(world);
   expect([...world.stores.keys()]).toEqual(["a"]);
   await world.run(demo().backupBegin({}));

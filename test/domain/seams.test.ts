@@ -9,7 +9,7 @@ import { layersOf } from "../../src/domain/definition.ts";
 import type { Domain } from "../../src/domain/domain.ts";
 import { JOB_STATS, SNAPSHOT_CREATE } from "../../src/domain/flags.ts";
 import { type DomainStore, MemoryDomainStore } from "../../src/domain/store.ts";
-import { image, makeWorld, refusal, running, type World } from "./world.ts";
+import { image, makeWorld, memory, refusal, running, type World } from "./world.ts";
 
 let world: World;
 afterEach(() => world.end());
@@ -74,7 +74,6 @@ async function atEachStep(
   }
 }
 
-const memory = (name: string) => ({ driver: "memory", name });
 const nodes = () => world.run(world.client.execute("query-named-block-nodes", {}));
 
 const backup: Begin = (domain, at) => {
