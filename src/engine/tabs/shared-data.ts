@@ -121,8 +121,8 @@ export class SharedData implements DataRequester {
     for (const pending of again) if (pending.signal?.aborted) this.#cancel(pending);
   }
 
-  durable({ exports, upTo, reply }: DurableNotice, client: string): void {
-    this.kept.durable(exports, upTo);
+  durable({ exports, writes, reply }: DurableNotice, client: string): void {
+    this.kept.durable(exports, writes);
     if (reply?.client === client) this.#answer({ type: "done", id: reply.id, result: undefined });
     this.#pump();
   }
