@@ -88,7 +88,7 @@ export class MirrorRun {
     await this.#init.matchLength();
     try {
       if (!intent?.isFound) await this.#findDirty();
-      if (!job.cancelled) intent?.publish();
+      if (!job.cancelled) await intent?.publish(job.signal);
       writes.isHeldOff = false;
       while (!(await this.#step())) {}
     } finally {

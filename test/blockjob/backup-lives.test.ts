@@ -179,6 +179,27 @@ it("M08 a backup that somebody wrote beside ends, and the next incremental one i
   expect(Buffer.compare(await next.content("top"), await next.content("target"))).toBe(0);
 });
 
+it("fails for a flush amid the copying that failed, though the one at the end goes well", async () => {
+  const random = seededRandom(8);
+  const { left } = await prepare(random);
+  const life = await live(left, random, 2);
+  await open(life);
+  life.device("top");
+  const job = await life.clock.runUntil(start(life, "full", undefined));
+  job.setSpeed(MiB);
+  const { state } = life.graph.get("target");
+  const flush = state.flush!.bind(state);
+  let flushes = 0;
+  state.flush = async () => {
+    if (++flushes > 1) return flush();
+    await new Promise<void>((done) => void life.clock.setTimer(20_000, done));
+    throw new BlockError("EIO", "Some of it is lost");
+  };
+  await life.clock.runUntil(job.finished);
+  expect(flushes).toBe(1);
+  expect(job.error).toMatchObject({ errno: "EIO" });
+});
+
 it.each(["with", "without"])(
   "what a backup gave back to a bitmap outlives its engine, %s a record, though no guest has written",
   async (how) => {

@@ -30,6 +30,7 @@ import { OrderedPort } from "./ordered-port.ts";
 import { Pipe } from "./pipe.ts";
 import type { OpenRealm, Realm } from "./realm.ts";
 import { hasClosed, type Reign } from "./reign.ts";
+import { ALL, type Run } from "./runs.ts";
 import { WriteAgain } from "./write-again.ts";
 import { WriteOrder } from "./write-order.ts";
 
@@ -284,7 +285,7 @@ export class Owner {
       order: this.#order,
       again: this.#again!,
       flushOthers: (exportId) => this.#flushOthers(exportId),
-      onDurable: (exports, upTo, id) => this.#tellDurable(exports, upTo, { client, id }),
+      onDurable: (exports, writes, id) => this.#tellDurable(exports, writes, { client, id }),
       errorData,
     });
     this.#guests.get(client)?.ports.add(ordered);
@@ -296,13 +297,6 @@ export class Owner {
     const exports = disks.sharing(exportId);
     for (const other of exports) if (other !== exportId) await disks.writable(other).flush();
     return exports;
-  }
-
-  /** Nobody needs to keep any longer what has been written to them until now. */
-  async #flushAll(exports: readonly string[]): Promise<void> {
-    // What is under way comes first: everything behind it would have to be kept.
-    await this.#order.settle();
-    for (const id of exports) await this.#flush(id);
   }
 
   /** As a write to all bytes there are: all earlier ones are over and durable, and all later ones wait. */
@@ -317,16 +311,17 @@ export class Owner {
     }
   }
 
+  /** Nobody needs to keep any longer what has been written to it until now. */
   async #flush(exportId: string): Promise<void> {
-    const upTo = this.#order.settled;
+    const writes = this.#order.over;
     const exports = await this.#flushOthers(exportId);
     await this.#realm!.disks.writable(exportId).flush();
-    this.#tellDurable(exports, upTo);
+    this.#tellDurable(exports, writes);
   }
 
   async #flushAtDesk(desk: Port, { n, exports }: FlushRequest): Promise<void> {
     try {
-      await this.#flushAll(exports);
+      for (const id of exports) await this.#flush(id);
       desk.postMessage({ type: "flushed", n } satisfies FromDesk, []);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
@@ -342,20 +337,20 @@ export class Owner {
 
   #tellDurable(
     exports: readonly string[] | null,
-    upTo: number,
+    writes: readonly Run[],
     reply?: { readonly client: string; readonly id: number },
   ): void {
     const { epoch } = this.#init.reign;
-    const notice: LobbyMessage = { type: "durable", epoch, exports, upTo, ...(reply && { reply }) };
-    this.#init.lobby.post(notice);
+    const told = { epoch, exports, writes, ...(reply && { reply }) };
+    this.#init.lobby.post({ type: "durable", ...told } satisfies LobbyMessage);
   }
 
   /** Writes to an export that is gone are nobody's; those to another one of its name are not among them. */
   #forgetLater(exportId: string): () => void {
-    const upTo = this.#order.last;
+    const writes: readonly Run[] = [[1, this.#order.last]];
     return () => {
       // What goes in the end is there again with the next owner.
-      if (this.#notice.state === "serving") this.#tellDurable([exportId], upTo);
+      if (this.#notice.state === "serving") this.#tellDurable([exportId], writes);
     };
   }
 
@@ -388,7 +383,7 @@ export class Owner {
     if (!this.#realm) return;
     await this.#realm.close();
     await this.#init.host.epochs.close(this.#init.reign.epoch);
-    this.#tellDurable(null, Number.MAX_SAFE_INTEGER);
+    this.#tellDurable(null, ALL);
   }
 }
 
