@@ -35,7 +35,7 @@ export class MirrorIntent {
   /**
    * To be called while the source is drained, when the bitmap records already.
    *
-   * @param nodes both disks: first the node that the bitmap is of, then the target
+   * @param nodes both disks: first the node that the bitmap is of, last the target
    * @param wholeClusters as MirrorDirty has it: no region is a part of one, as all of it becomes dirty at once
    * @param id of a record that an engine has left
    * @returns null where nothing is kept
@@ -62,7 +62,7 @@ export class MirrorIntent {
     if (id !== undefined && !found) intents.forget(id);
     const regionBytes = regionBytesFor(getLength(source), granularity);
     this.#intent = intents.begin({ id: found ? id! : intents.newId(), nodes, regionBytes });
-    this.#target = nodes[1]!;
+    this.#target = nodes.at(-1)!;
     this.#bitmap = bitmap;
     this.#save = () => intents.saved();
     this.isFound = found !== null;

@@ -254,6 +254,24 @@ it("begins anew if its record is gone, or somebody has written without it", asyn
   }
 });
 
+it("of several layers commits into the lowest, and has on record that it alone is written", async () => {
+  const random = seededRandom(4);
+  const life = await live(await newImages(["base", "mid", "top"], random), random, 1);
+  await life.add({ ...qcow2("base"), "read-only": true });
+  await life.add({ ...qcow2("mid", "base"), "read-only": true });
+  await life.add(qcow2("top", "mid"));
+  await fill(life, "top", random, 2);
+  const job = await life.clock.runUntil(KINDS["active commit"]!.start(life, undefined, random));
+  for (let i = 0; i < 300 && !job.ready; i++) await life.clock.advance(100);
+  const key = (name: string) => `${name}-store:${name}`;
+  const {
+    [key("top")]: a,
+    [key("mid")]: b,
+    [key("base")]: c,
+  } = life.intentStore.record!.generations;
+  expect([b, c]).toEqual([a! + 1, a! + 3]);
+});
+
 it("has on record all of a target's cluster that is copied as a whole", async () => {
   const kind = KINDS["mirror of the top layer, into clusters that are larger than regions"]!;
   const random = seededRandom(1);
