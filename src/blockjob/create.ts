@@ -16,7 +16,7 @@ import { type BlockdevRef, blockdevRef } from "../block/options.ts";
 import { Perm } from "../block/permissions.ts";
 import { Job } from "../job/job.ts";
 import type { BlockJobServices } from "./block-job.ts";
-import { checkFileUnused } from "./image-name.ts";
+import { checkFileUnused, forgetFormerFile } from "./image-name.ts";
 
 export interface CreateOptions {
   readonly jobId: string;
@@ -53,6 +53,7 @@ export function startCreate(services: BlockJobServices, { jobId, options }: Crea
           if (file === undefined) {
             checkFileUnused(graph, driver, own);
             await create.call(driver, context);
+            await forgetFormerFile(graph, driver, own);
           } else await createInto(file, running);
         } finally {
           // Done for good, well or not.

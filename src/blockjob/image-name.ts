@@ -103,6 +103,28 @@ export async function createImage(
 }
 
 /**
+ * A file has been made, or emptied: what is on record of one that had its name before does not hold for it
+ * (src/block/write-intents.ts).
+ *
+ * @param options as checkFileUnused() takes them
+ * @throws BlockError what opening the file throws, and saving the record
+ */
+export async function forgetFormerFile(
+  graph: Graph,
+  driver: BlockDriver,
+  options: Readonly<Record<string, unknown>>,
+): Promise<void> {
+  const member = nameMember(driver);
+  if (!member || !graph.world.intents) return;
+  const node = await graph.addForUsers({ driver: driver.name, [member]: options[member] });
+  try {
+    await node.gate?.pass(0, 0, async () => {});
+  } finally {
+    await graph.closeUnused(node);
+  }
+}
+
+/**
  * Not every store knows by itself: to empty the file of a disk in use would be the end of it.
  *
  * @param options the store's members of blockdev-create

@@ -88,6 +88,11 @@ export function recordedDriver(recorder: Recorder, random: Random | null): Block
     kind: "protocol",
     roles: {},
     openOptions: { filename: v.string() },
+    createOptions: { filename: v.string(), size: v.number() },
+    async create({ options }) {
+      const { filename, size } = options as { filename: string; size: number };
+      recorder.make(filename, size);
+    },
     async open({ options }) {
       const { filename: file } = options as { filename: string };
       if (!recorder.has(file)) throw new BlockError("ENOENT", `There is no file '${file}'`);

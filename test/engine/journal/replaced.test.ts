@@ -136,3 +136,35 @@ it("a mirror of the top layer that begins anew leaves nothing in the target that
   expect(jobs).toContainEqual(expect.objectContaining({ id: "j", status: "ready" }));
   expect(await firstByte(next.client, "copy")).toBe(1);
 });
+
+it("a mirror whose target is a file that has been made anew begins anew", async () => {
+  const recorder = new Recorder();
+  const stores = [new MemoryJournal(), new MemoryIntentStore()] as const;
+  const { client } = await startEngine(recorder, stores[0], 1, stores[1]);
+  const make = { driver: "recorded", filename: "copy", size: 4 * MiB };
+  const makeCopy = async (by: Conversation) => {
+    await ok(by, "blockdev-create", { "job-id": "make", options: make });
+    await ok(by, "job-dismiss", { id: "make" });
+  };
+  await makeDisk(client, recorder, "disk");
+  await write(client, 1);
+  await client.clock.runUntil(io.flush(client.engine.graph.get("disk")));
+  await makeCopy(client);
+  const file = { driver: "recorded", filename: "copy" };
+  await ok(client, "blockdev-add", { driver: "raw", "node-name": "copy", file });
+  await ok(client, "blockdev-mirror", {
+    "job-id": "j",
+    device: "disk",
+    target: "copy",
+    sync: "full",
+  });
+  await client.clock.advance(10_000);
+  recorder.remove("copy");
+  const next = await startEngine(recorder, stores[0], 1, stores[1]);
+  await makeCopy(next.client);
+  await ok(next.client, "x-recovery-retry");
+  await next.clock.advance(10_000);
+  const jobs = await ok(next.client, "query-jobs");
+  expect(jobs).toContainEqual(expect.objectContaining({ id: "j", status: "ready" }));
+  expect(await firstByte(next.client, "copy")).toBe(1);
+});
