@@ -18,7 +18,14 @@ import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.t
 import { retryWhileBusy } from "../../../src/drivers/protocol/retry-busy.ts";
 import { checkEpoch, type JournalStore } from "../../../src/engine/journal/store.ts";
 import type { Channel, Epochs, TabHost } from "../../../src/engine/tabs/host.ts";
-import { ended, NO_REIGN, type Reign, raised, serving } from "../../../src/engine/tabs/reign.ts";
+import {
+  ended,
+  NO_REIGN,
+  overtaking,
+  type Reign,
+  raised,
+  serving,
+} from "../../../src/engine/tabs/reign.ts";
 
 interface LockRequest {
   readonly life: Life;
@@ -156,6 +163,11 @@ export class Life {
         await this.alive();
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
         origin.reign = serving(origin.reign, epoch);
+      },
+      overtake: async (epoch) => {
+        await this.alive();
+        if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
+        origin.reign = overtaking(origin.reign, epoch);
       },
       close: async (epoch) => {
         await this.alive();
