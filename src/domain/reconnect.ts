@@ -28,7 +28,7 @@ import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
 import { serveAgain, stopServing } from "./backup-serve.ts";
 import { protectBelow } from "./bitmaps.ts";
-import { indexOfLayer } from "./chain.ts";
+import { indexOfLayer, nodesOf } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
 import { takeUpCreations } from "./creations.ts";
 import { removeDevice } from "./devices.ts";
@@ -41,8 +41,8 @@ import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
-import { deviceId, formatNode, type JobRecord } from "./record.ts";
-import type { Source } from "./source.ts";
+import { deviceId, formatNode, type JobRecord, type Layer } from "./record.ts";
+import { describeSource, type Source } from "./source.ts";
 import { isRefused, jobOf, unlessNeedless } from "./start-job.ts";
 
 /** Jobs that the engine has done with, the newest first. */
@@ -108,32 +108,51 @@ async function isOpen({ record, execute }: Operation): Promise<boolean> {
   return layers.length === 0 || layers.some((layer) => names.has(formatNode(layer)));
 }
 
+const GONE = "The engine it ran in is gone";
+
 async function crashed(op: Operation): Promise<void> {
   const { record, entry } = op;
   const { backup } = record;
-  const why = "The engine it ran in is gone";
   const useless: Source[] = [];
   for (const job of record.jobs) {
-    if (!END_STATES.includes(job.state)) {
+    const hasEnded = END_STATES.includes(job.state);
+    if (!hasEnded) {
+      job.error ??= GONE + whereElse(op, job);
       job.state = job.state === "aborting" ? "cancelled" : "failed";
-      job.error ??= why;
     }
-    if (job.kind === "copy" && !job.wasReady) useless.push(...(job.unlink ?? []));
+    // What is to go once it has ended is on record; of others it is a copy that is none.
+    if (hasEnded || (job.kind === "copy" && !job.wasReady)) useless.push(...(job.unlink ?? []));
     tell(op, job);
   }
   if (backup) {
     for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";
-    backup.error ??= why;
+    backup.error ??= GONE;
     useless.push(...settle(op, backup));
     tellCompleted(op, backup, record.completed!);
   }
-  // Before the record forgets them: doing it twice does no harm.
+  // Before the record forgets them: doing it twice does no harm. Stores are there of images that are not.
+  const layers = [
+    ...record.disks.flatMap((disk) => disk.layers),
+    ...record.jobs.flatMap(targetsOf),
+  ];
+  await closeNodes(op, [...new Set([...record.leftovers, ...nodesOf(layers)])]);
   await unlink(op, useless);
-  const nothing = { disks: [], jobs: [], backup: null, leftovers: [], making: [] };
+  const nothing = { disks: [], jobs: [], backup: null, making: [] };
   Object.assign(record, { state: "shutoff", id: null, ...nothing });
   await op.save();
   entry.object.setRunning(false);
   op.host.emit({ event: "lifecycle", domain: entry.name, type: LIFECYCLE.CRASHED });
+}
+
+/** Of a pivot nobody knows whether it was done: if it was, a guest may have written to the new image since. */
+function whereElse(
+  { record }: Operation,
+  { disk: name, base, kind, mirror, state }: JobRecord,
+): string {
+  const disk = record.disks.find(({ target }) => target === name);
+  const to = kind === "copy" ? mirror?.[0] : disk?.layers[indexOfLayer(disk, base)];
+  if (state !== "pivoting" || !to) return "";
+  return `, amid a pivot: what was written last may be in '${describeSource(to.source)}'`;
 }
 
 /** @returns empty where the engine keeps none */
@@ -182,13 +201,14 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
   if (backup) await stopServing(op, backup);
   // In one turn, as others save it, too.
   record.jobs = record.jobs.filter((job) => !isUnbegun(job));
-  for (const { mirror = [], store } of dropped) {
-    for (const layer of [...mirror, ...(store ? [store] : [])]) {
-      record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
-    }
-  }
+  record.leftovers.push(...nodesOf(dropped.flatMap(targetsOf)));
   if (backup) record.backup = null;
   await op.save();
+}
+
+/** What it copies to, and has opened for that. */
+function targetsOf({ mirror = [], store }: JobRecord): Layer[] {
+  return [...mirror, ...(store ? [store] : [])];
 }
 
 async function takeUp(op: Operation, job: JobRecord, history: History): Promise<void> {
