@@ -65,9 +65,12 @@ export class Reopener {
     });
   }
 
-  /** @throws BlockError as Graph.changesFiles() */
-  changesFiles(list: readonly BlockdevOptions[]): boolean {
-    return planReopen(this.#init, list).some(({ links }) => links.has("file"));
+  /** @throws BlockError as Graph.movesBytes() */
+  movesBytes(list: readonly BlockdevOptions[]): boolean {
+    const isElsewhere = ({ node, links, options }: NodeChange) =>
+      links.has("file") ||
+      (node.driver.kind === "format" && JSON.stringify(options) !== JSON.stringify(node.options));
+    return planReopen(this.#init, list).some(isElsewhere);
   }
 
   /**
