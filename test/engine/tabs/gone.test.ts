@@ -82,7 +82,7 @@ async function oneTab() {
     await run(tab.client.start());
     return tab;
   };
-  return { clock, run, open, own: await open() };
+  return { clock, origin, run, open, own: await open() };
 }
 
 type Run = <T>(promise: Promise<T>) => Promise<T>;
@@ -146,6 +146,23 @@ describe("a page that was blocked on its way to sleep", () => {
     const other = await run(own.client.openDevice("d"));
     expect((await run(other.read(0, 512)))[0]).toBe(0);
   });
+});
+
+it("an owner that cannot put on record that it lets others in lets none in, and goes", async () => {
+  const { clock, origin, run, own } = await oneTab();
+  const disk = await run(own.client.openDevice("d"));
+  await run(disk.write(0, bytes(1)));
+  origin.isReignFull = true;
+  const other = new Tab(origin, recoverDisk);
+  const told: string[] = [];
+  other.client.onState = ({ phase, text }) => told.push(`${phase}: ${text}`);
+  const started = other.client.start();
+  await clock.advance(100);
+  expect(told.slice(0, 2)).toEqual(["opening: ", "failed: No space left"]);
+  origin.isReignFull = false;
+  await run(started);
+  expect((await run(disk.read(0, 512)))[0]).toBe(1);
+  await run(disk.flush());
 });
 
 describe("an export that is deleted, and made anew on another disk", () => {

@@ -41,6 +41,8 @@ export class Origin {
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
   reign: Reign = NO_REIGN;
+  /** Nothing more can be put on record of this reign. */
+  isReignFull = false;
   /** Files that cannot be opened now. */
   readonly away = new Set<string>();
   /** The journal's record, and that of write intents, as text. */
@@ -166,6 +168,7 @@ export class Life {
       },
       overtake: async (epoch) => {
         await this.alive();
+        if (origin.isReignFull) throw new BlockError("ENOSPC", "No space left");
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
         origin.reign = overtaking(origin.reign, epoch);
       },
