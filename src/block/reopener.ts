@@ -65,8 +65,8 @@ export class Reopener {
     });
   }
 
-  /** @throws BlockError as Graph.changesFiles() */
-  changesFiles(list: readonly BlockdevOptions[]): boolean {
+  /** @throws BlockError as Graph.movesBytes() */
+  movesBytes(list: readonly BlockdevOptions[]): boolean {
     const changes = planReopen(this.#init, list);
     return changes.some(({ links, movesWindow }) => movesWindow || links.has("file"));
   }

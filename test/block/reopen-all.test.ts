@@ -131,7 +131,7 @@ describe("Graph.reopenAll()", () => {
       const moved = graph.reopenAll([raw("low", { file: "a", ...window })]);
       await expect(moved).rejects.toMatchObject({ errno: "EBUSY" });
     }
-    expect(graph.changesFiles([raw("free", { file: "b", offset: 512 })])).toBe(true);
+    expect(graph.movesBytes([raw("free", { file: "b", offset: 512 })])).toBe(true);
     for (const file of ["slow", "a"]) {
       await graph.reopenAll([raw("low", { file })]);
       expect(graph.get("low").children.get("file")!.node.name).toBe(file);

@@ -85,6 +85,8 @@ export interface Hello {
   readonly epoch: number;
   /** It has not heard since what that one told: others may have flushed what it keeps, and written newer. */
   readonly wasAway: boolean;
+  /** While it was away: the last owner, if that was its own worker, which has ended with it; else 0. */
+  readonly own: number;
   readonly kept: readonly KeptWrite[];
   readonly blobs: readonly (readonly [string, Blob])[];
 }
