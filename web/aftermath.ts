@@ -3,8 +3,8 @@
 import { signal } from "@preact/signals";
 import type { Tab } from "../src/domain/client.ts";
 import type { Actions } from "./actions.ts";
-import { dismissHistory, type EndedJob, queryHistory } from "./history.ts";
-import { dismiss, queryRecovery, type Recovered } from "./recovery.ts";
+import { dismissHistory, type EndedJob, isSameRun, queryHistory } from "./history.ts";
+import { dismiss, isSame, queryRecovery, type Recovered } from "./recovery.ts";
 
 export class Aftermath {
   /** What became of everything when the engine was lost the last time. */
@@ -31,16 +31,18 @@ export class Aftermath {
     this.history.value = await queryHistory(client, isShared);
   }
 
-  /** It is in the history, and recovery tells no more that it goes on. */
-  async jobEnded(): Promise<void> {
+  /** A job has ended, or other tabs may have dismissed what is shown here: no event tells of that. */
+  async lookAgain(): Promise<void> {
     await this.refreshHistory();
     await this.refreshRecovery();
   }
 
-  /** @param id undefined: all */
-  dismissHistory(id?: string): Promise<boolean> {
+  /** @param job undefined: all */
+  dismissHistory(job?: EndedJob): Promise<boolean> {
     return this.#actions.act("jobs", async () => {
-      await dismissHistory(this.#tab.client, id);
+      await this.refreshHistory();
+      const isThere = job === undefined || this.history.value.some((one) => isSameRun(one, job));
+      if (isThere) await dismissHistory(this.#tab.client, job);
       await this.refreshHistory();
     });
   }
@@ -57,7 +59,11 @@ export class Aftermath {
   /** The user knows; what is missing is given up. */
   dismissRecovery(): Promise<boolean> {
     return this.#actions.act("recovery", async () => {
-      await dismiss(this.#tab.client, this.recovered.value);
+      // What was shown and still is so: nobody gives up what he has not seen.
+      const shown = this.recovered.value;
+      await this.refreshRecovery();
+      const told = this.recovered.value.filter((one) => shown.some((was) => isSame(was, one)));
+      await dismiss(this.#tab.client, told);
       await this.refreshRecovery();
       await this.onRecovered();
     });

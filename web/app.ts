@@ -76,7 +76,7 @@ export class App {
     this.images = new Images(this, () => this.view.refreshNodes());
     this.aftermath = new Aftermath(tab, this.actions);
     this.view.onNodes = () => this.images.refresh();
-    this.view.onJobEnd = () => this.aftermath.jobEnded();
+    this.view.onJobEnd = () => this.aftermath.lookAgain();
     this.aftermath.onRecovered = async () => {
       if (this.stage.value.kind === "closed") await this.#lookAgain(true);
       else await this.view.refreshNodes();
@@ -288,6 +288,16 @@ export class App {
       this.stage.value = { kind: "none" };
     });
     await this.aftermath.refreshHistory();
+  }
+
+  /** Somebody looks at the page, perhaps after a while: what no event tells of may be old. */
+  async look(): Promise<void> {
+    try {
+      await this.view.refreshNodes();
+      await this.aftermath.lookAgain();
+    } catch (error) {
+      this.actions.show("jobs", error);
+    }
   }
 
   /** Makes what was written last a crash: called when the page may be on its way out. */

@@ -41,7 +41,12 @@ export function chainBoxes(nodes: readonly NodeInfo[], top: string): ChainBox[] 
 const LOCAL = new Set(["opfs", "indexeddb", "memory"]);
 
 export function isLocal({ store }: ChainBox): boolean {
-  return LOCAL.has(store);
+  return isLocalStore(store);
+}
+
+/** @param driver of the store */
+export function isLocalStore(driver: string): boolean {
+  return LOCAL.has(driver);
 }
 
 const FORMATS = new Set(["qcow2", "raw"]);

@@ -172,8 +172,9 @@ function outcomeOf(info: JobInfo, block: BlockJobInfo | undefined): Job["outcome
 
 /** @returns undefined if nothing is left to show of the job */
 function foldEvent(known: Job, event: QmpEvent): Job | undefined {
+  const told = "speed" in event.data ? { speed: event.data.speed } : {};
   // Block jobs alone have these, so it has a speed, though no reply may have told of it.
-  const before = event.event.startsWith("BLOCK_JOB_") ? { speed: 0, ...known } : known;
+  const before = event.event.startsWith("BLOCK_JOB_") ? { speed: 0, ...known, ...told } : known;
   switch (event.event) {
     case "JOB_STATUS_CHANGE":
       return foldStatus(before, event.data.status);

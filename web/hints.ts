@@ -12,19 +12,28 @@ export interface Problem {
 const HINTS: Readonly<Record<string, string>> = {
   ENOSPC:
     "The browser has no more room for this site: free disk space, or delete data of other sites. Nothing that was copied is lost.",
-  EBUSY: "The disk is most likely open in another tab of this browser: close that tab.",
   ESTALE:
     "The template is not the one that this disk was made from, so going on would mix two disks. Put the old file back, or delete this disk and start over.",
-  ENOENT: "Check that the file is still where it was, and that the server serves it.",
-  EACCES:
-    "The server or the browser refuses access. In a private window, open the page in a normal one.",
-  ETIMEDOUT:
-    "Check that the template's server is running and that you are online. Nothing that was copied is lost.",
-  EIO: "Check that the template's server is running and that you are online. Nothing that was copied is lost.",
+  EACCES: "The browser refuses access. In a private window, open the page in a normal one.",
   EROFS: "The disk is open for reading only.",
   EFBIG: "The disk is larger than this store can hold.",
   ENOTSUP: "This image uses something that is not supported here.",
 };
+
+const AWAY =
+  "Check that the template's server is running and that you are online. Nothing that was copied is lost.";
+
+/** Of what a server was asked for, in the place of the others. */
+const SERVER_HINTS: Readonly<Record<string, string>> = {
+  ESTALE: HINTS["ESTALE"]!,
+  ENOENT: "Check that the file is still where it was, and that the server serves it.",
+  EACCES: "The server refuses access: check that whoever sees this page may have the file.",
+  ETIMEDOUT: AWAY,
+  EIO: AWAY,
+};
+
+/** Errors of servers name what was asked for. */
+const URL_IN_TEXT = /'https?:\/\//;
 
 /** A QMP error, or whatever else was thrown, as a problem. */
 export function problemOf(error: unknown): Problem {
@@ -35,7 +44,8 @@ export function problemOf(error: unknown): Problem {
 
 export function withHint(text: string, errno: string | undefined): Problem {
   if (errno === undefined) return { text };
-  const hint = Object.hasOwn(HINTS, errno) ? HINTS[errno] : undefined;
+  const hints = URL_IN_TEXT.test(text) ? SERVER_HINTS : HINTS;
+  const hint = Object.hasOwn(hints, errno) ? hints[errno] : undefined;
   return { text, errno, ...(hint !== undefined && { hint }) };
 }
 

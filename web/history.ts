@@ -3,6 +3,7 @@
 import type { SharedApi } from "../src/domain/client.ts";
 import type { ReturnOf } from "../src/qmp/commands/index.ts";
 import { isOwnWork } from "./fold.ts";
+import { formatBytes, formatSeconds } from "./format.ts";
 
 export type EndedJob = ReturnOf<"x-query-job-history">[number];
 
@@ -16,7 +17,25 @@ export async function queryHistory(
   return all.filter(({ id }) => !isOwnWork(id));
 }
 
-/** @param id undefined: all */
-export async function dismissHistory(client: SharedApi, id: string | undefined): Promise<void> {
-  await client.execute("x-job-history-dismiss", id === undefined ? {} : { id });
+/** One run of a job: others may have had its name. */
+export function isSameRun(a: EndedJob, b: EndedJob): boolean {
+  const [began, other] = [a.began, b.began];
+  return (
+    a.id === b.id && began.seconds === other.seconds && began.microseconds === other.microseconds
+  );
 }
+
+/** @param job undefined: all */
+export async function dismissHistory(client: SharedApi, job: EndedJob | undefined): Promise<void> {
+  const which = job === undefined ? {} : { id: job.id, began: job.began };
+  await client.execute("x-job-history-dismiss", which);
+}
+
+/** How much it did, if that is bytes, and how long it took: "16 MiB in 3 s". */
+export function describeWork({ type, ...job }: EndedJob): string {
+  const took = formatSeconds(job["duration-ms"] / 1000);
+  return BLOCK_JOBS.has(type) ? `${formatBytes(job["current-progress"])} in ${took}` : took;
+}
+
+/** What others are through with are steps. */
+const BLOCK_JOBS = new Set<EndedJob["type"]>(["stream", "commit", "mirror", "backup"]);

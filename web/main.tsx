@@ -42,7 +42,7 @@ async function main(): Promise<void> {
   render(<Page app={app} notices={notices} keeping={keeping} />, root);
 
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "hidden") void app.flush();
+    void (document.visibilityState === "hidden" ? app.flush() : app.look());
   });
   await Promise.all([
     app.start(),

@@ -13,6 +13,11 @@ export async function queryRecovery(
   return isShared ? client.execute("x-query-recovery") : [];
 }
 
+/** The same has become of the same thing. */
+export function isSame(a: Recovered, b: Recovered): boolean {
+  return a.kind === b.kind && a.name === b.name && a.outcome === b.outcome;
+}
+
 /** It may come back: a server is away, a file has to be picked again. */
 export function isMissing({ outcome }: Recovered): boolean {
   return outcome === "kept";

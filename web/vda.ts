@@ -1,12 +1,13 @@
 /** The page's disk as the driver of domains tells of it: its chain by path, its block job, its checkpoints. */
 
 import { batch, computed, signal } from "@preact/signals";
-import type {
-  BlockJobEntry,
-  CheckpointRecord,
-  DiskInfo,
-  Domain,
-  Tab,
+import {
+  type BlockJobEntry,
+  type CheckpointRecord,
+  type DiskInfo,
+  type Domain,
+  DomainError,
+  type Tab,
 } from "../src/domain/client.ts";
 import { TARGET } from "./define.ts";
 import { domainOf, findDomain } from "./disk.ts";
@@ -33,14 +34,28 @@ export class Vda {
   }
 
   async refresh(): Promise<void> {
-    const found = await findDomain(this.#tab);
-    const [jobs, checkpoints] = found
-      ? await Promise.all([this.domain.listBlockJobs(), this.domain.listAllCheckpoints()])
-      : [[], []];
+    const { found, jobs, checkpoints } = await this.#look();
     batch(() => {
       this.info.value = found?.disks.find(({ target }) => target === TARGET);
       this.job.value = jobs.find(({ disk }) => disk === TARGET);
       this.checkpoints.value = checkpoints;
     });
+  }
+
+  async #look() {
+    const nothing = { found: undefined, jobs: [], checkpoints: [] };
+    const found = await findDomain(this.#tab);
+    if (found === undefined) return nothing;
+    try {
+      const [jobs, checkpoints] = await Promise.all([
+        this.domain.listBlockJobs(),
+        this.domain.listAllCheckpoints(),
+      ]);
+      return { found, jobs, checkpoints };
+    } catch (error) {
+      // Another tab has deleted it meanwhile.
+      if (error instanceof DomainError && error.code === "NO_DOMAIN") return nothing;
+      throw error;
+    }
   }
 }

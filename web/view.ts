@@ -66,6 +66,8 @@ export class View {
   }
 
   async #onEvent(event: QmpEvent): Promise<void> {
+    // The chain first: whether the disk is whole now is said along with the job's end.
+    if (event.event === "BLOCK_JOB_COMPLETED") await this.refreshNodes();
     this.#fold({ kind: "event", event });
     if (jobOf(event) === undefined) return;
     await this.refreshJobs();

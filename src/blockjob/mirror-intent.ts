@@ -35,26 +35,34 @@ export class MirrorIntent {
   /**
    * To be called while the source is drained, when the bitmap records already.
    *
-   * @param nodes both disks: first the node that the bitmap is of, then the target
+   * @param nodes both disks: first the node that the bitmap is of, last the target
+   * @param wholeClusters as MirrorDirty has it: no region is a part of one, as all of it becomes dirty at once
    * @param id of a record that an engine has left
    * @returns null where nothing is kept
    */
   static begin(
     nodes: readonly BlockNode[],
     bitmap: DirtyBitmap,
+    wholeClusters: number,
     id: string | undefined,
   ): MirrorIntent | null {
-    return nodes[0]!.world.intents ? new MirrorIntent(nodes, bitmap, id) : null;
+    if (!nodes[0]!.world.intents) return null;
+    return new MirrorIntent(nodes, bitmap, Math.max(bitmap.granularity, wholeClusters), id);
   }
 
-  private constructor(nodes: readonly BlockNode[], bitmap: DirtyBitmap, id: string | undefined) {
+  private constructor(
+    nodes: readonly BlockNode[],
+    bitmap: DirtyBitmap,
+    granularity: number,
+    id: string | undefined,
+  ) {
     const source = nodes[0]!;
     const intents = source.world.intents!;
     const found = id === undefined ? null : intents.find(id, nodes, source.world.kernel);
     if (id !== undefined && !found) intents.forget(id);
-    const regionBytes = regionBytesFor(getLength(source), bitmap.granularity);
+    const regionBytes = regionBytesFor(getLength(source), granularity);
     this.#intent = intents.begin({ id: found ? id! : intents.newId(), nodes, regionBytes });
-    this.#target = nodes[1]!;
+    this.#target = nodes.at(-1)!;
     this.#bitmap = bitmap;
     this.#save = () => intents.saved();
     this.isFound = found !== null;

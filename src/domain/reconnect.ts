@@ -28,7 +28,7 @@ import { cancelAll } from "./backup.ts";
 import { settle } from "./backup-end.ts";
 import { serveAgain, stopServing } from "./backup-serve.ts";
 import { protectBelow } from "./bitmaps.ts";
-import { indexOfLayer } from "./chain.ts";
+import { indexOfLayer, nodesOf } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
 import { takeUpCreations } from "./creations.ts";
 import { removeDevice } from "./devices.ts";
@@ -41,7 +41,7 @@ import { withJob } from "./locks/with-job.ts";
 import { ready } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
-import { deviceId, formatNode, type JobRecord } from "./record.ts";
+import { deviceId, formatNode, type JobRecord, type Layer } from "./record.ts";
 import { describeSource, type Source } from "./source.ts";
 import { isRefused, jobOf, unlessNeedless } from "./start-job.ts";
 
@@ -130,9 +130,14 @@ async function crashed(op: Operation): Promise<void> {
     useless.push(...settle(op, backup));
     tellCompleted(op, backup, record.completed!);
   }
-  // Before the record forgets them: doing it twice does no harm.
+  // Before the record forgets them: doing it twice does no harm. Stores are there of images that are not.
+  const layers = [
+    ...record.disks.flatMap((disk) => disk.layers),
+    ...record.jobs.flatMap(targetsOf),
+  ];
+  await closeNodes(op, [...new Set([...record.leftovers, ...nodesOf(layers)])]);
   await unlink(op, useless);
-  const nothing = { disks: [], jobs: [], backup: null, leftovers: [], making: [] };
+  const nothing = { disks: [], jobs: [], backup: null, making: [] };
   Object.assign(record, { state: "shutoff", id: null, ...nothing });
   await op.save();
   entry.object.setRunning(false);
@@ -196,13 +201,14 @@ async function dropUnbegun(op: Operation, history: History): Promise<void> {
   if (backup) await stopServing(op, backup);
   // In one turn, as others save it, too.
   record.jobs = record.jobs.filter((job) => !isUnbegun(job));
-  for (const { mirror = [], store } of dropped) {
-    for (const layer of [...mirror, ...(store ? [store] : [])]) {
-      record.leftovers.push(formatNode(layer), `libvirt-${layer.n}-storage`);
-    }
-  }
+  record.leftovers.push(...nodesOf(dropped.flatMap(targetsOf)));
   if (backup) record.backup = null;
   await op.save();
+}
+
+/** What it copies to, and has opened for that. */
+function targetsOf({ mirror = [], store }: JobRecord): Layer[] {
+  return [...mirror, ...(store ? [store] : [])];
 }
 
 async function takeUp(op: Operation, job: JobRecord, history: History): Promise<void> {

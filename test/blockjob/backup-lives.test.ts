@@ -8,7 +8,7 @@ import { expect, it } from "vitest";
 import { KiB, MiB } from "../../src/base/bytes.ts";
 import { BlockError } from "../../src/base/errors.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
-import { addBitmap } from "../../src/block/bitmap-changes.ts";
+import { addBitmap, clearBitmap } from "../../src/block/bitmap-changes.ts";
 import { startBackup } from "../../src/blockjob/backup.ts";
 import type { BlockJob } from "../../src/blockjob/block-job.ts";
 import { BusyGuest, bytesOf, type Left, LIVES_SIZE, type Life, live, newImages } from "./lives.ts";
@@ -199,3 +199,38 @@ it("fails for a flush amid the copying that failed, though the one at the end go
   expect(flushes).toBe(1);
   expect(job.error).toMatchObject({ errno: "EIO" });
 });
+
+it.each(["with", "without"])(
+  "what a backup gave back to a bitmap outlives its engine, %s a record, though no guest has written",
+  async (how) => {
+    const random = seededRandom(3);
+    const { left } = await prepare(random);
+    const before = await live(left, random, 2);
+    await open(before);
+    clearBitmap(before.graph, { node: "top", name: "b0" }).commit();
+    await before.clock.runUntil(before.graph.remove("top"));
+    const first = await live(before.look(), random, 3);
+    await open(first);
+    first.device("top");
+    const options = { jobId: "j", device: "vda", target: "target", sync: "full" } as const;
+    const manners = { bitmap: "b0", bitmapMode: "always", speed: GRANULE } as const;
+    const job = await first.clock.runUntil(startBackup(first.services, { ...options, ...manners }));
+    await first.clock.advance(1000);
+    job.cancel(true);
+    await first.clock.runUntil(job.finished);
+    expect(
+      first.graph
+        .get("top")
+        .bitmaps.get("b0")
+        .isDirty(4 * MiB),
+    ).toBe(true);
+    await first.clock.runUntil(first.intents.settled());
+    const found = how === "with" ? first.look() : { ...first.look(), intents: null };
+    const next = await live(found, random, 4);
+    await open(next);
+    const bitmap = next.graph.get("top").bitmaps.get("b0");
+    if (how === "with") expect(bitmap).toMatchObject({ inconsistent: false, enabled: true });
+    if (how === "with") expect(bitmap.isDirty(4 * MiB)).toBe(true);
+    else expect(bitmap.inconsistent).toBe(true);
+  },
+);

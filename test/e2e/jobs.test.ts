@@ -216,6 +216,84 @@ describe("blockPull", () => {
   });
 });
 
+describe("blockRebase", () => {
+  it("onto the template leaves a disk that is not whole: the page says so, and pulls the rest", async () => {
+    await using user = await visit(folder, makeRaw(folder, "rebase", DISK_BYTES));
+    const { driver } = user;
+    await driver.tryIt();
+    await driver.setSpeed("1 MiB/s");
+    await driver.cancel();
+    await driver.makeImage("over.qcow2", "overlay");
+    await write(user, 2);
+    await driver.callVerb("blockRebase", { base: "vda[2]" });
+    await driver.until("two images are left", async () => (await driver.images()) === 2);
+    expect(await driver.chain()).toBe("[http rebase.raw] <── [opfs over.qcow2]");
+    await driver.until("it has ended", async () => (await driver.job())?.outcome === "completed");
+    const said = await driver.page.getByTestId("job").innerText();
+    expect(said).toMatch(/still reads in part from its template/);
+    expect(said).not.toMatch(/whole and local/);
+    await driver.startAgain();
+    await driver.waitForOutcome();
+    await driver.until("one image is left", async () => (await driver.images()) === 1);
+    expect(await driver.page.getByTestId("job").innerText()).toMatch(/whole and local/);
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("an overlay", () => {
+  it("is not called a file on its own until it is one", async () => {
+    await using user = await visit(folder, makeRaw(folder, "alone", DISK_BYTES));
+    const { driver } = user;
+    const tools = driver.page.getByTestId("tools");
+    await driver.tryIt();
+    await driver.setSpeed("1 MiB/s");
+    await driver.cancel();
+    expect(await tools.innerText()).toMatch(/needs a copy of its template/);
+    await driver.makeImage("over.qcow2", "overlay");
+    await write(user, 2);
+    // Over the template it would be another disk.
+    expect(await tools.innerText()).toMatch(/disk\.qcow2.*blockPull/s);
+    expect(await tools.innerText()).not.toMatch(/rebase/);
+    await driver.callVerb("blockPull");
+    await driver.until("one image is left", async () => (await driver.images()) === 1);
+    expect(await tools.innerText()).toMatch(/every QEMU tool reads/);
+    await driver.makeImage("over2.qcow2", "overlay");
+    expect(await tools.innerText()).toMatch(/over\.qcow2.*blockPull/s);
+    expect(await tools.innerText()).not.toMatch(/every QEMU tool reads/);
+    await driver.callVerb("blockPull");
+    await driver.until("one image is left", async () => (await driver.images()) === 1);
+    await user.expectDiskAndFile();
+  });
+});
+
+describe("history", () => {
+  it("tells two runs of one name apart, and bytes only of what counts in bytes", async () => {
+    await using user = await withDisk("runs");
+    const { driver } = user;
+    const { page } = driver;
+    const isThere = (count: number) =>
+      driver.until(`${count} are told`, async () => (await driver.history()).length === count);
+    await driver.makeImage("copy.qcow2");
+    for (const _run of [1, 2]) {
+      const id = await driver.startJob("backup", { target: "copy" });
+      expect(id).toBe("backup0");
+      await driver.waitForListed(id, "completed");
+      await driver.pressOn(id, "Dismiss");
+      await driver.until("it is off the list", async () => (await driver.listedJob(id)) === null);
+    }
+    const saved = await driver.startJob("snapshot-save", { tag: "one" });
+    await driver.waitForListed(saved, "completed");
+    await isThere(4);
+    const [snapshot, second, first] = await driver.history();
+    expect(snapshot).toMatch(/^snapshot-save snapshot-save0completed\d+ s$/);
+    expect([second, first]).toEqual(Array(2).fill(expect.stringMatching(/backup0.*16 MiB in/)));
+    await page.getByTestId("history").locator("summary").click();
+    await page.getByTestId("ended-backup0").first().getByRole("button").click();
+    await isThere(3);
+    expect((await driver.history()).slice(0, 2)).toEqual([snapshot, first]);
+  });
+});
+
 describe("snapshots and amend", () => {
   it("keep the disk's states inside its file, bring one back, forget one", async () => {
     await using user = await withDisk("snapshots");

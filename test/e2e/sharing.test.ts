@@ -137,6 +137,44 @@ describe("a second tab", () => {
   });
 });
 
+describe("what one tab has dismissed", () => {
+  it("is gone in the others when somebody looks at them, or dismisses it there, too", async () => {
+    await using user = await visit(folder, makeRaw(folder, "dismissed", DISK_BYTES));
+    const first = user.driver;
+    await first.tryIt();
+    await first.setSpeed("1 MiB/s");
+    await first.reload();
+    await first.waitForDisk();
+    await first.cancel();
+    const second = await user.openTab();
+    await second.waitForDisk();
+    for (const tab of [first, second]) {
+      await tab.page.getByTestId("recovery").waitFor();
+      await tab.until("it is told", async () => (await tab.history()).length === 1);
+    }
+    await first.page.getByTestId("recovery-dismiss").click();
+    await first.page.getByTestId("recovery").waitFor({ state: "detached" });
+    await second.page.getByTestId("recovery-dismiss").click();
+    await second.page.getByTestId("recovery").waitFor({ state: "detached" });
+    await first.page.getByTestId("history").locator("summary").click();
+    await first.page.getByTestId("history-clear").click();
+    await first.page.getByTestId("history").waitFor({ state: "detached" });
+    await second.page.getByTestId("history").locator("summary").click();
+    await second.page.getByTestId("history").getByRole("button").last().click();
+    await second.page.getByTestId("history").waitFor({ state: "detached" });
+    expect([await first.errors(), await second.errors()]).toEqual([[], []]);
+
+    await first.startAgain();
+    await first.waitForOutcome();
+    await second.until("it is told", async () => (await second.history()).length === 1);
+    await first.page.getByTestId("history").locator("summary").click();
+    await first.page.getByTestId("history-clear").click();
+    await first.page.getByTestId("history").waitFor({ state: "detached" });
+    await second.page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await second.page.getByTestId("history").waitFor({ state: "detached" });
+  });
+});
+
 describe("a second disk", () => {
   it("is not made when two tabs make one at the same time: both have the one that there is", async () => {
     await using user = await visit(folder, makeRaw(folder, "race", DISK_BYTES));

@@ -103,9 +103,9 @@ export async function whatHasBecome(client: SharedApi) {
   for (const { name, outcome, text } of await client.execute("x-query-recovery")) {
     console.log(name, outcome, text);
   }
-  for (const { id, outcome } of await client.execute("x-query-job-history")) {
+  for (const { id, began, outcome } of await client.execute("x-query-job-history")) {
     console.log(id, outcome);
-    await client.execute("x-job-history-dismiss", { id });
+    await client.execute("x-job-history-dismiss", { id, began });
   }
 }
 

@@ -64,6 +64,15 @@ test("an error that stops the job says why until the job is resumed", () => {
   expect(stream(after(stopped, status("running")))).not.toHaveProperty("stopped");
 });
 
+test("a job that ends before any reply told of it has the limit that its end tells", () => {
+  const end: QmpEvent = {
+    event: "BLOCK_JOB_COMPLETED",
+    data: { ...lengths(LEN), speed: 8 },
+    timestamp,
+  };
+  expect(stream(after(NOTHING, status("running"), end))).toMatchObject({ speed: 8 });
+});
+
 test("an error that is only reported stops nothing", () => {
   expect(stream(after(NOTHING, status("running"), ioError("report")))).not.toHaveProperty(
     "stopped",

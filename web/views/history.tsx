@@ -1,8 +1,7 @@
 /** Jobs that have ended, in whichever tab: how, how much they did, how long it took. */
 
 import type { App } from "../app.ts";
-import { formatBytes, formatSeconds } from "../format.ts";
-import type { EndedJob } from "../history.ts";
+import { describeWork, type EndedJob } from "../history.ts";
 import { Button } from "./parts.tsx";
 
 export function HistoryList({ app }: { readonly app: App }) {
@@ -46,10 +45,10 @@ function Row({ app, job, busy }: RowProps) {
       <code>{type}</code> {id}
       <span class={`chip status ${toneOf(outcome)}`}>{outcome}</span>
       <span class="hint">
-        {formatBytes(job["current-progress"])} in {formatSeconds(job["duration-ms"] / 1000)}
+        {describeWork(job)}
         {outcome === "failed" && error !== undefined ? `: ${error}` : ""}
       </span>
-      <Button disabled={busy} onClick={() => void app.aftermath.dismissHistory(id)}>
+      <Button disabled={busy} onClick={() => void app.aftermath.dismissHistory(job)}>
         Dismiss
       </Button>
     </div>

@@ -21,8 +21,9 @@ const PRESETS = [1, 4, 8, 32].map((mebi) => mebi * 2 ** 20).concat(0);
 
 export function JobPanel({ app, stage }: { readonly app: App; readonly stage: Open }) {
   const job = app.view.job.value;
+  const isWhole = app.view.isWhole.value;
   // A disk that came whole out of the storage has no job to show.
-  if (job === undefined && app.view.isWhole.value) return null;
+  if (job === undefined && isWhole) return null;
   return (
     <section
       class="panel"
@@ -34,12 +35,8 @@ export function JobPanel({ app, stage }: { readonly app: App; readonly stage: Op
         Job <code>block-stream</code>
         {job === undefined ? null : <Status job={job} />}
       </h2>
-      {job === undefined ? (
-        <p>This disk still reads in part from its template. Pull in the rest to make it local.</p>
-      ) : (
-        <Numbers job={job} />
-      )}
-      {job === undefined ? null : <Ending job={job} />}
+      {job === undefined ? <p>{IN_PART}</p> : <Numbers job={job} />}
+      {job === undefined ? null : <Ending job={job} isWhole={isWhole} />}
       <ProblemAt app={app} place="job" />
       <Controls app={app} stage={stage} job={job} />
     </section>
@@ -102,13 +99,26 @@ function Fact({ name, children, testId, title }: FactProps) {
   );
 }
 
+const IN_PART =
+  "This disk still reads in part from its template. Pull in the rest to make it local.";
+
+interface EndingProps {
+  readonly job: Job;
+  /** Of a pull down to a base the end is not that of the template. */
+  readonly isWhole: boolean;
+}
+
 /** How it ended, or why it stands still, in words. */
-function Ending({ job }: { readonly job: Job }) {
+function Ending({ job, isWhole }: EndingProps) {
   if (job.stopped !== undefined)
     return <ProblemBox problem={stopProblem(job.stopped, job.status)} />;
   switch (job.outcome) {
     case "completed":
-      return <p class="good">Done: the disk is whole and local. You can stop the server.</p>;
+      return isWhole ? (
+        <p class="good">Done: the disk is whole and local. You can stop the server.</p>
+      ) : (
+        <p>Done. {IN_PART}</p>
+      );
     case "cancelled":
       return (
         <p>
@@ -136,7 +146,8 @@ function Controls({
   const busy = app.busy.value.has("job");
   const bytesPerSecond = parseSpeed(speed.value);
   const isSpeedWrong = bytesPerSecond === undefined;
-  if (job?.outcome === "completed") return null;
+  const isDone = job?.outcome === "completed";
+  if (isDone && app.view.isWhole.value) return null;
 
   const start = () => {
     if (bytesPerSecond !== undefined) void app.startStream(bytesPerSecond);
@@ -154,7 +165,7 @@ function Controls({
             title={stage.readOnly ? "The disk is open for reading only" : undefined}
             onClick={start}
           >
-            {job === undefined ? "Pull in the rest" : "Start again"}
+            {job === undefined || isDone ? "Pull in the rest" : "Start again"}
           </Button>
         )}
       </p>

@@ -35,6 +35,9 @@ export function NotShared() {
   );
 }
 
+const GIVE_UP =
+  "Jobs that wait for it end, and writes that were not flushed to it are lost; image files stay";
+
 export function RecoveryBox({ app }: { readonly app: App }) {
   const told = app.aftermath.recovered.value.filter(isWorthTelling);
   if (told.length === 0) return null;
@@ -58,6 +61,7 @@ export function RecoveryBox({ app }: { readonly app: App }) {
         <Button
           testId="recovery-dismiss"
           disabled={busy}
+          title={isOpen ? GIVE_UP : undefined}
           {...(isOpen && { kind: "danger" as const })}
           onClick={() => void app.aftermath.dismissRecovery()}
         >

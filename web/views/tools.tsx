@@ -2,6 +2,8 @@
 
 import { useRef } from "preact/hooks";
 import type { App } from "../app.ts";
+import { isLocalStore } from "../chain.ts";
+import { type Kept, nameOf } from "../download.ts";
 import { Button, ConfirmDialog, ProblemAt } from "./parts.tsx";
 
 export function ToolsPanel({ app }: { readonly app: App }) {
@@ -17,17 +19,10 @@ export function ToolsPanel({ app }: { readonly app: App }) {
       ? "Wait until the disk has been read"
       : undefined;
   return (
-    <section class="panel" aria-labelledby="tools-title">
+    <section class="panel" aria-labelledby="tools-title" data-testid="tools">
       <h2 id="tools-title">{filename}</h2>
       <p class="hint">
-        {app.view.isWhole.value && stage.kind === "open" ? (
-          "A plain qcow2 file that every QEMU tool reads."
-        ) : (
-          <>
-            Downloaded before it is whole, the file needs a copy of its template beside it:{" "}
-            <code>qemu-img rebase -u -F FORMAT -b TEMPLATE {filename}</code>
-          </>
-        )}
+        <About app={app} filename={filename} isOpen={stage.kind === "open"} />
       </p>
       {stage.kind === "open" && stage.readOnly ? <ReadOnly app={app} busy={busy} /> : null}
       <ProblemAt app={app} place="tools" />
@@ -61,6 +56,32 @@ export function ToolsPanel({ app }: { readonly app: App }) {
         {reason === undefined ? null : <span class="hint">{reason}.</span>}
       </p>
     </section>
+  );
+}
+
+interface AboutProps {
+  readonly app: App;
+  readonly filename: string;
+  readonly isOpen: boolean;
+}
+
+/** What the file is good for once it is downloaded. */
+function About({ app, filename, isOpen }: AboutProps) {
+  const below = app.vda.info.value?.chain[1]?.source;
+  if (below !== undefined && isLocalStore(below.driver)) {
+    return (
+      <>
+        An overlay, of no use without <code>{nameOf(below as Kept)}</code> under it. To have all in
+        one file, call blockPull before you download it.
+      </>
+    );
+  }
+  if (app.view.isWhole.value && isOpen) return <>A plain qcow2 file that every QEMU tool reads.</>;
+  return (
+    <>
+      Downloaded before it is whole, the file needs a copy of its template beside it:{" "}
+      <code>qemu-img rebase -u -F FORMAT -b TEMPLATE {filename}</code>
+    </>
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { BlockError } from "../../base/errors.ts";
 import type { Job } from "../../job/job.ts";
-import type { JobHistoryInfo } from "../../qmp/commands/journal.ts";
+import type { HistoryKey, JobHistoryInfo } from "../../qmp/commands/journal.ts";
 import type { Timestamp } from "../../qmp/events.ts";
 
 /** The oldest ones go. */
@@ -42,14 +42,18 @@ export class History {
     this.#entries = [...this.#entries, entry].slice(-HISTORY_MAX);
   }
 
-  /** @param id of which job; all if not given. @throws BlockError ENOENT */
-  dismiss(id: string | undefined): void {
-    const kept = id === undefined ? [] : this.#entries.filter((entry) => entry.id !== id);
-    if (id !== undefined && kept.length === this.#entries.length) {
-      throw new BlockError("ENOENT", `Job '${id}' is not in the history`);
+  /** @param which all if not given. @throws BlockError ENOENT */
+  dismiss(which?: HistoryKey): void {
+    const kept = which ? this.#entries.filter((entry) => !isMeant(entry, which)) : [];
+    if (which && kept.length === this.#entries.length) {
+      throw new BlockError("ENOENT", `Job '${which.id}' is not in the history`);
     }
     this.#entries = kept;
   }
+}
+
+function isMeant(entry: JobHistoryInfo, { id, began }: HistoryKey): boolean {
+  return entry.id === id && (!began || msOf(entry.began) === msOf(began));
 }
 
 function outcomeOf(error: BlockError | null): JobHistoryInfo["outcome"] {

@@ -17,6 +17,7 @@ import type { ExportList } from "../../export/list.ts";
 import type { Job } from "../../job/job.ts";
 import type { JobStatus } from "../../job/status.ts";
 import {
+  type HistoryKey,
   type JournalView,
   journalCommands,
   type RecoveryInfo,
@@ -190,8 +191,8 @@ export class EngineJournal implements JournalView {
     return this.#history.all;
   }
 
-  dismissHistory(id: string | undefined): void {
-    this.#history.dismiss(id);
+  dismissHistory(which?: HistoryKey): void {
+    this.#history.dismiss(which);
   }
 
   get recovery(): readonly RecoveryInfo[] {

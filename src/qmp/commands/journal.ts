@@ -2,6 +2,7 @@
 
 import * as v from "valibot";
 import { size } from "../../base/check.ts";
+import { BlockError } from "../../base/errors.ts";
 import { command, nothing } from "../schema.ts";
 import { jobType } from "../types.ts";
 
@@ -20,6 +21,12 @@ export const jobHistoryInfo = v.strictObject({
   "duration-ms": size,
 });
 export type JobHistoryInfo = v.InferOutput<typeof jobHistoryInfo>;
+
+/** Which job: of several that ran under one id all, or the one that began then. */
+export interface HistoryKey {
+  readonly id: string;
+  readonly began?: JobHistoryInfo["began"] | undefined;
+}
 
 /**
  * continued   it is there again, a job at work again
@@ -51,8 +58,8 @@ export type RecoveryInfo = v.InferOutput<typeof recoveryInfo>;
 /** The engine's journal, as commands see it. */
 export interface JournalView {
   readonly history: readonly JobHistoryInfo[];
-  /** @throws BlockError ENOENT */
-  dismissHistory(id: string | undefined): void;
+  /** @param which all if not given. @throws BlockError ENOENT */
+  dismissHistory(which?: HistoryKey): void;
   readonly recovery: readonly RecoveryInfo[];
   retryRecovery(): Promise<void>;
   /** @throws BlockError ENOENT */
@@ -70,11 +77,15 @@ export function journalCommands(journal: JournalView) {
     }),
     command({
       name: "x-job-history-dismiss",
-      doc: "Takes a job that has ended off the history, or all of them.",
-      args: { id: v.optional(v.string()) },
+      doc: "Takes a job that has ended off the history, all that ran under its id or the one that began then; or all of them.",
+      args: { id: v.optional(v.string()), began: v.optional(timestamp) },
       returns: nothing,
-      run(_context, { id }) {
-        journal.dismissHistory(id);
+      run(_context, { id, began }) {
+        if (id === undefined && began) {
+          const text = "'began' says which run of a job is meant: 'id' has to say which job";
+          throw new BlockError("EINVAL", text);
+        }
+        journal.dismissHistory(id === undefined ? undefined : { id, began });
         return {};
       },
     }),

@@ -6,6 +6,33 @@ import type { JobRecord } from "../../../src/engine/journal/record.ts";
 import { Recorder } from "../../crash/recorder.ts";
 import { disks, MemoryJournal, startEngine } from "./rig.ts";
 
+describe("the history", () => {
+  it("dismisses of several runs under one id the one that is meant, or all", async () => {
+    const recorder = new Recorder();
+    const { client, clock } = await startEngine(recorder, new MemoryJournal());
+    await disks(client, recorder);
+    await client.execute("x-job-history-dismiss");
+    const told = async () => {
+      const all = (await client.execute("x-query-job-history"))["return"];
+      return all as { began: { seconds: number; microseconds: number } }[];
+    };
+    for (let run = 0; run < 3; run++) {
+      await client.execute("block-stream", { "job-id": "s", device: "vda", speed: 4096 });
+      await clock.advance(5);
+      await client.execute("block-job-cancel", { device: "s" });
+    }
+    const [third, second, first] = await told();
+    await client.execute("x-job-history-dismiss", { id: "s", began: second!.began });
+    expect(await told()).toEqual([third, first]);
+    const again = await client.execute("x-job-history-dismiss", { id: "s", began: second!.began });
+    expect(again).toMatchObject({ error: { desc: "Job 's' is not in the history" } });
+    const nameless = await client.execute("x-job-history-dismiss", { began: first!.began });
+    expect(nameless).toMatchObject({ error: { desc: expect.stringMatching(/'id' has to say/) } });
+    await client.execute("x-job-history-dismiss", { id: "s" });
+    expect(await told()).toEqual([]);
+  });
+});
+
 describe("an engine that is lost", () => {
   it("comes back with its nodes, links, settings, objects and exports", async () => {
     const recorder = new Recorder();
