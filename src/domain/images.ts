@@ -95,14 +95,16 @@ export async function makeImage(op: Operation, image: NewImage): Promise<Layer> 
   // Kept first: whoever finds these nodes after a crash knows that nobody needs them.
   op.record.leftovers.push(...nodesOf([layer]));
   await op.save();
-  await mustBeNew(op, layer, image.taken);
-  op.record.making.push(layer);
-  await op.save();
   try {
+    await mustBeNew(op, layer, image.taken);
+    op.record.making.push(layer);
+    await op.save();
     await createImage(op, layer, file);
   } catch (error) {
     // If the domain was stopped, whoever has stopped it looks for the job.
-    if (isRefused(error)) forgetMaking(op, [layer]);
+    if (!isRefused(error)) throw error;
+    await closeNodes(op, nodesOf([layer]));
+    forgetMaking(op, [layer]);
     throw error;
   }
   try {
@@ -131,7 +133,13 @@ export async function discardImages(op: Operation, layers: readonly Layer[]): Pr
   await closeNodes(op, nodesOf(layers));
   const { files } = op.host;
   for (const { source } of layers) {
-    if (files?.canRemove(source)) await op.unlocked(() => files.remove(source));
+    if (!files?.canRemove(source)) continue;
+    try {
+      await op.unlocked(() => files.remove(source));
+    } catch (error) {
+      // Of two who made it at once the other has it open. Why this one cannot is what its caller is told.
+      if (!isRefused(error)) throw error;
+    }
   }
   forgetMaking(op, layers);
 }

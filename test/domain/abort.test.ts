@@ -345,6 +345,33 @@ it("writes over no file that is there, but into one that it is told to reuse", a
   expect(await contentOf("mine")).toEqual(await read(world, await guest(world, domain, "vda")));
 });
 
+it("gives an image that two domains make at once to one of them, and takes nothing away from that one", async () => {
+  const domains: Domain[] = [];
+  for (const name of ["one", "two"]) {
+    await makeImage(world, name, { content: { 1: 7 } });
+    domains.push(await world.run(world.connection.define({ name, disks: [disk("vda", name)] })));
+    await world.run(domains.at(-1)!.create());
+  }
+  const before = await read(world, await guest(world, domains[0]!, "vda"));
+  for (let turns = 0; turns < 20; turns++) {
+    const name = `copy-${turns}`;
+    const copy = async (domain: Domain, later: number) => {
+      for (let turn = 0; turn < later; turn++) await world.clock.yield();
+      await domain.blockCopy("vda", image(name));
+    };
+    world.events.length = 0;
+    const [first, second] = domains as [Domain, Domain];
+    const copies = await world.run(Promise.allSettled([copy(first, 0), copy(second, turns)]));
+    const begun = domains.filter((_, at) => copies[at]!.status === "fulfilled");
+    expect(begun).toHaveLength(1);
+    await until(world, isReady("vda"));
+    await world.run(begun[0]!.blockJobAbort("vda"));
+    expect(await contentOf(name)).toEqual(before);
+    for (const { record } of domains.map((domain) => world.driver.entry(domain.name)))
+      expect(record).toMatchObject({ jobs: [], leftovers: [], making: [] });
+  }
+});
+
 it("refuses a destination that nobody can write to, by name and without asking its server", async () => {
   let requests = 0;
   const server = createServer((_, response) => {

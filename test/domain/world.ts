@@ -73,7 +73,11 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
   const files: ImageFiles = {
     canRemove: ({ driver }) => driver === "memory",
     async remove(source) {
-      stores.delete(source["name"] as string);
+      const name = source["name"] as string;
+      if ((stores.get(name)?.users ?? 0) > 0) {
+        throw new DomainError("OPERATION_FAILED", `'${name}' cannot be removed: it is open`);
+      }
+      stores.delete(name);
     },
   };
   const events: DomainEvent[] = [];

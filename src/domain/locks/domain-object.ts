@@ -78,7 +78,6 @@ export class DomainObject<Monitor = unknown> {
   readonly reference: Reference;
   /** Rung when something has changed that a call may wait for without a job (waitFor()). */
   readonly changes: Condition;
-  #generation = 0;
   #running = false;
   #removed = false;
   #monitor: AttachedMonitor<Monitor> | null = null;
@@ -98,11 +97,6 @@ export class DomainObject<Monitor = unknown> {
     });
   }
 
-  /** Goes up with every change of what the domain consists of: what was looked up before is stale. */
-  get generation(): number {
-    return this.#generation;
-  }
-
   get isRunning(): boolean {
     return this.#running;
   }
@@ -117,7 +111,6 @@ export class DomainObject<Monitor = unknown> {
 
   /** Its disks, jobs or state have changed: whoever waits looks again. */
   changed(): void {
-    this.#generation++;
     this.changes.broadcast();
   }
 

@@ -24,6 +24,8 @@ describe("a domain that goes away", () => {
     const letGo = await hold(made, object, { ...MODIFY, offline: true });
     object.remove();
     expect([disposed, object.reference.count]).toEqual([0, 2]);
+    const look = made.driver.call("look", (ctx) => withDomain(ctx, object, () => object.name));
+    expect((await failure(look)).gone).toBe("removed");
     expect((await failure(letGo())).gone).toBe("removed");
     expect([disposed, object.reference.count]).toEqual([1, 0]);
     expect(object.lock.holder).toBeNull();

@@ -203,10 +203,17 @@ describe("time", () => {
       });
       await made.clock.advance(10_000);
       made.clock.jumpSeconds = jumpSeconds;
-      await made.clock.advance(19_999);
+      const begunLater = failure(call(made, object, MODIFY, "later"));
+      await made.clock.advance(5000);
+      made.clock.jumpSeconds = 0;
+      await made.clock.advance(14_999);
       expect(isOver).toBe(false);
       await made.clock.advance(1);
       expect((await waits).message).toMatch(/holder \(modify\) has been at it for 30.0 s$/);
+      await made.clock.advance(9_999);
+      expect(object.job.queued).toBe(2);
+      await made.clock.advance(1);
+      expect((await begunLater).message).toMatch(/holder \(modify\) has been at it for 40.0 s$/);
       await letGo();
     }
   });
