@@ -39,7 +39,7 @@ const LINES: readonly Line[] = [
 const USAGE = `Usage: npm run bench -- [--only NAME]... [--runs N] [--json FILE]
 
 Measures each line next to its reference, pair by pair in one run, and prints the median of the
-ratios with the least and the greatest. Needs 6 GiB of disk and some minutes. A name may be the
+ratios with the least and the greatest. Needs 20 GiB of disk, and up to some minutes a line. A name may be the
 beginning of one: ${LINES.map(({ name }) => name).join(", ")}.`;
 
 interface Options {

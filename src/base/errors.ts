@@ -83,6 +83,11 @@ export function assert(condition: unknown, invariant: string): asserts condition
   if (!condition) throw new Error(`Invariant broken: ${invariant}`);
 }
 
+/** For catch(), where a wait that has been called off is over as well. */
+export function ignoreCanceled(error: unknown): void {
+  if (!(error instanceof BlockError && error.errno === "ECANCELED")) throw error;
+}
+
 /** Throws ECANCELED if the signal has been raised. Call after every await that a cancel may end. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new BlockError("ECANCELED", "Operation canceled");

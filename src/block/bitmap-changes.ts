@@ -11,10 +11,10 @@
 import { BlockError } from "../base/errors.ts";
 import { bitmapsChanged, markForeign } from "./bitmap-intent.ts";
 import type { NewBitmap } from "./bitmap-list.ts";
-import type { DirtyBitmap } from "./dirty-bitmap.ts";
+import type { BitmapUse, DirtyBitmap } from "./dirty-bitmap.ts";
 import type { Graph } from "./graph.ts";
 import type { BlockNode } from "./node.ts";
-import { beforeForeignMarks } from "./persistent-bitmaps.ts";
+import { distrustStored } from "./persistent-bitmaps.ts";
 
 /** Ended by exactly one of the two. Neither fails. */
 export interface BitmapChange {
@@ -165,18 +165,19 @@ export function mergeBitmaps(graph: Graph, options: MergeBitmapsOptions): Bitmap
 }
 
 /**
- * To be called before mergeBitmaps(): a target that is kept in an image gets marks of which the image
- * does not know, and a crash must not leave it there without them.
+ * To be called before mergeBitmaps(), enableBitmap() and removeBitmap(): the image that keeps the bitmap does
+ * not know of the change, and a crash must not leave it there as if there had been none.
  *
- * @throws BlockError ENOENT, EBUSY, EROFS, EINVAL as the merge, and what writing to the image throws
+ * @throws BlockError ENOENT, EBUSY, EROFS, EINVAL as the change, and what writing to the image throws
  */
-export async function beforeMerge(
+export async function beforeChange(
   graph: Graph,
-  { node, target: name }: Pick<MergeBitmapsOptions, "node" | "target">,
+  name: BitmapName,
+  use: Extract<BitmapUse, "merge-target" | "enable" | "remove">,
 ): Promise<void> {
-  const { node: found, bitmap } = findBitmap(graph, { node, name });
-  bitmap.checkUsable("merge-target");
-  await beforeForeignMarks(found, bitmap);
+  const { node, bitmap } = findBitmap(graph, name);
+  bitmap.checkUsable(use);
+  await distrustStored(node, bitmap);
 }
 
 function checkSameSize(target: DirtyBitmap, source: DirtyBitmap): void {

@@ -385,6 +385,8 @@ export interface BlockDriver<OpenOptions = never, CreateOptions = never> {
   readonly openOptions: OptionEntries;
   /** Those of openOptions that blockdev-reopen may change. Without it: it does not reopen at all. */
   readonly reopenOptions?: readonly string[];
+  /** Those of reopenOptions that say which bytes of its file the disk is made of. */
+  readonly windowOptions?: readonly string[];
   open(context: OpenContext<OpenOptions>): Promise<BlockState>;
   /** valibot entries of the driver's own members of blockdev-create. */
   readonly createOptions?: OptionEntries;

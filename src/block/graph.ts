@@ -334,9 +334,9 @@ export class Graph {
     return this.#reopener.reopenAll(list);
   }
 
-  /** Whether reopenAll() would have a node keep its bytes in another one. @throws BlockError as that */
-  changesFiles(list: readonly BlockdevOptions[]): boolean {
-    return this.#reopener.changesFiles(list);
+  /** Whether reopenAll() may have a node keep its bytes elsewhere, in another one or in another part. @throws BlockError as that */
+  movesBytes(list: readonly BlockdevOptions[]): boolean {
+    return this.#reopener.movesBytes(list);
   }
 
   /** Runs `change` while nothing is under way on the nodes nor above them: see drain.ts. */

@@ -196,7 +196,8 @@ export class Opener {
   }
 
   /**
-   * Closes the images and stores of all nodes, whoever uses them: see Graph.abandon().
+   * Closes the images and stores of all nodes, whoever uses them: see Graph.abandon(). Bitmaps that somebody works
+   * on cannot be put back into their image; on record they stay.
    *
    * @param nodes each before those it stands on
    * @throws BlockError the first failure; the others are closed all the same
@@ -205,7 +206,9 @@ export class Opener {
     const failures: BlockError[] = [];
     for (const node of nodes) {
       try {
-        await closeState(node, true);
+        const { intent } = node.bitmaps;
+        const isLeft = intent !== null && node.bitmaps.all().some(({ busy }) => busy);
+        await closeState(node, !isLeft);
       } catch (error) {
         if (!(error instanceof BlockError)) throw error;
         failures.push(error);

@@ -37,7 +37,8 @@ export async function loadBitmaps(node: BlockNode): Promise<void> {
     else await loadStored(node, image);
   }
   for (const known of record?.bitmaps ?? []) {
-    if (node.bitmaps.find(known.name)) continue;
+    // The regions are what came after the image's copy: without that they are not the bitmap.
+    if (known.isStored || node.bitmaps.find(known.name)) continue;
     addRegions(node, addRecorded(node, known), record!.regions);
   }
   bitmapsChanged(node);
@@ -79,14 +80,15 @@ function addRecorded(node: BlockNode, { name, granularity, enabled }: BitmapReco
 }
 
 /**
- * To be called before a bitmap gets marks that no write to its node has brought: a crash must not
- * leave the image with a copy that lacks them and looks right. Writes see to it by themselves, and
- * a copy with more marks than the bitmap does no harm.
+ * To be called before a bitmap gets marks that no write to its node has brought, is switched on, or goes: a
+ * crash must not leave the image with a copy that does not know of it and looks right. Writes see to it by
+ * themselves, and a copy with more marks than the bitmap does no harm.
  *
  * @throws BlockError what the driver throws
  */
-export async function beforeForeignMarks(node: BlockNode, bitmap: DirtyBitmap): Promise<void> {
-  if (bitmap.persistent && !node.readOnly) await node.state.bitmapStore?.markInUse();
+export async function distrustStored(node: BlockNode, bitmap: DirtyBitmap): Promise<void> {
+  const isThere = node.bitmaps.stored.has(bitmap);
+  if (isThere && !node.readOnly) await node.state.bitmapStore?.markInUse();
 }
 
 /**

@@ -73,7 +73,7 @@ async function changeMode(
 /** Links and own options. With another file below it an image is read anew from that. */
 async function changeInside(
   host: ReopenAllHost,
-  { node, options, links }: NodeChange,
+  { node, options, links, movesWindow }: NodeChange,
   undo: Undo[],
 ): Promise<BlockNode[]> {
   const left: BlockNode[] = [];
@@ -92,6 +92,8 @@ async function changeInside(
     host.refreshPermissions([node]);
   };
   undo.push(() => takeOptions(before));
+  // For whoever has to know after a crash which writes there were to the disk as it was.
+  if (movesWindow) await node.gate?.pass(0, 0, async () => {});
   takeOptions(options);
   await node.state.reopen?.(node.readOnly, options);
   if (!moves) {

@@ -32,6 +32,8 @@ export interface NodeChange {
   readonly options: unknown;
   /** Children that become others. */
   readonly links: ReadonlyMap<ChildRole, BlockNode | null>;
+  /** It is made of other bytes of its file. */
+  readonly movesWindow: boolean;
 }
 
 /** Where names are looked up. */
@@ -84,6 +86,8 @@ function planNode(
   checkForceShare(settings.forceShare, readOnly);
   if (settings.forceShare !== node.settings.forceShare) throw unchangeable(node, "force-share");
   checkOwn(node, own);
+  const movesWindow = (driver.windowOptions ?? []).some((member) => !isSame(node, own, member));
+  if (movesWindow) checkNoJob(node);
   const links = new Map<ChildRole, BlockNode | null>();
   for (const role of Object.keys(driver.roles) as ChildRole[]) {
     const given = roles.get(role);
@@ -95,11 +99,19 @@ function planNode(
     } else {
       const other = given === null ? null : host.get(given);
       if (!isOther(node, role, other)) continue;
-      if (other && role === "file") checkContent(node, other);
+      if (other && role === "file" && !isSameContent(node, other)) checkNoJob(node);
       links.set(role, other);
     }
   }
-  changes.set(node, { node, readOnly, followsParent, settings, options: own, links });
+  changes.set(node, {
+    node,
+    readOnly,
+    followsParent,
+    settings,
+    options: own,
+    links,
+    movesWindow,
+  });
 }
 
 function planChild(
@@ -137,10 +149,14 @@ function isOther(node: BlockNode, role: ChildRole, other: BlockNode | null): boo
   );
 }
 
-/** What a job works on stays what it is; filters make no difference to that. @throws BlockError EBUSY */
-function checkContent(node: BlockNode, file: BlockNode): void {
+/** Filters make no difference. */
+function isSameContent(node: BlockNode, file: BlockNode): boolean {
   const now = node.children.get("file")?.node;
-  if (now && skipFilters(now) === skipFilters(file)) return;
+  return now !== undefined && skipFilters(now) === skipFilters(file);
+}
+
+/** What a job works on stays what it is. @throws BlockError EBUSY */
+function checkNoJob(node: BlockNode): void {
   const above = new Set([node]);
   // A set that grows is walked to its end.
   for (const one of above) {
@@ -163,14 +179,22 @@ function checkDriver(node: BlockNode, name: string, member = "driver"): void {
 function checkOwn(node: BlockNode, wanted: Readonly<Record<string, unknown>>): void {
   const now = node.options as Readonly<Record<string, unknown>>;
   for (const member of new Set([...Object.keys(now), ...Object.keys(wanted)])) {
-    if (node.driver.reopenOptions?.includes(member)) continue;
-    if (JSON.stringify(now[member]) === JSON.stringify(wanted[member])) continue;
+    if (node.driver.reopenOptions?.includes(member) || isSame(node, wanted, member)) continue;
     if (member in wanted) throw unchangeable(node, member);
     throw new BlockError(
       "EINVAL",
       `Option '${member}' of node '${node.name}' cannot go back to its default: give it as it is`,
     );
   }
+}
+
+function isSame(
+  { options }: BlockNode,
+  wanted: Readonly<Record<string, unknown>>,
+  member: string,
+): boolean {
+  const now = options as Readonly<Record<string, unknown>>;
+  return JSON.stringify(now[member]) === JSON.stringify(wanted[member]);
 }
 
 function unchangeable(node: BlockNode, member: string): BlockError {

@@ -65,9 +65,10 @@ export class Reopener {
     });
   }
 
-  /** @throws BlockError as Graph.changesFiles() */
-  changesFiles(list: readonly BlockdevOptions[]): boolean {
-    return planReopen(this.#init, list).some(({ links }) => links.has("file"));
+  /** @throws BlockError as Graph.movesBytes() */
+  movesBytes(list: readonly BlockdevOptions[]): boolean {
+    const changes = planReopen(this.#init, list);
+    return changes.some(({ links, movesWindow }) => movesWindow || links.has("file"));
   }
 
   /**

@@ -74,6 +74,11 @@ class BackupAction implements TransactionAction {
       const { options, opened } = await this.#want(this.#source.node);
       try {
         this.#backup = await createBackup(this.#services, options, this.#txn);
+        const { job } = this.#backup;
+        job.isProvisional = true;
+        this.#source.atEnd(() => {
+          job.isProvisional = false;
+        });
       } catch (error) {
         if (opened) await closeDriveTarget(graph, opened);
         throw error;

@@ -21,6 +21,7 @@ import type { WriteIntent } from "../block/write-intent.ts";
 import type { FoundIntent, WriteIntents } from "../block/write-intents.ts";
 import type { CopyBeforeWrite, CopyGuard } from "../drivers/filter/copy-before-write.ts";
 import type { BackupOptions, BackupPlan } from "./backup-options.ts";
+import { Sweeps } from "./sweeps.ts";
 
 const SWEEP_MS = 1000;
 
@@ -32,7 +33,7 @@ export class BackupIntent implements CopyGuard {
   readonly #left: Regions;
   readonly #flushes: Coalesced;
   readonly #lost = new AbortController();
-  #nextMs = 0;
+  readonly #sweeps = new Sweeps(SWEEP_MS);
 
   /**
    * To be called with the source drained, when the filter is in.
@@ -144,10 +145,21 @@ export class BackupIntent implements CopyGuard {
     this.#filter.guard = null;
   }
 
-  /** Puts what has been copied on record, if it is time for that. @throws BlockError of the flush */
-  async sweep(nowMs: number): Promise<void> {
-    if (nowMs < this.#nextMs || !this.#intent.isPublished) return;
-    this.#nextMs = nowMs + SWEEP_MS;
+  /**
+   * Begins to put what has been copied on record, if it is time for that.
+   *
+   * @param fail told of a target that cannot be flushed
+   */
+  sweep(nowMs: number, fail: (error: BlockError) => void): void {
+    if (this.#intent.isPublished) this.#sweeps.begin(nowMs, () => this.#sweep(fail));
+  }
+
+  /** Until no sweep is under way. */
+  rest(): Promise<void> {
+    return this.#sweeps.rest();
+  }
+
+  async #sweep(fail: (error: BlockError) => void): Promise<void> {
     const { copy } = this.#filter;
     const { regionBytes } = this.#left;
     const done: number[] = [];
@@ -157,14 +169,14 @@ export class BackupIntent implements CopyGuard {
       }
     }
     if (done.length === 0) return;
-    await this.#flushes.done();
-    for (const region of done) this.#left.remove(region);
     try {
-      await this.#intents.saved();
+      await this.#flushes.done();
     } catch (error) {
-      // The record has more to copy than it must: no harm done.
-      if (!(error instanceof BlockError)) throw error;
+      if (error instanceof BlockError) fail(error);
+      throw error;
     }
+    for (const region of done) this.#left.remove(region);
+    await this.#intents.saved();
   }
 }
 

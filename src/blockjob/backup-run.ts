@@ -56,13 +56,14 @@ export class BackupRun {
       while (!(await this.#flush()));
     } finally {
       this.#filter.onBroken = null;
-      await this.#window.drain();
+      await this.quiesce();
     }
   }
 
   /** Brings all activity to rest, before the job is paused. */
-  quiesce(): Promise<void> {
-    return this.#window.drain();
+  async quiesce(): Promise<void> {
+    await this.#window.drain();
+    await this.#intent?.rest();
   }
 
   /** sync=none: all work is done by those who write. */
@@ -88,7 +89,7 @@ export class BackupRun {
         await this.#askPolicy();
         continue;
       }
-      await this.#sweep();
+      this.#intent?.sweep(job.clock.now(), (error) => this.#fail(error, "target"));
       // A guest's copy has failed and left it to us: that is not paid for yet.
       if (isAllTaken && this.#copy.dirty.count > 0) continue;
       const task = this.#take();
@@ -100,7 +101,9 @@ export class BackupRun {
       } else if (!this.#copy.isIdle) {
         await this.#copy.taskEnded(job.signal); // A guest's, which may fail and leave it to us.
       } else {
-        return;
+        // What a sweep's flush could not write is not told by the last one again.
+        await this.#intent?.rest();
+        if (this.#failed.length === 0) return;
       }
     }
   }
@@ -119,13 +122,17 @@ export class BackupRun {
     try {
       await this.#copy.run(task, this.#job.signal, (error, side) => {
         hasFailed = true;
-        this.#failed.push({ error, side });
-        this.#job.endSleep();
+        this.#fail(error, side);
       });
       this.#job.resetBackOff();
     } catch (error) {
       if (!hasFailed) throw error;
     }
+  }
+
+  #fail(error: BlockError, side: CopySide): void {
+    this.#failed.push({ error, side });
+    this.#job.endSleep();
   }
 
   /** Whoever hears of the error finds the job with nothing in flight. One question for all. */
@@ -167,15 +174,6 @@ export class BackupRun {
       // Then it has to be read, and the policy will hear of it.
       const bytes = Math.min(this.#copy.clusterSize, this.#copy.length - offset);
       return { bytes, allocated: true };
-    }
-  }
-
-  async #sweep(): Promise<void> {
-    try {
-      await this.#intent?.sweep(this.#job.clock.now());
-    } catch (error) {
-      if (!(error instanceof BlockError)) throw error;
-      await this.#decide(error, "target");
     }
   }
 

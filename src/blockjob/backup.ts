@@ -15,6 +15,7 @@ import { assert } from "../base/errors.ts";
 import { markForeign } from "../block/bitmap-intent.ts";
 import type { BlockNode, OperationBlocker } from "../block/node.ts";
 import { Perm } from "../block/permissions.ts";
+import { distrustStored } from "../block/persistent-bitmaps.ts";
 import { chainOf, skipFilters } from "../block/status.ts";
 import {
   type CopyBeforeWrite,
@@ -86,6 +87,9 @@ export async function createBackup(
   plan.bitmap?.createSuccessor();
   try {
     await checkSources(chainOf(plan.source));
+    // A failure gives it marks of what was not copied: markForeign() in endBitmap().
+    const { bitmap, bitmapMode, source } = plan;
+    if (bitmap && bitmapMode === "always") await distrustStored(skipFilters(source), bitmap);
     const { node, filter } = await insertFilter(services, plan, options);
     try {
       const intent = await BackupIntent.begin(plan, filter, options);

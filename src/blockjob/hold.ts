@@ -35,6 +35,8 @@ export async function holding<T>(
 /** A node with nothing under way on it, which nobody closes. */
 export interface StillNode {
   readonly node: BlockNode;
+  /** See DrainedSection. */
+  atEnd(callback: () => void): void;
   /** To be called once. */
   end(): Promise<void>;
 }
@@ -64,6 +66,7 @@ export async function standStill(
     const section = await graph.drain([node]);
     const still = {
       node,
+      atEnd: section.atEnd,
       async end() {
         section.end();
         await graph.closeBackend(holder);

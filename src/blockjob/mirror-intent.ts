@@ -19,6 +19,7 @@ import { getLength } from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { WriteIntent } from "../block/write-intent.ts";
 import type { MirrorDisks, MirrorFailure } from "./mirror-copies.ts";
+import { Sweeps } from "./sweeps.ts";
 
 const SWEEP_MS = 2000;
 
@@ -26,39 +27,48 @@ export class MirrorIntent {
   /** Found on record, and trusted: the bitmap has what is to be copied already. */
   readonly isFound: boolean;
   readonly #intent: WriteIntent;
+  readonly #target: BlockNode;
   readonly #bitmap: DirtyBitmap;
   readonly #save: () => Promise<void>;
-  #sweeping: Promise<void> | null = null;
-  #nextMs = 0;
+  readonly #sweeps = new Sweeps(SWEEP_MS);
 
   /**
    * To be called while the source is drained, when the bitmap records already.
    *
-   * @param nodes both disks: first the node that the bitmap is of
+   * @param nodes both disks: first the node that the bitmap is of, last the target
+   * @param wholeClusters as MirrorDirty has it: no region is a part of one, as all of it becomes dirty at once
    * @param id of a record that an engine has left
    * @returns null where nothing is kept
    */
   static begin(
     nodes: readonly BlockNode[],
     bitmap: DirtyBitmap,
+    wholeClusters: number,
     id: string | undefined,
   ): MirrorIntent | null {
-    return nodes[0]!.world.intents ? new MirrorIntent(nodes, bitmap, id) : null;
+    if (!nodes[0]!.world.intents) return null;
+    return new MirrorIntent(nodes, bitmap, Math.max(bitmap.granularity, wholeClusters), id);
   }
 
-  private constructor(nodes: readonly BlockNode[], bitmap: DirtyBitmap, id: string | undefined) {
+  private constructor(
+    nodes: readonly BlockNode[],
+    bitmap: DirtyBitmap,
+    granularity: number,
+    id: string | undefined,
+  ) {
     const source = nodes[0]!;
     const intents = source.world.intents!;
     const found = id === undefined ? null : intents.find(id, nodes, source.world.kernel);
     if (id !== undefined && !found) intents.forget(id);
-    const regionBytes = regionBytesFor(getLength(source), bitmap.granularity);
+    const regionBytes = regionBytesFor(getLength(source), granularity);
     this.#intent = intents.begin({ id: found ? id! : intents.newId(), nodes, regionBytes });
+    this.#target = nodes.at(-1)!;
     this.#bitmap = bitmap;
     this.#save = () => intents.saved();
     this.isFound = found !== null;
     if (!found) return;
     for (const { offset, bytes } of found.regions.ranges()) bitmap.set(offset, bytes);
-    this.publish();
+    this.#publish();
   }
 
   /** For the job's own record. */
@@ -66,39 +76,41 @@ export class MirrorIntent {
     return this.#intent.id;
   }
 
-  /** The bitmap has all that is to be copied: from now on it can be relied on. */
-  publish(): void {
-    if (this.#intent.isPublished) return;
+  /**
+   * The bitmap has all that is to be copied: from now on it can be relied on. Resolves when the target may be
+   * written: the save that copies wait for would else stand in a queue behind what they read.
+   */
+  async publish(signal: AbortSignal): Promise<void> {
+    if (!this.#intent.isPublished) this.#publish();
+    try {
+      await this.#target.gate?.pass(0, 0, async () => {}, signal);
+    } catch (error) {
+      // The first copy hears of it again, and the policy is asked.
+      if (!(error instanceof BlockError)) throw error;
+    }
+  }
+
+  #publish(): void {
     this.#intent.publish();
     markAll(this.#intent, this.#bitmap);
   }
 
   /** Begins a sweep if it is time for one. @param fail told of a disk that cannot be flushed */
   sweep(disks: MirrorDisks, nowMs: number, fail: (failure: MirrorFailure) => void): void {
-    if (this.#sweeping || nowMs < this.#nextMs) return;
-    this.#nextMs = nowMs + SWEEP_MS;
     const flush = () =>
       settleAll([
         sided("source", () => disks.reader.flush(), fail),
         sided("target", () => disks.target.flush(), fail),
       ]);
     const isBusy = (offset: number, bytes: number) => disks.locks.isTaken(offset, bytes);
-    const sweep = async () => {
-      // When it cannot be saved the record has more than it must: no harm done.
+    this.#sweeps.begin(nowMs, async () => {
       if (await this.#intent.sweep(this.#bitmap, isBusy, flush)) await this.#save();
-    };
-    this.#sweeping = sweep()
-      .catch((error) => {
-        if (!(error instanceof BlockError)) throw error;
-      })
-      .finally(() => {
-        this.#sweeping = null;
-      });
+    });
   }
 
   /** Until no sweep is under way. */
-  async rest(): Promise<void> {
-    await this.#sweeping;
+  rest(): Promise<void> {
+    return this.#sweeps.rest();
   }
 
   /** For good. Both disks must be drained, or not be written any more by the job. */

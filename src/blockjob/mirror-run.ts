@@ -16,7 +16,7 @@ import { alignDown, MiB } from "../base/bytes.ts";
 import { BlockError } from "../base/errors.ts";
 import type { DrainedSection } from "../block/drain.ts";
 import type { BlockNode } from "../block/node.ts";
-import { chainStatus } from "../block/status.ts";
+import { backingOf, chainStatus } from "../block/status.ts";
 import type { BlockJob } from "./block-job.ts";
 import type { MirrorCopies, MirrorDisks } from "./mirror-copies.ts";
 import type { GuestWrites } from "./mirror-filter.ts";
@@ -45,9 +45,18 @@ export interface MirrorRunInit {
   /** What is dirty at the start: of the whole disk, of what is allocated above `base`, or nothing. */
   readonly sync: "full" | "top" | "none";
   readonly base: BlockNode | null;
+  /** An engine that was lost has copied before: the target may hold what the source does not any more. */
+  readonly isAgain: boolean;
   readonly targetIsZero: boolean;
   /** Makes the target as long as the source, or throws. */
   matchLength(): Promise<void>;
+}
+
+/** What the beginning of a range is. */
+interface Look {
+  readonly bytes: number;
+  readonly isAllocated: boolean;
+  readonly isZero: boolean;
 }
 
 export class MirrorRun {
@@ -79,7 +88,7 @@ export class MirrorRun {
     await this.#init.matchLength();
     try {
       if (!intent?.isFound) await this.#findDirty();
-      if (!job.cancelled) intent?.publish();
+      if (!job.cancelled) await intent?.publish(job.signal);
       writes.isHeldOff = false;
       while (!(await this.#step())) {}
     } finally {
@@ -235,16 +244,29 @@ export class MirrorRun {
   // The beginning
 
   async #findDirty(): Promise<void> {
-    const { job, disks, sync, base } = this.#init;
+    const { disks, sync, base, isAgain } = this.#init;
     if (sync === "none") return;
     const { dirty, source } = disks;
     if (sync === "full" && !(await this.#isTargetZero())) return dirty.setAll();
-    for (let at = 0; at < dirty.length; ) {
+    // A target that is zero needs no zeroes; but where it shows a backing file, it does.
+    const isToCopy = ({ isAllocated, isZero }: Look) => isAllocated && !(sync === "full" && isZero);
+    await this.#findRuns(source, base, isToCopy);
+    if (sync === "full" || !isAgain) return;
+    const { node } = disks.target;
+    await this.#findRuns(node, backingOf(node), ({ isAllocated }) => isAllocated);
+  }
+
+  async #findRuns(
+    node: BlockNode,
+    base: BlockNode | null,
+    isToCopy: (run: Look) => boolean,
+  ): Promise<void> {
+    const { job, disks } = this.#init;
+    for (let at = 0; at < disks.dirty.length; ) {
       await job.turn();
       if (job.cancelled) return;
-      const run = await this.#look(source, base, at);
-      // A target that is zero needs no zeroes; but where it shows a backing file, it does.
-      if (run.isAllocated && !(sync === "full" && run.isZero)) dirty.set(at, run.bytes);
+      const run = await this.#look(node, base, at);
+      if (isToCopy(run)) disks.dirty.set(at, run.bytes);
       at += run.bytes;
     }
   }
@@ -268,11 +290,7 @@ export class MirrorRun {
   }
 
   /** What cannot be looked at is dirty: the copy will find out, and ask the policy. */
-  async #look(
-    node: BlockNode,
-    base: BlockNode | null,
-    at: number,
-  ): Promise<{ bytes: number; isAllocated: boolean; isZero: boolean }> {
+  async #look(node: BlockNode, base: BlockNode | null, at: number): Promise<Look> {
     const left = this.#init.disks.dirty.length - at;
     try {
       const run = await chainStatus(node, base, at, left);

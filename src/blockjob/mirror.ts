@@ -165,7 +165,7 @@ async function createJob(services: BlockJobServices, setup: MirrorSetup): Promis
     tap,
     data,
     bitmap,
-    intent: MirrorIntent.begin(imagesOf(setup), bitmap, setup.intent),
+    intent: MirrorIntent.begin(imagesOf(setup), bitmap, wholeClusters(target), setup.intent),
     nodes: [...filtersAndData(source), target],
     holds: [],
     run: null,
@@ -237,6 +237,8 @@ function setUpRun(
     chunkBytes,
     sync,
     base,
+    // What is below a commit's layers is the source's, wherever they hold nothing.
+    isAgain: setup.type === "mirror" && setup.intent !== undefined,
     targetIsZero,
     matchLength: () => matchLength(setup, target),
   });

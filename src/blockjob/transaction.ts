@@ -7,10 +7,12 @@
  *
  * Every action prepares by really doing its part, in such a way that it can be taken back; what only
  * starts to show later, a job for example, is started by commit. Its nodes are kept drained from its
- * prepare to its clean, so no guest sees a half of it.
+ * prepare to its clean, so no guest sees a half of it. All cleans begin in one turn: what they end at once counts at
+ * once, also for who keeps a record of it (src/block/link-changes.ts).
  */
 
 import { BlockError } from "../base/errors.ts";
+import { settleAll } from "../base/settle.ts";
 
 /** One change. An action whose prepare() throws has taken everything back by itself. */
 export interface TransactionAction {
@@ -20,7 +22,7 @@ export interface TransactionAction {
   commit?(): void | Promise<void>;
   /** Another one could not be prepared. Takes back what prepare() did. */
   abort?(): void | Promise<void>;
-  /** Right after all commits, or all aborts. */
+  /** Right after all commits, or all aborts. Ends its drained sections before it waits for anything. */
   clean?(): void | Promise<void>;
 }
 
@@ -35,17 +37,19 @@ export async function runTransaction(actions: Iterable<TransactionAction>): Prom
   /** Last first: the order in which they end, either way. */
   const prepared: TransactionAction[] = [];
   const failures: BlockError[] = [];
-  /** Of all of them, whatever becomes of one. */
-  const step = async (name: "commit" | "abort" | "clean") => {
-    for (const action of prepared) {
-      try {
-        await action[name]?.();
-      } catch (error) {
-        if (!(error instanceof BlockError)) throw error;
-        failures.push(error);
-      }
+  const attempt = async (step: () => void | Promise<void>) => {
+    try {
+      await step();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      failures.push(error);
     }
   };
+  /** Of all of them, whatever becomes of one. */
+  const step = async (name: "commit" | "abort") => {
+    for (const action of prepared) await attempt(() => action[name]?.());
+  };
+  const clean = () => settleAll(prepared.map((action) => attempt(() => action.clean?.())));
   try {
     for (const action of actions) {
       await action.prepare();
@@ -53,11 +57,11 @@ export async function runTransaction(actions: Iterable<TransactionAction>): Prom
     }
   } catch (error) {
     await step("abort");
-    await step("clean");
+    await clean();
     throw withFailures(error, failures);
   }
   await step("commit");
-  await step("clean");
+  await clean();
   if (failures[0]) throw failures[0];
 }
 

@@ -6,12 +6,12 @@
  */
 
 import { findLayer, relativeName } from "./chain.ts";
-import { layersOf } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import { BLOCK_COMMIT } from "./flags.ts";
+import { userOf } from "./image-users.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type Layer } from "./record.ts";
-import { describeSource, pathOf } from "./source.ts";
+import { describeSource, pathOf, type Source } from "./source.ts";
 import { checkNoJob, newJob, startJob } from "./start-job.ts";
 
 export interface CommitOptions {
@@ -37,7 +37,7 @@ export async function commit(op: Operation, options: CommitOptions): Promise<voi
   const { top, base } = range(disk, options);
   const gone = layers.slice(top, base);
   const isActive = top === 0;
-  const unlink = flags & BLOCK_COMMIT.DELETE ? filesOf(op, gone) : undefined;
+  const unlink = flags & BLOCK_COMMIT.DELETE ? filesOf(op, disk, gone) : undefined;
   const isRelative = (flags & BLOCK_COMMIT.RELATIVE) !== 0 && !isActive;
   const backingFile = isRelative ? await relativeName(op, layers, top - 1, base) : undefined;
   const kind = isActive ? "active-commit" : "commit";
@@ -95,30 +95,21 @@ function range(disk: DiskRecord, options: CommitOptions): { top: number; base: n
 }
 
 /**
- * Files to be removed at the end: those that have a path, unless another domain has them, too.
+ * Files to be removed at the end: those that have a path, unless another disk has them, too.
  *
  * @throws DomainError OPERATION_INVALID, CONFIG_UNSUPPORTED
  */
-function filesOf(op: Operation, layers: readonly Layer[]): Layer["source"][] {
+function filesOf(op: Operation, disk: DiskRecord, layers: readonly Layer[]): Source[] {
   const sources = layers.map(({ source }) => source).filter((source) => pathOf(source) !== null);
   for (const source of sources) {
     const path = pathOf(source)!;
-    const other = op.host.record.domains.find(
-      (domain) => domain !== op.record && pathsOf(domain).has(path),
-    );
-    if (other) {
-      const text = `'${path}' cannot be removed: domain '${other.definition.name}' uses it`;
-      throw new DomainError("OPERATION_INVALID", text);
+    const user = userOf(op.host.record, source, disk);
+    if (user !== undefined) {
+      throw new DomainError("OPERATION_INVALID", `'${path}' cannot be removed: ${user} has it`);
     }
     if (!op.host.files?.canRemove(source)) {
       throw new DomainError("CONFIG_UNSUPPORTED", `'${path}' cannot be removed here`);
     }
   }
   return sources;
-}
-
-function pathsOf({ definition, disks }: Operation["record"]): Set<string> {
-  const defined = definition.disks.flatMap((disk) => layersOf(disk));
-  const open = disks.flatMap(({ layers }) => layers);
-  return new Set([...defined, ...open].flatMap(({ source }) => pathOf(source) ?? []));
 }

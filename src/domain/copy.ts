@@ -7,13 +7,12 @@
  */
 
 import { checkNoLayer, nodesOf } from "./chain.ts";
-import { type ImageDefinition, layersOf } from "./definition.ts";
+import { checkChain, type ImageDefinition, layersOf } from "./definition.ts";
 import { DomainError } from "./errors.ts";
 import { BLOCK_COPY } from "./flags.ts";
 import { adopt, closeNodes, discardImages, makeImage, openImage, sizeOf } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import { type DiskRecord, formatNode, type Layer } from "./record.ts";
-import { checkSource } from "./source.ts";
 import { checkNoJob, isRefused, newJob, startJob } from "./start-job.ts";
 
 export interface CopyOptions {
@@ -72,14 +71,14 @@ export async function copy(op: Operation, options: CopyOptions): Promise<void> {
 /** @throws DomainError INVALID_ARG, CONFIG_UNSUPPORTED */
 function checkDestination(disk: DiskRecord, destination: ImageDefinition, flags: number): void {
   const isShallow = (flags & BLOCK_COPY.SHALLOW) !== 0;
-  for (const { source } of layersOf(destination)) checkSource(source, "INVALID_ARG");
+  checkChain(destination, "INVALID_ARG");
   if (destination.backingStore && !isShallow) {
     const text = "A backingStore of the destination is for copies with the flag SHALLOW";
     throw new DomainError("INVALID_ARG", text);
   }
   checkNoLayer(disk, destination.source);
-  if (isShallow && !(flags & BLOCK_COPY.REUSE_EXT) && (destination.format ?? "raw") === "raw") {
-    const text = "A shallow copy cannot be made into a new raw image, which has no backing image";
+  if (isShallow && (destination.format ?? "raw") === "raw") {
+    const text = "A shallow copy cannot be made into a raw image, which has no backing image";
     throw new DomainError("CONFIG_UNSUPPORTED", text);
   }
 }

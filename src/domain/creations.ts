@@ -1,6 +1,6 @@
 /**
- * Images that a driver was making when it was lost: nobody has any use for them. The engine may be at it still, or may
- * have ended while nobody looked, and keeps the job until it is dismissed.
+ * Images that a driver was making when it was lost, or for a domain that was stopped meanwhile: nobody has any use for
+ * them. The engine may be at it still, or may have ended while nobody looked, and keeps the job until it is dismissed.
  *
  *     its job       its node     the engine         the file
  *     at work       any          any                stays until the job has ended
@@ -28,11 +28,12 @@ export async function takeUpCreations(op: Operation): Promise<void> {
 /** Those that have ended. The next save keeps that. */
 export async function settleCreations(op: Operation): Promise<void> {
   const lost = op.record.making.filter((layer) => op.entry.lostCreations.has(creationId(layer)));
-  for (const layer of lost) await settle(op, layer);
+  for (const layer of lost) await settleCreation(op, layer);
   if (lost.length > 0) await op.save();
 }
 
-async function settle(op: Operation, layer: Layer): Promise<void> {
+/** One of them, unless it is at work still. The next save keeps that. */
+export async function settleCreation(op: Operation, layer: Layer): Promise<void> {
   const id = creationId(layer);
   const job = (await op.execute("query-jobs")).find((one) => one.id === id);
   if (job && job.status !== "concluded") return;

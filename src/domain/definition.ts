@@ -20,7 +20,7 @@ import * as v from "valibot";
 import { check } from "../base/check.ts";
 import { BlockError } from "../base/errors.ts";
 import { DomainError } from "./errors.ts";
-import { checkSource, type Source, sourceSchema } from "./source.ts";
+import { checkSource, describeSource, type Source, sourceSchema } from "./source.ts";
 
 /** Deeper is taken for a mistake. */
 const CHAIN_LAYERS_MAX = 200;
@@ -102,17 +102,25 @@ export function checkDefinition(value: unknown): DomainDefinition {
       throw new DomainError("XML_ERROR", `The target '${disk.target}' is there twice`);
     }
     targets.add(disk.target);
-    for (const layer of layersOf(disk)) checkLayer(layer);
+    checkChain(disk, "XML_ERROR");
   }
   return definition;
 }
 
-/** @throws DomainError XML_ERROR */
-function checkLayer({ format, source, dataStore }: ImageLayer): void {
-  for (const one of dataStore ? [source, dataStore] : [source]) checkSource(one, "XML_ERROR");
-  if (dataStore && format !== "qcow2") {
-    throw new DomainError("XML_ERROR", "A dataStore is for qcow2 only");
+/** @throws DomainError of that code */
+export function checkChain(top: ImageDefinition, code: "XML_ERROR" | "INVALID_ARG"): void {
+  const layers = layersOf(top);
+  for (const { format, source, dataStore } of layers) {
+    for (const one of dataStore ? [source, dataStore] : [source]) checkSource(one, code);
+    if (dataStore && format !== "qcow2") {
+      throw new DomainError(code, "A dataStore is for qcow2 only");
+    }
   }
+  // What is not named is raw: the bytes of a qcow2 would be taken for those of a disk.
+  const raw = layers.slice(0, -1).find(({ format }) => format === "raw");
+  if (!raw) return;
+  const image = describeSource(raw.source);
+  throw new DomainError(code, `'${image}' is raw, and has no backingStore: is its format missing?`);
 }
 
 /** One image of a chain. */

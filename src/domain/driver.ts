@@ -73,9 +73,15 @@ export class DomainDriver {
     const record = readRecord(stored);
     record.epoch++;
     const driver = new DomainDriver(options, record);
-    // From here on nobody else writes.
-    await driver.host.save();
-    await driver.#reconnect();
+    try {
+      // From here on nobody else writes.
+      await driver.host.save();
+      await driver.#reconnect();
+    } catch (error) {
+      // It would go on hearing of the ends of jobs, beside the one that is started next.
+      await driver.close();
+      throw error;
+    }
     return driver;
   }
 
@@ -188,6 +194,7 @@ export class DomainDriver {
     let failure: unknown;
     const begin = (ctx: Ctx) =>
       withAsyncJob(ctx, entry.object, { kind: "backup" }, async (job) => {
+        this.mustWork();
         await work(ctx).catch((error: unknown) => {
           if (!entry.record.backup) throw error;
           failure = error;

@@ -20,6 +20,7 @@ import { imageOf } from "./definition.ts";
 import { BLOCK_JOB_STATUS, END_STATES, JOB_KINDS, type JobKind, type JobState } from "./enums.ts";
 import { DomainError } from "./errors.ts";
 import type { BlockJobEvent } from "./events.ts";
+import { isDefinedAs, userOf } from "./image-users.ts";
 import { closeNodes } from "./images.ts";
 import type { Operation } from "./operation.ts";
 import {
@@ -124,8 +125,9 @@ export async function conclude(op: Operation, job: JobRecord, outcome: Outcome):
   if (ending && !isToUnlink(job)) delete job.unlink;
   op.record.leftovers.push(...nodesOf(change?.gone ?? ending?.failure?.(job) ?? []));
   if (disk && change) {
+    const [top] = disk.layers;
     disk.layers = [...change.layers];
-    redefine(op.record, disk);
+    redefine(op.record, disk, top!);
   }
   await op.save();
   await putAway(op, job, left);
@@ -208,9 +210,17 @@ async function isSwitched(
   return device["node-name"] === formatNode({ n: to });
 }
 
-/** The chain is what create() will start next time. */
-export function redefine({ definition, disks }: DomainRecord, changed: DiskRecord): void {
-  const at = definition.disks.findIndex(({ target }) => target === changed.target);
+/**
+ * The chain is what create() will start next time, unless another image has been defined there meanwhile.
+ *
+ * @param top the image that was at the top until now
+ */
+export function redefine(
+  { definition, disks }: DomainRecord,
+  changed: DiskRecord,
+  top: Layer,
+): void {
+  const at = definition.disks.findIndex((one) => isDefinedAs(one, changed, top));
   if (at < 0 || !disks.includes(changed)) return;
   const { target, readonly } = definition.disks[at]!;
   const disk = { target, ...(readonly !== undefined && { readonly }), ...imageOf(changed.layers) };
@@ -229,15 +239,25 @@ export async function unlink(
   op: Operation,
   sources: readonly Source[],
 ): Promise<string | undefined> {
-  const { files } = op.host;
+  const kept: string[] = [];
   for (const source of sources) {
-    if (!files?.canRemove(source)) continue;
-    try {
-      await op.unlocked(() => files.remove(source));
-    } catch (error) {
-      if (!(error instanceof QmpError) && !(error instanceof DomainError)) throw error;
-      return `'${pathOf(source)}' could not be removed: ${error.message}`;
-    }
+    const why = await removeOne(op, source);
+    if (why !== undefined) kept.push(`'${pathOf(source)}' could not be removed: ${why}`);
+  }
+  return kept.length > 0 ? kept.join("; ") : undefined;
+}
+
+/** @returns why not. Somebody may have come to use it since it was decided that it goes */
+async function removeOne(op: Operation, source: Source): Promise<string | undefined> {
+  const { files, record } = op.host;
+  if (!files?.canRemove(source)) return undefined;
+  const user = userOf(record, source);
+  if (user !== undefined) return `${user} has it`;
+  try {
+    await op.unlocked(() => files.remove(source));
+  } catch (error) {
+    if (!(error instanceof QmpError) && !(error instanceof DomainError)) throw error;
+    return error.message;
   }
   return undefined;
 }

@@ -13,7 +13,7 @@ import { DomainError } from "./errors.ts";
 import type { Operation } from "./operation.ts";
 import { dataNode, formatNode, type Layer, storageNode } from "./record.ts";
 import { createOptions, describeSource, labelOf, type Source } from "./source.ts";
-import { isRefused } from "./start-job.ts";
+import { isRefused, unlessNeedless } from "./start-job.ts";
 
 /** What stands below an image: a node, nothing (null), or nothing that could (undefined). */
 export type Backing = string | null | undefined;
@@ -108,15 +108,18 @@ export async function makeImage(op: Operation, image: NewImage): Promise<Layer> 
   try {
     if (op.ctx.signal?.aborted) throw new DomainError("OPERATION_ABORTED", "It was called off");
     await openStorage(op, layer, false);
+    await dismissCreation(op, layer);
     if (format === "qcow2") {
       const label = backing && {
         "backing-file": labelOf(backing.layer.source),
         "backing-fmt": backing.layer.format,
       };
       await createImage(op, layer, { driver: format, file: storageNode(layer), size, ...label });
+      await dismissCreation(op, layer);
     }
     await openFormat(op, layer, { readOnly: false, backing: backing?.node ?? null });
   } catch (error) {
+    await unlessNeedless(dismissCreation(op, layer));
     await discardImages(op, [layer]);
     throw error;
   }
@@ -151,16 +154,21 @@ export const creationId = (layer: Layer) => `create-${storageNode(layer)}`;
 
 /**
  * A job of the engine's that we wait for. A crash leaves it behind, a domain that is stopped meanwhile as well: see
- * creations.ts. The wait is not called off: the job would go on, and nobody would know what it has made.
+ * creations.ts. The wait is not called off: the job would go on, and nobody would know what it has made. One that has
+ * ended well is not dismissed: until the file has a node, the job alone tells whoever looks that the file is ours.
  */
 async function createImage(op: Operation, layer: Layer, options: object): Promise<void> {
   const id = creationId(layer);
   await op.run("blockdev-create", { "job-id": id, options });
   const { error } = await op.unlocked(() => op.host.qmp.waitForJob(id, "concluded"));
-  await op.execute("job-dismiss", { id });
   if (error === undefined) return;
+  await dismissCreation(op, layer);
   const text = `Making '${describeSource(layer.source)}' failed: ${error}`;
   throw new DomainError("OPERATION_FAILED", text);
+}
+
+async function dismissCreation(op: Operation, layer: Layer): Promise<void> {
+  await op.execute("job-dismiss", { id: creationId(layer) });
 }
 
 /** @throws DomainError of that code: blockdev-create would empty it */
@@ -183,7 +191,7 @@ async function mustBeNew(op: Operation, layer: Layer, code: NewImage["taken"]): 
 
 /**
  * Closes those of the nodes that are there. One that somebody still uses stays among the leftovers, and
- * is tried again when the domain stops.
+ * is tried again when the domain stops or starts.
  */
 export async function closeNodes(op: Operation, nodes: readonly string[]): Promise<void> {
   const known = await op.execute("query-named-block-nodes", { flat: true });

@@ -7,11 +7,12 @@
 import { QmpError } from "../engine/client.ts";
 import { nodesOf } from "./chain.ts";
 import { settleCheckpoints } from "./checkpoint.ts";
+import { settleCreation } from "./creations.ts";
 import { type DiskDefinition, imageOf, layersOf } from "./definition.ts";
 import { removeDevice } from "./devices.ts";
 import { END_STATES, LIFECYCLE } from "./enums.ts";
 import { DomainError } from "./errors.ts";
-import { conclude, dismiss, type Outcome } from "./finish.ts";
+import { conclude, type Outcome } from "./finish.ts";
 import { closeNodes, creationId, openImage } from "./images.ts";
 import type { Operation, Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
@@ -34,6 +35,8 @@ export async function create(op: Operation): Promise<void> {
   }));
   await op.save();
   try {
+    // What somebody else had in use when the domain stopped would keep its images from being opened.
+    await closeNodes(op, record.leftovers);
     for (const disk of record.disks) await openDisk(op, disk);
     await settleCheckpoints(op);
   } catch (error) {
@@ -127,9 +130,9 @@ export async function clear(op: Operation): Promise<void> {
 /** Whoever waits for it hears nothing of it any more. */
 async function endCreation(op: Operation, layer: Layer): Promise<void> {
   const id = creationId(layer);
-  if (!(await op.execute("query-jobs")).some((job) => job.id === id)) return;
-  await op.unlocked(() => over(op.host.qmp, id));
-  await dismiss(op, id);
+  const isThere = (await op.execute("query-jobs")).some((job) => job.id === id);
+  if (isThere) await op.unlocked(() => over(op.host.qmp, id));
+  await settleCreation(op, layer);
 }
 
 /** @returns how the job has ended, when it has; it is not dismissed */

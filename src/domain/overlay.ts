@@ -18,9 +18,10 @@ import { type DiskRecord, formatNode } from "./record.ts";
 export function putOnTop(op: Operation, disk: DiskRecord): void {
   const { overlay } = disk;
   if (!overlay) return;
+  const [top] = disk.layers;
   disk.layers = [overlay, ...disk.layers];
   delete disk.overlay;
-  redefine(op.record, disk);
+  redefine(op.record, disk, top!);
   adopt(op, [overlay]);
 }
 

@@ -42,7 +42,7 @@ import { ready } from "./news.ts";
 import { type Host, Operation, type Qmp } from "./operation.ts";
 import { settleOverlays } from "./overlay.ts";
 import { deviceId, formatNode, type JobRecord, type Layer } from "./record.ts";
-import type { Source } from "./source.ts";
+import { describeSource, type Source } from "./source.ts";
 import { isRefused, jobOf, unlessNeedless } from "./start-job.ts";
 
 /** Jobs that the engine has done with, the newest first. */
@@ -108,22 +108,25 @@ async function isOpen({ record, execute }: Operation): Promise<boolean> {
   return layers.length === 0 || layers.some((layer) => names.has(formatNode(layer)));
 }
 
+const GONE = "The engine it ran in is gone";
+
 async function crashed(op: Operation): Promise<void> {
   const { record, entry } = op;
   const { backup } = record;
-  const why = "The engine it ran in is gone";
   const useless: Source[] = [];
   for (const job of record.jobs) {
-    if (!END_STATES.includes(job.state)) {
+    const hasEnded = END_STATES.includes(job.state);
+    if (!hasEnded) {
+      job.error ??= GONE + whereElse(op, job);
       job.state = job.state === "aborting" ? "cancelled" : "failed";
-      job.error ??= why;
     }
-    if (job.kind === "copy" && !job.wasReady) useless.push(...(job.unlink ?? []));
+    // What is to go once it has ended is on record; of others it is a copy that is none.
+    if (hasEnded || (job.kind === "copy" && !job.wasReady)) useless.push(...(job.unlink ?? []));
     tell(op, job);
   }
   if (backup) {
     for (const disk of backup.disks) if (disk.state !== "complete") disk.state = "failed";
-    backup.error ??= why;
+    backup.error ??= GONE;
     useless.push(...settle(op, backup));
     tellCompleted(op, backup, record.completed!);
   }
@@ -139,6 +142,17 @@ async function crashed(op: Operation): Promise<void> {
   await op.save();
   entry.object.setRunning(false);
   op.host.emit({ event: "lifecycle", domain: entry.name, type: LIFECYCLE.CRASHED });
+}
+
+/** Of a pivot nobody knows whether it was done: if it was, a guest may have written to the new image since. */
+function whereElse(
+  { record }: Operation,
+  { disk: name, base, kind, mirror, state }: JobRecord,
+): string {
+  const disk = record.disks.find(({ target }) => target === name);
+  const to = kind === "copy" ? mirror?.[0] : disk?.layers[indexOfLayer(disk, base)];
+  if (state !== "pivoting" || !to) return "";
+  return `, amid a pivot: what was written last may be in '${describeSource(to.source)}'`;
 }
 
 /** @returns empty where the engine keeps none */

@@ -28,10 +28,11 @@ import { checkNoJob, isRefused } from "./start-job.ts";
 export const snapshotSchema = v.strictObject({
   /** Default: the time, in seconds. New images are named after it. */
   name: v.optional(nameSchema),
-  /** Those that are not listed are left out; without a list all are in. */
+  /** Those that are not listed are left out; without a list all are in that can be written. */
   disks: v.optional(
     v.array(
       v.strictObject({
+        /** Target or path. */
         name: v.string(),
         format: v.optional(formatSchema),
         source: v.optional(sourceSchema),
@@ -40,6 +41,7 @@ export const snapshotSchema = v.strictObject({
   ),
 });
 export type SnapshotDefinition = v.InferOutput<typeof snapshotSchema>;
+type Listed = NonNullable<SnapshotDefinition["disks"]>[number];
 
 /** @param flags of SNAPSHOT_CREATE */
 export async function snapshot(
@@ -53,17 +55,11 @@ export async function snapshot(
   }
   const { name = `${op.host.clock.timestamp().seconds}` } = definition;
   const isNew = !(flags & SNAPSHOT_CREATE.REUSE_EXT);
-  const all = op.record.disks
-    .filter(({ readonly }) => !readonly)
-    .map((disk) => ({ name: disk.target }));
+  const chosen = chooseDisks(op, definition);
   const overlays = new Map<string, Layer>();
   try {
-    for (const listed of definition.disks ?? all) {
-      const { format = "qcow2", source } = listed as NonNullable<
-        SnapshotDefinition["disks"]
-      >[number];
-      const disk = op.disk(listed.name);
-      checkNoJob(op, disk);
+    for (const [target, { format = "qcow2", source }] of chosen) {
+      const disk = op.disk(target);
       if (format !== "qcow2")
         throw new DomainError("CONFIG_UNSUPPORTED", "An overlay has to be a qcow2");
       const [top] = disk.layers;
@@ -112,6 +108,29 @@ export async function snapshot(
   }
   for (const disk of op.record.disks) putOnTop(op, disk);
   await op.save();
+}
+
+/** By target. @throws DomainError CONFIG_UNSUPPORTED; BLOCK_COPY_ACTIVE, OPERATION_UNSUPPORTED if one has a job */
+function chooseDisks(op: Operation, { disks = [] }: SnapshotDefinition): Map<string, Listed> {
+  const refuse = (text: string): never => {
+    throw new DomainError("CONFIG_UNSUPPORTED", text);
+  };
+  const all = op.record.disks;
+  const writable = all.filter(({ readonly }) => !readonly).map(({ target }) => ({ name: target }));
+  const chosen = new Map<string, Listed>();
+  for (const listed of disks.length > 0 ? disks : writable) {
+    const { name } = listed;
+    const disk = all.find(({ target, layers }) =>
+      [target, pathOf(layers[0]!.source)].includes(name),
+    );
+    if (!disk) return refuse(`There is no disk '${name}' to be overlaid`);
+    if (chosen.has(disk.target)) refuse(`Disk '${disk.target}' is there twice`);
+    if (disk.readonly) refuse(`Disk '${disk.target}' is read-only`);
+    checkNoJob(op, disk);
+    chosen.set(disk.target, listed);
+  }
+  if (chosen.size === 0) refuse("No disk is to be overlaid");
+  return chosen;
 }
 
 async function open(op: Operation, layer: Layer): Promise<Layer> {

@@ -87,12 +87,8 @@ export async function startJob(
     op.record.jobs = op.record.jobs.filter((other) => other !== job);
   };
   op.record.jobs.push(job);
-  try {
-    await op.save();
-  } catch (error) {
-    forget();
-    throw error;
-  }
+  // If the domain is stopped amid the save, whoever stops it finds the job, and with it the images made for it.
+  await op.save();
   try {
     await command();
   } catch (error) {

@@ -82,8 +82,8 @@ export class Engine {
   replacing: Replacing = async (work) => work();
   /** See there as well: what could not be brought back has been, or has been given up. */
   onRecovery: (exportsBack: readonly string[]) => Promise<void> = async () => {};
-  /** The same: an export is gone, from now on another may get its name. */
-  onExportDeleted: (id: string) => void = () => {};
+  /** The same: that an export is gone is on record; another one may get its name when this resolves. */
+  onExportDeleted: (id: string) => Promise<void> = async () => {};
   /** Resolves when the engine has stopped after an internal error. */
   readonly whenStopped: Promise<BlockError>;
   #tellStopped: (why: BlockError) => void = () => {};
@@ -128,10 +128,11 @@ export class Engine {
     this.exports = new ExportList({
       graph,
       drivers: [messagePort, ...(options.exportDrivers ?? [])],
-      onDeleted: (id) => {
-        this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } });
-        this.onExportDeleted(id);
+      beforeFree: async (id) => {
+        await this.settled();
+        await this.onExportDeleted(id);
       },
+      onDeleted: (id) => this.emit({ event: "BLOCK_EXPORT_DELETED", data: { id } }),
       onBug: (bug) => this.stop(bug),
     });
     const services: BlockJobServices & { readonly exports: ExportList } = {

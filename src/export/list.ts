@@ -4,7 +4,7 @@
  *
  *   add()  ──▶  there  ──remove()──▶  shutting down  ──the last user leaves──▶  gone, BLOCK_EXPORT_DELETED
  *
- * The id of one that is shutting down stays taken, and so does its node.
+ * The id of one that is shutting down stays taken, and so does its node; the id until all know who must.
  */
 
 import * as v from "valibot";
@@ -26,6 +26,8 @@ import type {
 export interface ExportListInit {
   readonly graph: Graph;
   readonly drivers: Iterable<BlockExportDriver>;
+  /** An export is closed: its id is free when this resolves. @throws BlockError if it must not be */
+  readonly beforeFree?: (id: string) => Promise<void>;
   /** An export is gone. */
   readonly onDeleted: (id: string) => void;
   /** Something that is no BlockError came out where nobody waits: the engine must stop. */
@@ -81,13 +83,15 @@ class Export implements BlockExport {
 export class ExportList {
   readonly #graph: Graph;
   readonly #drivers: ReadonlyMap<string, BlockExportDriver>;
+  readonly #beforeFree: ExportListInit["beforeFree"];
   readonly #onDeleted: (id: string) => void;
   readonly #onBug: (bug: unknown) => void;
   readonly #exports = new Map<string, Export>();
 
-  constructor({ graph, drivers, onDeleted, onBug }: ExportListInit) {
+  constructor({ graph, drivers, beforeFree, onDeleted, onBug }: ExportListInit) {
     this.#graph = graph;
     this.#drivers = new Map([...drivers].map((driver) => [driver.type, driver]));
+    this.#beforeFree = beforeFree;
     this.#onDeleted = onDeleted;
     this.#onBug = onBug;
   }
@@ -210,6 +214,7 @@ export class ExportList {
     try {
       await this.#graph.closeBackend(removed.backend);
     } finally {
+      await this.#beforeFree?.(removed.id);
       this.#exports.delete(removed.id);
       this.#onDeleted(removed.id);
     }

@@ -1,7 +1,7 @@
 /** Takes the persistent bitmaps of one image over to another, with their bits (convert --bitmaps). */
 
 import { BlockError } from "../base/errors.ts";
-import { addBitmap, beforeMerge, mergeBitmaps } from "../block/bitmap-changes.ts";
+import { addBitmap, beforeChange, mergeBitmaps } from "../block/bitmap-changes.ts";
 import type { DirtyBitmap } from "../block/dirty-bitmap.ts";
 import * as io from "../block/io.ts";
 import type { BlockNode } from "../block/node.ts";
@@ -76,7 +76,7 @@ export async function copyBitmaps(
       disabled: !enabled,
     });
     try {
-      await beforeMerge(graph, { node: target.name, target: name });
+      await beforeChange(graph, { node: target.name, name }, "merge-target");
       mergeBitmaps(graph, {
         node: target.name,
         target: name,

@@ -50,6 +50,8 @@ export abstract class JobState {
   #error: BlockError | null = null;
   /** What it has brought about is there to stay, though it has not ended yet: see JobDriver.journal. */
   hasTakenEffect = false;
+  /** It was started by a change that may yet not come to be: until that counts it is on record as not started. */
+  isProvisional = false;
   protected wasStarted = false;
   protected runIsOver = false;
   protected wasCancelled = false;

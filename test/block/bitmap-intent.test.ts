@@ -6,6 +6,7 @@ import { seededRandom } from "../../src/base/random.ts";
 import type { BlockBackend } from "../../src/block/backend.ts";
 import {
   addBitmap,
+  beforeChange,
   disableBitmap,
   enableBitmap,
   mergeBitmaps,
@@ -115,6 +116,38 @@ it("new ones, those that are gone, and switches are on record before anybody is 
   const third = await opened(second.look(), 4);
   expect(bitmapOf(third).inconsistent).toBe(true); // In the image still, and nobody answers for it.
   expect(bitmapOf(third, "on").isDirty(0)).toBe(true);
+});
+
+it.each(["with", "without"])(
+  "one that has been switched on stays that, %s a record",
+  async (how) => {
+    const before = await opened(await withBitmap(), 2);
+    disableBitmap(before.graph, b0).commit();
+    await before.clock.runUntil(before.graph.closeBackend(before.disk));
+    await before.clock.runUntil(before.graph.remove("top"));
+    const first = await opened(before.look(), 3);
+    expect(bitmapOf(first).enabled).toBe(false);
+    await first.clock.runUntil(beforeChange(first.graph, b0, "enable"));
+    enableBitmap(first.graph, b0).commit();
+    await first.clock.runUntil(first.intents.settled());
+    const left = first.look();
+    const second = await opened(how === "with" ? left : { ...left, intents: null }, 4);
+    if (how === "with")
+      expect(bitmapOf(second)).toMatchObject({ enabled: true, inconsistent: false });
+    else expect(bitmapOf(second).inconsistent).toBe(true);
+  },
+);
+
+it("is not there if the image's copy is gone that its record builds on", async () => {
+  const first = await opened(await withBitmap(), 2);
+  await write(first, first.disk, 0);
+  await first.clock.runUntil(first.disk.flush());
+  const { files, intents } = first.look();
+  const image = files.get("top")!.slice();
+  // As somebody leaves it who writes the image and does not know of bitmaps: header, autoclear features.
+  image.fill(0, 88, 96);
+  const second = await opened({ files: new Map([["top", image]]), intents }, 3);
+  expect(second.graph.get("top").bitmaps.find("b0")).toBe(undefined);
 });
 
 it("what was merged into one is on record", async () => {

@@ -120,12 +120,18 @@ describe("Graph.reopenAll()", () => {
     graph.throttleGroups.add("t0", {});
     await graph.add({ driver: "throttle", "node-name": "slow", "throttle-group": "t0", file: "a" });
     await graph.add(raw("low", { file: "a" }));
+    await graph.add(raw("free", { file: "b" }));
     await graph.add(tiny("disk", { backing: "low" }));
     graph.get("disk").blockers.add({ reason: "a job works on it" });
     await expect(graph.reopenAll([raw("low", { file: "b" })])).rejects.toMatchObject({
       errno: "EBUSY",
       message: expect.stringContaining("a job works on it"),
     });
+    for (const window of [{ offset: 512 }, { size: 512 }]) {
+      const moved = graph.reopenAll([raw("low", { file: "a", ...window })]);
+      await expect(moved).rejects.toMatchObject({ errno: "EBUSY" });
+    }
+    expect(graph.movesBytes([raw("free", { file: "b", offset: 512 })])).toBe(true);
     for (const file of ["slow", "a"]) {
       await graph.reopenAll([raw("low", { file })]);
       expect(graph.get("low").children.get("file")!.node.name).toBe(file);

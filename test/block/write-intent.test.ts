@@ -10,6 +10,7 @@ import { regionBytesFor, regionsOf } from "../../src/block/intent-regions.ts";
 import { Perm } from "../../src/block/permissions.ts";
 import type { WriteIntent } from "../../src/block/write-intent.ts";
 import { WriteIntents } from "../../src/block/write-intents.ts";
+import { rawDriver } from "../../src/drivers/format/raw.ts";
 import { type MemoryStore, memoryDriver } from "../../src/drivers/protocol/memory.ts";
 import { testKernel } from "../kernel/load.ts";
 import { testWorld } from "../world.ts";
@@ -28,7 +29,7 @@ async function life(
 ) {
   const intents = await WriteIntents.load(store, epoch);
   const memory = told(memoryDriver(stores) as BlockDriver, onWrite);
-  const graph = new Graph({ ...(await testWorld()), intents }, [memory]);
+  const graph = new Graph({ ...(await testWorld()), intents }, [memory, rawDriver()]);
   if (!stores.has("disk")) {
     const options = { name: "disk", size: SIZE };
     await graph.driver("memory").create!({ world: graph.world, options: options as never });
@@ -389,6 +390,20 @@ describe("a record", () => {
     expect(between.intents.find(id, [between.node], kernel)).toBe(null);
     const last = await life(t.store, t.stores, 3);
     expect(last.intents.find(id, [last.node], kernel)).toBe(null);
+  });
+
+  it("is not trusted once its disk has become another part of its file", async () => {
+    const t = await life();
+    const raw = { driver: "raw", "node-name": "raw", file: "disk", size: 4 * REGION };
+    const node = await t.graph.add(raw);
+    const id = t.intents.newId();
+    t.intents.begin({ id, nodes: [node], regionBytes: REGION }).publish();
+    await t.intents.saved();
+    const next = await life(t.store, t.stores, 2);
+    const opened = await next.graph.add(raw);
+    expect(next.intents.find(id, [opened], kernel)).not.toBe(null);
+    await next.graph.reopenAll([{ ...raw, offset: REGION }]);
+    expect(next.intents.find(id, [opened], kernel)).toBe(null);
   });
 
   it("is not trusted for other images than its own", async () => {

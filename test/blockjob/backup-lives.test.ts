@@ -8,7 +8,7 @@ import { expect, it } from "vitest";
 import { KiB, MiB } from "../../src/base/bytes.ts";
 import { BlockError } from "../../src/base/errors.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
-import { addBitmap } from "../../src/block/bitmap-changes.ts";
+import { addBitmap, clearBitmap } from "../../src/block/bitmap-changes.ts";
 import { startBackup } from "../../src/blockjob/backup.ts";
 import type { BlockJob } from "../../src/blockjob/block-job.ts";
 import { BusyGuest, bytesOf, type Left, LIVES_SIZE, type Life, live, newImages } from "./lives.ts";
@@ -178,3 +178,59 @@ it("M08 a backup that somebody wrote beside ends, and the next incremental one i
   await next.clock.runUntil(anew.finished);
   expect(Buffer.compare(await next.content("top"), await next.content("target"))).toBe(0);
 });
+
+it("fails for a flush amid the copying that failed, though the one at the end goes well", async () => {
+  const random = seededRandom(8);
+  const { left } = await prepare(random);
+  const life = await live(left, random, 2);
+  await open(life);
+  life.device("top");
+  const job = await life.clock.runUntil(start(life, "full", undefined));
+  job.setSpeed(MiB);
+  const { state } = life.graph.get("target");
+  const flush = state.flush!.bind(state);
+  let flushes = 0;
+  state.flush = async () => {
+    if (++flushes > 1) return flush();
+    await new Promise<void>((done) => void life.clock.setTimer(20_000, done));
+    throw new BlockError("EIO", "Some of it is lost");
+  };
+  await life.clock.runUntil(job.finished);
+  expect(flushes).toBe(1);
+  expect(job.error).toMatchObject({ errno: "EIO" });
+});
+
+it.each(["with", "without"])(
+  "what a backup gave back to a bitmap outlives its engine, %s a record, though no guest has written",
+  async (how) => {
+    const random = seededRandom(3);
+    const { left } = await prepare(random);
+    const before = await live(left, random, 2);
+    await open(before);
+    clearBitmap(before.graph, { node: "top", name: "b0" }).commit();
+    await before.clock.runUntil(before.graph.remove("top"));
+    const first = await live(before.look(), random, 3);
+    await open(first);
+    first.device("top");
+    const options = { jobId: "j", device: "vda", target: "target", sync: "full" } as const;
+    const manners = { bitmap: "b0", bitmapMode: "always", speed: GRANULE } as const;
+    const job = await first.clock.runUntil(startBackup(first.services, { ...options, ...manners }));
+    await first.clock.advance(1000);
+    job.cancel(true);
+    await first.clock.runUntil(job.finished);
+    expect(
+      first.graph
+        .get("top")
+        .bitmaps.get("b0")
+        .isDirty(4 * MiB),
+    ).toBe(true);
+    await first.clock.runUntil(first.intents.settled());
+    const found = how === "with" ? first.look() : { ...first.look(), intents: null };
+    const next = await live(found, random, 4);
+    await open(next);
+    const bitmap = next.graph.get("top").bitmaps.get("b0");
+    if (how === "with") expect(bitmap).toMatchObject({ inconsistent: false, enabled: true });
+    if (how === "with") expect(bitmap.isDirty(4 * MiB)).toBe(true);
+    else expect(bitmap.inconsistent).toBe(true);
+  },
+);

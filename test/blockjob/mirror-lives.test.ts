@@ -6,6 +6,7 @@
 import { expect, it } from "vitest";
 import { MiB } from "../../src/base/bytes.ts";
 import { type Random, seededRandom } from "../../src/base/random.ts";
+import { regionsOf } from "../../src/block/intent-regions.ts";
 import { startActiveCommit } from "../../src/blockjob/active-commit.ts";
 import type { BlockJob } from "../../src/blockjob/block-job.ts";
 import { startMirror } from "../../src/blockjob/mirror.ts";
@@ -23,6 +24,8 @@ interface Kind {
   start(life: Life, intent: string | undefined, random: Random): Promise<BlockJob>;
   /** Node that is the disk at the end. */
   readonly target: string;
+  /** Makes it that, where the end of the job does not. */
+  finish?(life: Life): Promise<void>;
 }
 
 const qcow2 = (name: string, backing: string | null = null) => ({
@@ -69,6 +72,39 @@ const mirrorOf = (copyMode: "background" | "write-blocking"): Kind => ({
 const KINDS: Record<string, Kind> = {
   mirror: mirrorOf("background"),
   "mirror, write-blocking": mirrorOf("write-blocking"),
+  "mirror of the top layer, into clusters that are larger than regions": {
+    async prepare(random) {
+      const size = { "cluster-size": 2 * MiB };
+      const labels = { "backing-file": "base", "backing-fmt": "qcow2" };
+      const images = await newImages(["base", "top", "target"], random, {
+        top: labels,
+        target: { ...size, ...labels },
+      });
+      const life = await live(images, random, 0);
+      await life.add(qcow2("base"));
+      await fill(life, "base", random, 8);
+      await life.add(qcow2("top", "base"));
+      await fill(life, "top", random, 1);
+      return { ...life.look(), intents: null };
+    },
+    async open(life) {
+      await life.add({ ...qcow2("base"), "read-only": true });
+      await life.add(qcow2("top", "base"));
+      await life.add(qcow2("target"));
+    },
+    start: ({ services }, intent) =>
+      startMirror(services, {
+        jobId: "j0",
+        device: "vda",
+        target: "target",
+        sync: "top",
+        intent,
+      }),
+    target: "target",
+    async finish({ graph }) {
+      graph.setBacking(graph.get("target"), graph.get("base"));
+    },
+  },
   "active commit": {
     async prepare(random) {
       const life = await live(await newImages(["base", "top"], random), random, 0);
@@ -126,6 +162,7 @@ it.each(Object.entries(KINDS))(
         await finish(life, job!);
         expect(guest.failures, `seed ${seed}`).toEqual([]);
         expect(life.bugs, `seed ${seed}`).toEqual([]);
+        await kind.finish?.(life);
         const source = await life.content("top");
         const target = await life.content(kind.target);
         expect(Buffer.compare(source, target), `seed ${seed}`).toBe(0);
@@ -215,4 +252,49 @@ it("begins anew if its record is gone, or somebody has written without it", asyn
     const same = Buffer.compare(await second.content("top"), await second.content("target"));
     expect(same, spoil).toBe(0);
   }
+});
+
+it("of several layers commits into the lowest, and has on record that it alone is written", async () => {
+  const random = seededRandom(4);
+  const life = await live(await newImages(["base", "mid", "top"], random), random, 1);
+  await life.add({ ...qcow2("base"), "read-only": true });
+  await life.add({ ...qcow2("mid", "base"), "read-only": true });
+  await life.add(qcow2("top", "mid"));
+  await fill(life, "top", random, 2);
+  const job = await life.clock.runUntil(KINDS["active commit"]!.start(life, undefined, random));
+  for (let i = 0; i < 300 && !job.ready; i++) await life.clock.advance(100);
+  const key = (name: string) => `${name}-store:${name}`;
+  const {
+    [key("top")]: a,
+    [key("mid")]: b,
+    [key("base")]: c,
+  } = life.intentStore.record!.generations;
+  expect([b, c]).toEqual([a! + 1, a! + 3]);
+});
+
+it("has on record all of a target's cluster that is copied as a whole", async () => {
+  const kind = KINDS["mirror of the top layer, into clusters that are larger than regions"]!;
+  const random = seededRandom(1);
+  const first = await live(await kind.prepare(random), random, 1);
+  await kind.open(first);
+  const disk = first.device("top");
+  const job = await first.clock.runUntil(kind.start(first, undefined, random));
+  for (let i = 0; i < 300 && !job.ready; i++) await first.clock.advance(100);
+  const [dirty] = first.graph.get("top").bitmaps.all();
+  // No more than half of a cluster goes at once.
+  job.setSpeed(MiB / 4);
+  for (const at of [0, 2 * MiB]) {
+    await first.clock.runUntil(disk.write(new Uint8Array(512).fill(3), at));
+  }
+  for (let ms = 0; ms < 30_000; ms += 100) {
+    await first.clock.advance(100);
+    const { records } = first.intentStore.record!;
+    const { regions } = records[journalOf(job)!.intent!]!;
+    const found = regionsOf(first.graph.world.kernel, regions)!;
+    for (let at = 0; at < LIVES_SIZE; at += regions.regionBytes) {
+      const isDirty = dirty!.nextDirty(at, at + regions.regionBytes) !== null;
+      if (isDirty) expect(found.has(at / regions.regionBytes), `${at}, ${ms} ms`).toBe(true);
+    }
+  }
+  expect(dirty!.count).toBe(0);
 });

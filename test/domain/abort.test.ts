@@ -17,6 +17,7 @@ import {
   KiB,
   makeImage,
   makeWorld,
+  memoryBehind,
   read,
   refusal,
   running,
@@ -293,6 +294,28 @@ it("B12 removes no image that another domain has", async () => {
   expect(await world.run(world.client.execute("query-jobs"))).toEqual([]);
 });
 
+it("B12 removes no image that another disk has, be it open or only defined, then or by the end", async () => {
+  const domain = await running(world);
+  await makeImage(world, "other", { backing: "mid" });
+  const define = (...disks: object[]) =>
+    world.run(world.connection.define({ name: "demo", disks } as never));
+  const [own, other] = [disk("vda", "top", "mid", "base"), disk("vdb", "other", "mid", "base")];
+  const remove = (flags = 0) => domain.blockCommit("vda", null, "/memory/mid", 1, DELETE | flags);
+  await define(own, other);
+  expect(await refusal(world, remove())).toBe("OPERATION_INVALID");
+  // Another image is to be at the top from the next start on.
+  await define({ ...other, target: "vda" });
+  expect(await refusal(world, remove())).toBe("OPERATION_INVALID");
+  await define(own);
+  await world.run(remove(BLOCK_COMMIT.BANDWIDTH_BYTES));
+  await define(own, other);
+  await world.run(domain.blockJobSetSpeed("vda", 0));
+  const warning = expect.stringMatching(/'\/memory\/mid'.*disk 'vdb' of domain 'demo' has it/);
+  expect(await until(world, ended("vda"))).toMatchObject({ status: 0, warning });
+  expect([...world.stores.keys()].sort()).toEqual(["base", "mid", "other", "top"]);
+  expect(await paths(domain)).toEqual(["/memory/top", "/memory/base"]);
+});
+
 it("copies shallowly onto the chain that is there", async () => {
   const domain = await running(world);
   const device = await guest(world, domain, "vda");
@@ -302,8 +325,11 @@ it("copies shallowly onto the chain that is there", async () => {
   await world.run(domain.blockJobAbort("vda", PIVOT));
   expect(await paths(domain)).toEqual(["/memory/copy", "/memory/mid", "/memory/base"]);
   expect(await read(world, device)).toEqual(before);
-  const raw = domain.blockCopy("vda", image("r", null, "raw"), {}, BLOCK_COPY.SHALLOW);
-  expect(await refusal(world, raw)).toBe("CONFIG_UNSUPPORTED");
+  await makeImage(world, "r", { format: "raw" });
+  for (const flags of [BLOCK_COPY.SHALLOW, BLOCK_COPY.SHALLOW | BLOCK_COPY.REUSE_EXT]) {
+    const raw = domain.blockCopy("vda", image("r", null, "raw"), {}, flags);
+    expect(await refusal(world, raw)).toBe("CONFIG_UNSUPPORTED");
+  }
 });
 
 it("writes over no file that is there, but into one that it is told to reuse", async () => {
@@ -464,23 +490,7 @@ const refused = (call: Promise<unknown>) =>
   );
 
 /** Memory that writes when it is let. */
-function stuck(free: () => Promise<void>): BlockDriver {
-  const driver = memoryDriver(world.stores) as BlockDriver;
-  return {
-    ...driver,
-    name: "stuck",
-    async open(context) {
-      const state = await driver.open(context);
-      return new Proxy(state, {
-        get(target, key) {
-          const member = Reflect.get(target, key);
-          if (typeof member !== "function") return member;
-          return (...args: unknown[]) =>
-            key === "pwrite"
-              ? free().then(() => member.apply(target, args))
-              : member.apply(target, args);
-        },
-      });
-    },
-  };
-}
+const stuck = (free: () => Promise<void>): BlockDriver =>
+  memoryBehind(world.stores, "stuck", ({ method, work }) =>
+    method === "pwrite" ? free().then(work) : work(),
+  );

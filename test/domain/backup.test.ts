@@ -17,12 +17,14 @@ import { MemoryDomainStore } from "../../src/domain/store.ts";
 import { MemoryStore } from "../../src/drivers/protocol/memory.ts";
 import { QmpError } from "../../src/engine/client.ts";
 import {
+  backupIsOver,
   disk,
   ended,
   guest,
   image,
   isReady,
   makeWorld,
+  memory,
   read,
   refusal,
   running,
@@ -39,9 +41,6 @@ beforeEach(async () => {
 });
 afterEach(() => world.end());
 
-const memory = (name: string) => ({ driver: "memory", name });
-const isOver = ({ event }: { event: string }) => event === "job-completed";
-
 async function contentOf(...names: string[]): Promise<string> {
   const other = { name: "reader", disks: [{ ...disk("vda", ...names), readonly: true }] };
   const reader = await world.run(world.connection.define(other));
@@ -56,7 +55,7 @@ async function contentOf(...names: string[]): Promise<string> {
 async function push(domain: Domain, backup: object, checkpoint: object | null = null) {
   world.events.length = 0;
   await world.run(domain.backupBegin(backup as never, checkpoint as never));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   return world.run(domain.getJobStats(JOB_STATS.COMPLETED));
 }
@@ -80,7 +79,7 @@ it("backs up all disks as they are at one moment, into generated names", async (
   const before = await read(world, device);
   await world.run(domain.backupBegin({}, { name: "one" }));
   await write(world, device, { 3: 99 });
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   expect([...world.stores.keys()].sort()).toEqual(["a", "a.one", "b", "b.one"]);
   expect(await contentOf("a.one")).toBe(before);
@@ -103,7 +102,7 @@ it("K01 removes both targets when a disk fails, and frees the domain", async () 
   expect(stats.errmsg).toContain("full");
   expect([...world.stores.keys()].sort()).toEqual(["a", "b"]);
   expect(told(world, "vda")).toEqual([[5, 1]]);
-  expect(world.events.filter(isOver)).toHaveLength(1);
+  expect(world.events.filter(backupIsOver)).toHaveLength(1);
   expect(await world.run(domain.listBlockJobs())).toEqual([]);
   // The domain is free again.
   expect(await push(domain, {})).toMatchObject({ type: 3 });
@@ -211,7 +210,7 @@ it("leaves a checkpoint its bitmap when a pull whose own has that name ends", as
   await world.run(domain.backupBegin({ mode: "pull", incremental: "backup-vda" }));
   world.events.length = 0;
   await world.run(domain.abortJob());
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   expect(await names()).toEqual(["backup-vda"]);
 });
@@ -393,7 +392,7 @@ it("shows a client of a pull what was, until it says that it is done", async () 
   expect(later.time_elapsed! - stillIn.time_elapsed!).toBe(1500);
   expect(await refusal(world, domain.blockPull("vda"))).toBe("OPERATION_UNSUPPORTED");
   await world.run(domain.abortJob());
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const stats = await world.run(domain.getJobStats(JOB_STATS.COMPLETED));
   expect(stats).toMatchObject({ type: 3, success: true });
@@ -432,7 +431,7 @@ it("says that a pull has failed whose disks cannot be shown", async () => {
   await world.run(world.client.execute("block-export-add", taken));
   const begun = domain.backupBegin({ mode: "pull" });
   expect(await refusal(world, begun)).toBe("OPERATION_FAILED");
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const stats = await world.run(domain.getJobStats(JOB_STATS.COMPLETED));
   expect(stats).toMatchObject({

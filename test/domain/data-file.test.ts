@@ -3,15 +3,25 @@
 import { afterEach, beforeEach, expect, it } from "vitest";
 import type { Domain } from "../../src/domain/domain.ts";
 import { MemoryStore } from "../../src/drivers/protocol/memory.ts";
-import { ended, guest, MiB, makeWorld, read, told, until, type World, write } from "./world.ts";
+import {
+  backupIsOver,
+  ended,
+  guest,
+  MiB,
+  makeWorld,
+  memory,
+  read,
+  told,
+  until,
+  type World,
+  write,
+} from "./world.ts";
 
 let world: World;
 beforeEach(async () => {
   world = await makeWorld();
 });
 afterEach(() => world.end());
-
-const memory = (name: string) => ({ driver: "memory", name });
 
 /** [base] <── [mid] <── [top], each with its data in `….data`. */
 async function chain(): Promise<Domain> {
@@ -62,6 +72,6 @@ it("commits into an image with a data file, and carries the bitmaps of checkpoin
   await write(world, device, { 3: 30 });
   const disks = [{ name: "vda", target: memory("inc") }];
   await world.run(domain.backupBegin({ incremental: "one", disks }));
-  await until(world, ({ event }) => event === "job-completed");
+  await until(world, backupIsOver);
   expect(await world.run(domain.getJobStats(1))).toMatchObject({ type: 3, disk_total: 2 * 65536 });
 });

@@ -12,6 +12,7 @@ import {
   image,
   isReady,
   makeWorld,
+  memory,
   read,
   running,
   settle,
@@ -26,7 +27,6 @@ afterEach(() => world.end());
 
 const demo = () => world.connection.domain("demo");
 const pivot = () => demo().blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT);
-const memory = (name: string) => ({ driver: "memory", name });
 
 interface Plan {
   start(domain: Domain): Promise<void>;

@@ -1,6 +1,7 @@
 /** What libvirt's driver answers where a definition or the moment is wrong, and all that its calls can say. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { type ImageDefinition, layersOf } from "../../src/domain/definition.ts";
 import {
   BACKUP_BEGIN,
   BLOCK_COMMIT,
@@ -8,11 +9,14 @@ import {
   CHECKPOINT_CREATE,
   CHECKPOINT_DELETE,
   CHECKPOINT_XML,
+  DOMAIN_DESC,
   JOB_STATS,
   SNAPSHOT_CREATE,
 } from "../../src/domain/flags.ts";
 import {
+  backupIsOver,
   disk,
+  ended,
   GRAIN,
   guest,
   image,
@@ -20,6 +24,7 @@ import {
   KiB,
   makeImage,
   makeWorld,
+  memory,
   refusal,
   running,
   settle,
@@ -34,9 +39,6 @@ beforeEach(async () => {
   world = await makeWorld();
 });
 afterEach(() => world.end());
-
-const memory = (name: string) => ({ driver: "memory", name });
-const isOver = ({ event }: { event: string }) => event === "job-completed";
 
 it("takes what no call takes for an invalid argument, also in its own thread", async () => {
   const domain = await running(world, { vda: ["a"] });
@@ -119,7 +121,7 @@ it("backs up the disks that are meant, or says which are not", async () => {
   expect(await refusal(world, domain.backupBegin(socket))).toBe("XML_ERROR");
   // An empty list is none: all that can be written.
   await world.run(domain.backupBegin({ disks: [] }, { name: "one", disks: [] }));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   expect([...world.stores.keys()].sort()).toEqual(["ro", "rw", "rw.one"]);
   expect((await world.run(domain.checkpointGetDesc("one"))).disks).toEqual([
@@ -133,7 +135,7 @@ it("backs up the disks that are meant, or says which are not", async () => {
 it("tells what a backup has chosen, in words that it would take again", async () => {
   const domain = await running(world, { vda: ["a"], vdb: ["b"] });
   await world.run(domain.backupBegin({}, { name: "one" }));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const disks = [{ name: "vda", exportname: "disk", exportbitmap: "since-one" }];
   await world.run(domain.backupBegin({ mode: "pull", incremental: "one", disks }));
@@ -171,7 +173,7 @@ it("tells how far a backup has come when it ends: of a push its bytes, of a pull
   const domain = await running(world, { vda: ["a"] });
   const last = () => world.run(domain.getJobStats(JOB_STATS.COMPLETED));
   await world.run(domain.backupBegin());
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const size = 1024 * KiB;
   const whole = { disk_total: size, disk_processed: size, disk_remaining: 0 };
@@ -179,7 +181,7 @@ it("tells how far a backup has come when it ends: of a push its bytes, of a pull
   world.events.length = 0;
   const disks = [{ name: "vda", format: "raw", target: memory("small") }] as const;
   await world.run(domain.backupBegin({ disks: [...disks] }));
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   const failed = await last();
   expect(failed).toMatchObject({ type: 4, success: false, disk_total: size });
@@ -283,6 +285,61 @@ it("tells how much has been written since a checkpoint, in whichever image it is
   expect([await size("one"), await size("two")]).toEqual([3 * GRAIN, undefined]);
 });
 
+it("overlays the disks that are meant, or says which cannot be", async () => {
+  for (const name of ["ro", "rw"]) await makeImage(world, name);
+  const disks = [disk("vda", "rw"), { ...disk("vdb", "ro"), readonly: true }];
+  const domain = await world.run(world.connection.define({ name: "demo", disks }));
+  await world.run(domain.create());
+  const make =
+    (...names: object[]) =>
+    () =>
+      domain.snapshotCreate({ name: "one", disks: names } as never, SNAPSHOT_CREATE.DISK_ONLY);
+  const refused = [
+    make({ name: "vdz" }),
+    make({ name: "vdb" }),
+    make({ name: "vda" }, { name: "vda" }),
+    make({ name: "vda", source: memory("x") }, { name: "/memory/rw", source: memory("y") }),
+  ];
+  for (const call of refused) expect(await refusal(world, call())).toBe("CONFIG_UNSUPPORTED");
+  expect([...world.stores.keys()]).toEqual(["ro", "rw"]);
+  // An empty list is none: all that can be written.
+  await world.run(make()());
+  expect([...world.stores.keys()]).toEqual(["ro", "rw", "rw.one"]);
+  const { disks: now } = await world.run(domain.info());
+  expect(now.map(({ chain }) => chain.map(({ path }) => path))).toEqual([
+    ["/memory/rw.one", "/memory/rw"],
+    ["/memory/ro"],
+  ]);
+  const only = { name: "only", disks: [{ ...disk("vda", "ro"), readonly: true }] };
+  await world.run(domain.destroy());
+  const other = await world.run(world.connection.define(only));
+  await world.run(other.create());
+  const none = other.snapshotCreate({}, SNAPSHOT_CREATE.DISK_ONLY);
+  expect(await refusal(world, none)).toBe("CONFIG_UNSUPPORTED");
+});
+
+it("leaves alone what has been defined for a disk's next start, whatever becomes of its chain until then", async () => {
+  const domain = await running(world, { vda: ["top", "base"], vdb: ["b", "below"] });
+  await makeImage(world, "other");
+  const disks = [disk("vda", "other"), disk("vdb", "b", "below")];
+  await world.run(world.connection.define({ name: "demo", disks }));
+  await world.run(domain.snapshotCreate({ name: "one" }, SNAPSHOT_CREATE.DISK_ONLY));
+  for (const target of ["vda", "vdb"]) {
+    await world.run(domain.blockPull(target));
+    await until(world, ended(target));
+  }
+  await settle(world);
+  const chains = ({ disks }: { disks: readonly ImageDefinition[] }) =>
+    disks.map((one) => layersOf(one).map(({ source }) => source["name"]));
+  expect(chains(await world.run(domain.getDesc()))).toEqual([["top.one"], ["b.one"]]);
+  // Of the other disk the same image is defined: its definition follows.
+  const defined = [["other"], ["b.one"]];
+  expect(chains(await world.run(domain.getDesc(DOMAIN_DESC.INACTIVE)))).toEqual(defined);
+  await world.run(domain.destroy());
+  await world.run(domain.create());
+  expect(chains(await world.run(domain.getDesc()))).toEqual(defined);
+});
+
 it("commits the active layer by the disk's name, too, and refuses a copy over what is there", async () => {
   const domain = await running(world, { vda: ["top", "base"] });
   const { COPY, RELATIVE } = BLOCK_REBASE;
@@ -304,7 +361,7 @@ it("commits the active layer by the disk's name, too, and refuses a copy over wh
   expect(await refusal(world, domain.backupBegin(backup))).toBe("INVALID_ARG");
   const reused = domain.backupBegin(backup, null, BACKUP_BEGIN.REUSE_EXTERNAL);
   await world.run(reused);
-  await until(world, isOver);
+  await until(world, backupIsOver);
   await settle(world);
   expect(await refusal(world, domain.blockCommit("vda", null, "vda"))).toBe("INVALID_ARG");
   await world.run(domain.blockCommit("vda", null, "vda", 0, BLOCK_COMMIT.ACTIVE));

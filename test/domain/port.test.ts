@@ -189,6 +189,9 @@ it("refuses definitions that are none, naming what is wrong", async () => {
     [{ target: "vda", source: { driver: "file", filename: "relative.img" } }],
     [{ target: "vda", source, format: "vhd" }],
     [{ target: "vda", source, cache: "none" }],
+    // The top of a chain whose format has been forgotten would be taken for raw.
+    [{ target: "vda", source, backingStore: image("b") }],
+    [{ target: "vda", ...image("b", { source, backingStore: image("c") }) }],
   ];
   for (const list of disks) {
     const call = connection.define({ name: "demo", disks: list } as never);
@@ -204,6 +207,14 @@ it("refuses definitions that are none, naming what is wrong", async () => {
   const relative = { source: { driver: "file", filename: "x" } };
   const copy = () => domain.blockCopy("vda", relative, {}, BLOCK_COPY.REUSE_EXT);
   expect(await refusal(world, copy())).toBe("INVALID_ARG");
+  const { SHALLOW, REUSE_EXT } = BLOCK_COPY;
+  for (const wrong of [
+    image("a", image("b"), "raw"),
+    { ...image("a", null, "raw"), dataStore: source },
+  ]) {
+    const shallow = domain.blockCopy("vda", wrong, {}, SHALLOW | REUSE_EXT);
+    expect(await refusal(world, shallow)).toBe("INVALID_ARG");
+  }
   expect(await refusal(world, domain.blockRebase("vda", "copy", 0, 8))).toBe("INVALID_ARG");
   expect(await refusal(world, domain.blockCopy("vda", image("a", image("b"))))).toBe("INVALID_ARG");
   expect(await refusal(world, domain.undefine())).toBe("OPERATION_INVALID");

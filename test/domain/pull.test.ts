@@ -1,6 +1,8 @@
 /** blockPull(), blockRebase() without COPY, getBlockJobInfo(), blockJobSetSpeed(), and naming of disks. */
 
+import { type GenericSchema, safeParse } from "valibot";
 import { afterEach, beforeEach, expect, it } from "vitest";
+import { CALLS, type CallName } from "../../src/domain/calls.ts";
 import { BLOCK_JOB_ABORT, BLOCK_PULL, BLOCK_REBASE } from "../../src/domain/flags.ts";
 import {
   disk,
@@ -195,6 +197,22 @@ it("A08 refuses unknown flags in every call, and flags of copies without COPY", 
   const device = domain.blockRebase("vda", "/memory/new", 0, COPY | COPY_DEV);
   expect(await refusal(world, device)).toBe("CONFIG_UNSUPPORTED");
   expect(await world.run(domain.listBlockJobs())).toEqual([]);
+});
+
+it("A08 looks at the flags of every call that has some, before anything else", async () => {
+  await running(world);
+  const flagless: CallName[] = ["listAllDomains", "lookupByName", "listBlockJobs", "abortJob"];
+  for (const [name, schemas] of Object.entries(CALLS) as [CallName, readonly GenericSchema[]][]) {
+    if (flagless.includes(name)) continue;
+    // Of each argument something that passes the first look.
+    const some = [0, "demo", {}];
+    const rest = schemas
+      .slice(0, -1)
+      .map((one) => some.find((value) => safeParse(one, value).success));
+    const call = world.run(world.driver.call(name, [...rest, 2 ** 30] as never));
+    const message = `${name} does not know all of the flags 0x40000000`;
+    await expect(call).rejects.toMatchObject({ code: "INVALID_ARG", message });
+  }
 });
 
 it("A09 refuses a second job on a disk, and starts one on another", async () => {

@@ -45,7 +45,7 @@ class Browser {
       blobs: new Map(),
       signal: new AbortController().signal,
       tell: () => {},
-      onExportDeleted: () => () => {},
+      onExportDeleted: async () => {},
       onRecovery: async () => {},
       replacing: (work: () => Promise<void>) => work(),
     };

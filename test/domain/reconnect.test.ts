@@ -3,8 +3,10 @@
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { BLOCK_COMMIT, BLOCK_JOB_ABORT, BLOCK_PULL } from "../../src/domain/flags.ts";
 import type { DriverRecord } from "../../src/domain/record.ts";
-import { MemoryDomainStore } from "../../src/domain/store.ts";
+import { type DomainStore, MemoryDomainStore } from "../../src/domain/store.ts";
+import { QmpError } from "../../src/engine/client.ts";
 import {
+  backupIsOver,
   ended,
   guest,
   image,
@@ -14,6 +16,7 @@ import {
   refusal,
   running,
   settle,
+  storeUntil,
   told,
   until,
   type World,
@@ -247,7 +250,7 @@ it("M08 fails a backup whose engine is gone, removes its target, and keeps its b
   const domain = await running(first, { vda: ["a"] });
   const device = await guest(first, domain, "vda");
   await first.run(domain.backupBegin({}, { name: "one" }));
-  await until(first, ({ event }) => event === "job-completed");
+  await until(first, backupIsOver);
   await write(first, device, { 2: 50 });
   const before = await read(first, device);
   await first.run(domain.backupBegin({ incremental: "one" }, { name: "two" }));
@@ -260,7 +263,7 @@ it("M08 fails a backup whose engine is gone, removes its target, and keeps its b
   const second = await makeWorld({ store: kept, stores: first.stores });
   const { connection, run } = second;
   expect(await run(connection.lookupByName("demo"))).toMatchObject({ state: 5, id: null });
-  expect(second.events.find(({ event }) => event === "job-completed")).toMatchObject({
+  expect(second.events.find(backupIsOver)).toMatchObject({
     stats: { type: 4, success: false },
   });
   expect(second.stores.has("a.two")).toBe(false);
@@ -269,7 +272,7 @@ it("M08 fails a backup whose engine is gone, removes its target, and keeps its b
   const disks = [{ name: "vda", target: { driver: "memory", name: "inc" } }];
   second.events.length = 0;
   await run(again.backupBegin({ incremental: "one", disks }));
-  await until(second, ({ event }) => event === "job-completed");
+  await until(second, backupIsOver);
   expect(await run(again.getJobStats(1))).toMatchObject({ type: 3, disk_total: 64 * 1024 });
   expect(await read(second, await guest(second, again, "vda"))).toBe(before);
   await second.end();
@@ -292,7 +295,7 @@ it("goes on with a backup of mode pull, which another driver had begun", async (
   await world.restart();
   expect(await world.run(demo().getJobStats())).toMatchObject({ type: 2 });
   await world.run(demo().abortJob());
-  await until(world, ({ event }) => event === "job-completed");
+  await until(world, backupIsOver);
   await settle(world);
   expect([...world.stores.keys()]).toEqual(["a"]);
   await world.run(demo().backupBegin({}));
@@ -306,4 +309,96 @@ it("aborts a pivot that has failed only by saying so", async () => {
   await until(world, isReady("vda"));
   await world.run(domain.blockJobAbort("vda", PIVOT));
   expect(await refusal(world, domain.blockJobAbort("vda", PIVOT))).toBe("INVALID_ARG");
+});
+
+it("hears nothing more of jobs if it could not start: the one that starts next deals with them", async () => {
+  await world.end();
+  const kept = new MemoryDomainStore();
+  const refusals: unknown[] = [];
+  const store: DomainStore = {
+    load: () => kept.load(),
+    async save(record) {
+      await kept.save(record).catch((error) => {
+        refusals.push(error);
+        throw error;
+      });
+    },
+  };
+  world = await makeWorld({ store });
+  const domain = await running(world);
+  await world.run(domain.blockPull("vda", 1, BLOCK_PULL.BANDWIDTH_BYTES));
+  const { client } = world;
+  const { execute } = client;
+  client.execute = () =>
+    Promise.reject(new QmpError({ class: "GenericError", desc: "Not at the moment" }));
+  await expect(world.restart()).rejects.toThrow("Not at the moment");
+  client.execute = execute;
+  await world.restart();
+  await world.run(demo().blockJobSetSpeed("vda", 0));
+  await until(world, ended("vda"));
+  await world.clock.advance(10_000);
+  expect(told(world, "vda")).toEqual([[1, 0]]);
+  // Of a record that is not the newest any more.
+  expect(refusals).toEqual([]);
+});
+
+it.each([
+  ["copy", "copy"],
+  ["commit of the active layer", "base"],
+] as const)(
+  "says where else to look when an engine is gone for good amid the pivot of a %s",
+  async (name, to) => {
+    let isLost = false;
+    const { stores } = world;
+    await world.end();
+    const store = storeUntil(() => isLost);
+    world = await makeWorld({ stores, store });
+    const domain = await running(world);
+    if (name === "copy") await world.run(domain.blockCopy("vda", image("copy")));
+    else await world.run(domain.blockCommit("vda", null, null, 0, BLOCK_COMMIT.ACTIVE));
+    await until(world, isReady("vda"));
+    const { client } = world;
+    const { execute } = client;
+    client.execute = (async (...args: Parameters<typeof execute>) => {
+      const result = await execute.apply(client, args);
+      isLost ||= args[0] === "job-complete";
+      return result;
+    }) as typeof execute;
+    await refusal(world, domain.blockJobAbort("vda", BLOCK_JOB_ABORT.PIVOT));
+    isLost = false;
+    const second = await makeWorld({ stores, store });
+    const error = `The engine it ran in is gone, amid a pivot: what was written last may be in '/memory/${to}'`;
+    expect(second.events.find(ended("vda"))).toMatchObject({ status: 1, error });
+    expect([...stores.keys()]).toContain(to);
+    await second.end();
+  },
+);
+
+it("removes what a commit was to remove whose end was on record when the engine was lost", async () => {
+  let isLost = false;
+  const { stores } = world;
+  await world.end();
+  const kept = storeUntil(() => isLost);
+  const store: DomainStore = {
+    load: () => kept.load(),
+    async save(record) {
+      await kept.save(record);
+      isLost ||= JSON.stringify(record).includes('"state":"completed"');
+    },
+  };
+  world = await makeWorld({ stores, store });
+  const domain = await running(world);
+  const { client } = world;
+  const { execute } = client;
+  client.execute = (...args: Parameters<typeof execute>) =>
+    isLost ? new Promise(() => {}) : execute.apply(client, args);
+  void domain.blockCommit("vda", null, "/memory/mid", 0, BLOCK_COMMIT.DELETE).catch(() => {});
+  await settle(world);
+  expect([isLost, stores.has("mid")]).toEqual([true, true]);
+  client.execute = execute;
+  isLost = false;
+  const second = await makeWorld({ stores, store: kept });
+  expect(second.events.find(ended("vda"))).toMatchObject({ status: 0 });
+  expect([...stores.keys()].sort()).toEqual(["base", "top"]);
+  await second.end();
 });

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import { BLOCK_COMMIT, BLOCK_JOB_ABORT } from "../../src/domain/flags.ts";
 import { QmpError } from "../../src/engine/client.ts";
 import {
+  backupIsOver,
   ended,
   guest,
   isReady,
@@ -64,7 +65,7 @@ it("lets a pivot stand whose temporary bitmap cannot be taken away, and tells of
   expect(disks[0]!.chain.map(({ path }) => path)).toEqual(["/memory/base"]);
   const inc = [{ name: "vda", target: { driver: "memory", name: "inc" } }];
   await world.run(demo().backupBegin({ incremental: "one", disks: inc }));
-  await until(world, ({ event }) => event === "job-completed");
+  await until(world, backupIsOver);
   expect(await world.run(demo().getJobStats(1))).toMatchObject({ type: 3 });
 });
 
@@ -98,8 +99,22 @@ it("goes on with a pull whose export somebody else has come to have the name of,
   const stats = await world.run(demo().getJobStats());
   expect(stats).toMatchObject({ type: 2, warning: expect.stringMatching(/'vda'.*backup-vda-2/) });
   await world.run(demo().abortJob());
-  await until(world, ({ event }) => event === "job-completed");
+  await until(world, backupIsOver);
   expect(await world.run(demo().getJobStats(1))).toMatchObject({ type: 3, success: true });
   const exports = await world.run(world.client.execute("query-block-exports"));
   expect(exports.find((one) => one.id === id)).toMatchObject({ "node-name": "other" });
+});
+
+it("starts a domain again as soon as nobody uses an image any more that could not be closed when it stopped", async () => {
+  const domain = await running(world, { vda: ["a"] });
+  const execute = (name: string, args: object) =>
+    world.run(world.client.execute(name as never, args as never));
+  const foreign = { type: "message-port", id: "foreign", "node-name": "libvirt-1-format" };
+  await execute("block-export-add", foreign);
+  await world.run(domain.destroy());
+  expect(await refusal(world, domain.create())).toBe("OPERATION_FAILED");
+  await execute("block-export-del", { id: "foreign", mode: "hard" });
+  await settle(world);
+  await world.run(domain.create());
+  expect(world.driver.host.record.domains[0]).toMatchObject({ state: "running", leftovers: [] });
 });

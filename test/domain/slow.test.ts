@@ -1,10 +1,10 @@
 /** What can be seen of jobs whose store is held up, or is counted: how calls race with a job and its end. */
 
 import { afterEach, beforeEach, expect, it } from "vitest";
-import type { BlockDriver } from "../../src/block/driver.ts";
 import { BACKUP_BEGIN, BLOCK_COPY, BLOCK_JOB_ABORT, BLOCK_PULL } from "../../src/domain/flags.ts";
-import { MemoryStore, memoryDriver } from "../../src/drivers/protocol/memory.ts";
+import { MemoryStore } from "../../src/drivers/protocol/memory.ts";
 import {
+  backupIsOver,
   ended,
   GRAIN,
   guest,
@@ -13,6 +13,8 @@ import {
   MiB,
   makeImage,
   makeWorld,
+  memory,
+  memoryBehind,
   refusal,
   running,
   settle,
@@ -52,27 +54,11 @@ afterEach(async () => {
   await world.end();
 });
 
-function slow(stores: Map<string, MemoryStore>): BlockDriver {
-  const driver = memoryDriver(stores) as BlockDriver;
-  return {
-    ...driver,
-    name: "slow",
-    async open(context) {
-      const state = await driver.open(context);
-      return new Proxy(state, {
-        get(target, key) {
-          const member = Reflect.get(target, key);
-          if (typeof member !== "function") return member;
-          return (...args: unknown[]) => {
-            if (key === "pread") reads.push(args[1] as number);
-            const work = () => member.apply(target, args);
-            return key === "pwrite" && held ? held.then(work) : work();
-          };
-        },
-      });
-    },
-  };
-}
+const slow = (stores: Map<string, MemoryStore>) =>
+  memoryBehind(stores, "slow", ({ method, args, work }) => {
+    if (method === "pread") reads.push(args[1] as number);
+    return method === "pwrite" && held ? held.then(work) : work();
+  });
 
 const on = (name: string) => ({ driver: "slow", name });
 
@@ -226,7 +212,7 @@ it("L10 lets a speed be changed, a job begin and info be asked for beside a back
   await world.clock.advance(30_000);
   await failed;
   letGo();
-  await until(world, ({ event }) => event === "job-completed");
+  await until(world, backupIsOver);
   await world.run(domain.blockJobAbort("vdb")).catch(() => {});
 });
 
@@ -237,7 +223,7 @@ it("K01 cancels the disk that is still at it when another fails, and tells the f
   const small = {
     name: "vda",
     format: "raw",
-    target: { driver: "memory", name: "small" },
+    target: memory("small"),
   } as const;
   const disks = [small, { name: "vdb", format: "raw", target: on("kept") } as const];
   await world.run(domain.backupBegin({ disks }, null, BACKUP_BEGIN.REUSE_EXTERNAL));
@@ -248,7 +234,7 @@ it("K01 cancels the disk that is still at it when another fails, and tells the f
     { disk: "vdb", state: "aborting" },
   ]);
   letGo();
-  const { stats } = (await until(world, ({ event }) => event === "job-completed")) as {
+  const { stats } = (await until(world, backupIsOver)) as {
     stats: object;
   };
   expect(told(world, "vda")).toEqual([[5, 1]]);

@@ -11,6 +11,7 @@ import { DomainDriver } from "../../src/domain/driver.ts";
 import { DomainError, type DomainErrorName } from "../../src/domain/errors.ts";
 import type { DomainEvent } from "../../src/domain/events.ts";
 import type { ImageFiles } from "../../src/domain/image-files.ts";
+import type { DriverOptions } from "../../src/domain/locks/domain-object.ts";
 import { type DomainStore, MemoryDomainStore } from "../../src/domain/store.ts";
 import { browserDrivers } from "../../src/drivers/index.ts";
 import { MemoryStore, memoryDriver } from "../../src/drivers/protocol/memory.ts";
@@ -43,6 +44,7 @@ export interface WorldOptions {
   readonly drivers?: readonly BlockDriver[];
   readonly store?: DomainStore;
   readonly stores?: Map<string, MemoryStore>;
+  readonly locks?: DriverOptions;
 }
 
 /** @param isLost from then on what the driver saves is not kept: another one has taken over */
@@ -58,7 +60,7 @@ export function storeUntil(isLost: () => boolean): DomainStore {
 }
 
 export async function makeWorld(options: WorldOptions = {}): Promise<World> {
-  const { store = new MemoryDomainStore(), stores = new Map(), drivers = [] } = options;
+  const { store = new MemoryDomainStore(), stores = new Map(), drivers = [], locks = {} } = options;
   const clock = new VirtualClock();
   const engine = await createEngine({
     clock,
@@ -77,7 +79,9 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
   const events: DomainEvent[] = [];
   const onEvent = (event: DomainEvent) => void events.push(event);
   const start = () =>
-    clock.runUntil(DomainDriver.start({ qmp: client, asking, store, clock, files, onEvent }));
+    clock.runUntil(
+      DomainDriver.start({ qmp: client, asking, store, clock, files, locks, onEvent }),
+    );
   const driver = await start();
   const world: World = {
     clock,
@@ -102,31 +106,55 @@ export async function makeWorld(options: WorldOptions = {}): Promise<World> {
   return world;
 }
 
-/** Memory, of which a store "small" holds half a MiB. */
-function smallStores(stores: Map<string, MemoryStore>): BlockDriver {
+/**
+ * Memory under a name of its own, on the way to which something happens.
+ *
+ * @param around does the request, at once or later, or throws
+ */
+export function memoryBehind(
+  stores: Map<string, MemoryStore>,
+  name: string,
+  around: (request: Request) => unknown,
+): BlockDriver {
   const driver = memoryDriver(stores) as BlockDriver;
   return {
     ...driver,
+    name,
     async open(context) {
       const state = await driver.open(context);
-      const isSmall = (context.options as { name?: string }).name === "small";
-      if (!isSmall) return state;
-      const check = (end: number) => {
-        if (end > 512 * KiB) throw new BlockError("ENOSPC", "The store is full");
-      };
+      const { name: store } = context.options as { readonly name?: string };
       return new Proxy(state, {
         get(target, key) {
           const member = Reflect.get(target, key);
           if (typeof member !== "function") return member;
-          return (...args: unknown[]) => {
-            if (key === "pwrite") check((args[1] as number) + (args[0] as Uint8Array).length);
-            if (key === "pwriteZeroes") check((args[0] as number) + (args[1] as number));
-            return member.apply(target, args);
-          };
+          return (...args: unknown[]) =>
+            around({ store, method: key as string, args, work: () => member.apply(target, args) });
         },
       });
     },
   };
+}
+
+export interface Request {
+  /** The name of the store. */
+  readonly store: string | undefined;
+  readonly method: string;
+  readonly args: readonly unknown[];
+  work(): unknown;
+}
+
+/** Memory, of which a store "small" holds half a MiB. */
+function smallStores(stores: Map<string, MemoryStore>): BlockDriver {
+  return memoryBehind(stores, "memory", ({ store, method, args, work }) => {
+    const ends: Record<string, number> = {
+      pwrite: (args[1] as number) + ((args[0] as Uint8Array)?.length ?? 0),
+      pwriteZeroes: (args[0] as number) + (args[1] as number),
+    };
+    if (store === "small" && (ends[method] ?? 0) > 512 * KiB) {
+      throw new BlockError("ENOSPC", "The store is full");
+    }
+    return work();
+  });
 }
 
 /** Makes an image in a memory store: [name] over [backing], with this content in these grains. */
@@ -179,12 +207,15 @@ export async function write(
   await run(device.flush());
 }
 
+/** A memory store. */
+export const memory = (name: string) => ({ driver: "memory", name });
+
 export function image(
   name: string,
   backingStore: ImageDefinition | null = null,
   format: Format = "qcow2",
 ): ImageDefinition {
-  return { format, source: { driver: "memory", name }, backingStore };
+  return { format, source: memory(name), backingStore };
 }
 
 /** A chain of images as a disk, the top first. */
@@ -271,6 +302,8 @@ export const isReady =
   (target: string) =>
   (event: DomainEvent): boolean =>
     event.event === "block-job-2" && event.disk === target && event.status === 3;
+
+export const backupIsOver = ({ event }: DomainEvent): boolean => event === "job-completed";
 
 /** What is thrown, by its number's name. */
 export async function refusal(world: World, promise: Promise<unknown>): Promise<DomainErrorName> {

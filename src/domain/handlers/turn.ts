@@ -33,7 +33,7 @@ export interface Turn {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Work in a turn of the domain's. */
+/** Work in a turn of the domain's. @throws DomainError if the driver is finished when it comes */
 export function inTurn<T>(
   { driver, api, entry, signal }: Turn,
   options: WithJobOptions,
@@ -42,7 +42,11 @@ export function inTurn<T>(
   const { host, locks } = driver;
   return locks.call(
     api,
-    (ctx) => withJob(ctx, entry.object, options, () => work(new Operation(host, entry, ctx))),
+    (ctx) =>
+      withJob(ctx, entry.object, options, async () => {
+        driver.mustWork();
+        return work(new Operation(host, entry, ctx));
+      }),
     signal,
   );
 }

@@ -8,7 +8,7 @@
  *     R7  every begin has one end, every enter one exit, in pairs like brackets
  *
  * A chain waits for one thing at a time. Since everybody goes up the ranks, and nobody waits for a job
- * with a lock or another job in hand, no circle of waiters can close.
+ * with a lock or another job in hand, nor for a change with any job, no circle of waiters can close.
  */
 
 import { assert } from "../../base/errors.ts";
@@ -41,9 +41,9 @@ export class RankChecker {
     return this.#slots.some((held) => held.of === of && held.slot === slot);
   }
 
-  /** Whether it holds any job of `of`. */
-  holdsJob(of: SlotOwner): boolean {
-    return this.#slots.some((held) => held.of === of);
+  /** Of any domain. */
+  get holdsJob(): boolean {
+    return this.#slots.length > 0;
   }
 
   /** Before the chain takes a lock, whether it is free or not (R1). */

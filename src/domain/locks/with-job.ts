@@ -214,7 +214,7 @@ export async function withUnlocked<T>(
  * @throws JobError aborted, or gone, if the domain stops first
  */
 export function waitFor<T>(ctx: Ctx, object: DomainObject, look: () => T | undefined): Promise<T> {
-  assert(!ctx.held.holdsJob(object.job), `${ctx.api} waits for a change without a job`);
+  assert(!ctx.held.holdsJob, `${ctx.api} waits for a change without a job`);
   return locked(ctx, object, limitOf(ctx, object.driver), async () => {
     for (;;) {
       const found = look();

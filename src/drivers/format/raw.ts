@@ -44,6 +44,7 @@ export function rawDriver(): TypedDriver<Types, RawOptions, RawCreateOptions> {
     openOptions,
     createOptions,
     reopenOptions: ["offset", "size"],
+    windowOptions: ["offset", "size"],
 
     /** The whole file is the disk: its users' permissions are theirs on the file. A window is data. */
     childPermissions(_role, above, _readOnly, options) {

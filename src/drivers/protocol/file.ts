@@ -16,6 +16,7 @@ import type { TypedDriver } from "../../block/option-types.ts";
 import { RangeLock } from "../../block/range-lock.ts";
 import { storeError } from "./errors.ts";
 import { FileIo } from "./file-io.ts";
+import { Flushes } from "./flushes.ts";
 
 /** What stat() counts in, whatever the file system's own blocks are. */
 const STAT_BLOCK_BYTES = 512;
@@ -166,6 +167,9 @@ class FileState implements BlockState {
   /** Writers share it; who makes the file longer has it alone, or he would cut off their ends. */
   readonly #end = new RangeLock();
   readonly #io: FileIo;
+  readonly #flushes = new Flushes(() =>
+    this.#try(`Flushing '${this.#filename}'`, () => this.#handle.datasync()),
+  );
 
   constructor({ handle, filename, identity, length, readOnly, io }: FileInit) {
     this.#handle = handle;
@@ -256,8 +260,7 @@ class FileState implements BlockState {
   }
 
   async flush(): Promise<void> {
-    if (this.#readOnly) return;
-    await this.#try(`Flushing '${this.#filename}'`, () => this.#handle.datasync());
+    if (!this.#readOnly) await this.#flushes.done();
   }
 
   async reopen(readOnly: boolean): Promise<void> {

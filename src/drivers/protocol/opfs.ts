@@ -20,6 +20,7 @@ import { assert, BlockError, throwIfAborted } from "../../base/errors.ts";
 import type { BlockState, RequestOptions, StateInfo } from "../../block/driver.ts";
 import type { TypedDriver } from "../../block/option-types.ts";
 import { storeError } from "./errors.ts";
+import { Flushes } from "./flushes.ts";
 import { retryWhileBusy } from "./retry-busy.ts";
 
 /** The part of the platform that lib.dom leaves out, because windows have none of it. */
@@ -85,7 +86,7 @@ export function opfsDriver(directory = DIRECTORY): TypedDriver<Types, OpenOption
       const handle = await openAs(readOnly, signal);
       try {
         throwIfAborted(signal);
-        return new OpfsState(handle, filename, readOnly, openAs);
+        return new OpfsImage(handle, filename, readOnly, openAs);
       } catch (error) {
         handle.close();
         throw storeError(error, `Opening '${filename}' in OPFS`);
@@ -277,6 +278,15 @@ export class OpfsState implements BlockState {
     } catch (error) {
       throw storeError(error, attempted);
     }
+  }
+}
+
+/** Nobody writes all of an image again when a flush has failed, as is done with a record. */
+export class OpfsImage extends OpfsState {
+  readonly #flushes = new Flushes(() => super.flush());
+
+  override flush(): Promise<void> {
+    return this.#flushes.done();
   }
 }
 

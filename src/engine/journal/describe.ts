@@ -37,7 +37,7 @@ export function describeJob(job: Job & { readonly id: string }, began: Timestamp
   return {
     id,
     type: driver.type,
-    status,
+    status: job.isProvisional ? "created" : status,
     hasTakenEffect: job.hasTakenEffect,
     paused: job.userPaused,
     autoFinalize: job.autoFinalize,

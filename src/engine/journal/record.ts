@@ -106,6 +106,15 @@ const outline = v.object({
   broken: v.array(brokenEntry),
 });
 
+/**
+ * What has to be on record before anybody is told of it, for comparisons. Not how far a job has come: nobody goes on
+ * from there, and one who asks every second would have it saved every second.
+ */
+export function essenceOf({ jobs, ...record }: JournalRecord): string {
+  const lasting = jobs.map(({ current: _current, total: _total, ...job }) => job);
+  return JSON.stringify({ ...record, seq: 0, jobs: lasting });
+}
+
 /** Whether it is one, whatever is wrong with its entries. */
 export function isJournalRecord(stored: unknown): boolean {
   return v.is(outline, stored);

@@ -13,7 +13,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import { tryOften } from "../../base/try-often.ts";
-import type { JournalRecord } from "./record.ts";
+import { essenceOf, type JournalRecord } from "./record.ts";
 import type { JournalStore } from "./store.ts";
 
 export interface RecorderInit {
@@ -38,8 +38,8 @@ export class Recorder {
   /** So many of them are on record. */
   #recorded = 0;
   #seq: number;
-  /** What was saved last. */
-  #text = "";
+  /** Of what was saved last. */
+  #essence = "";
   #isSaving = false;
   #isSealed = false;
   /** The last #saveAll(). */
@@ -91,12 +91,12 @@ export class Recorder {
       // What there is now may be on its way out.
       if (this.#isSealed) return;
       const record = this.#init.describe();
-      const text = JSON.stringify({ ...record, seq: 0 });
-      if (text !== this.#text) {
+      const essence = essenceOf(record);
+      if (essence !== this.#essence) {
         this.#seq++;
         const saved = { ...record, seq: this.#seq };
         await tryOften(clock, () => this.#init.store.save(saved));
-        this.#text = text;
+        this.#essence = essence;
       }
       this.#recorded = touches;
       const isDone = (waiter: Waiter) => waiter.touches <= touches;

@@ -103,7 +103,11 @@ const STARTERS: Readonly<Record<string, Starter>> = {
       filterNodeName: name,
       intent: name,
     },
-    (services, again, manners) => startMirror(services, { ...again, ...manners }),
+    async (services, again, manners) => {
+      // Whatever the id, it is of no record that can be found.
+      const { intent = "" } = again;
+      return startMirror(services, { ...again, ...manners, intent });
+    },
   ),
   backup: starter(
     {

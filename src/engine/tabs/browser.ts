@@ -6,7 +6,7 @@ import { BlockError } from "../../base/errors.ts";
 import { systemRandom } from "../../base/random.ts";
 import { storeError } from "../../drivers/protocol/errors.ts";
 import type { Channel, Epochs, Locks, TabHost } from "./host.ts";
-import { asReign, ended, NO_REIGN, type Reign, raised, serving } from "./reign.ts";
+import { asReign, ended, NO_REIGN, overtaking, type Reign, raised, serving } from "./reign.ts";
 
 const EPOCH_KEY = "blocktab:epoch";
 
@@ -58,21 +58,27 @@ const epochs: Epochs = {
     return own;
   },
 
-  async serve(epoch: number): Promise<void> {
-    let isServing = false;
-    await change((reign) => {
-      const next = serving(reign, epoch);
-      isServing = next.served === epoch;
-      return next;
-    });
-    if (isServing) return;
-    throw new BlockError("ESTALE", "Another tab has taken the disks over");
-  },
+  serve: (epoch) => changeOwn(epoch, serving),
+
+  overtake: (epoch) => changeOwn(epoch, overtaking),
 
   async close(epoch: number): Promise<void> {
     await change((reign) => ended(reign, epoch));
   },
 };
+
+/** @throws BlockError ESTALE if there is a later owner */
+async function changeOwn(
+  epoch: number,
+  make: (reign: Reign, epoch: number) => Reign,
+): Promise<void> {
+  let isOwn = false;
+  await change((reign) => {
+    isOwn = reign.epoch === epoch;
+    return make(reign, epoch);
+  });
+  if (!isOwn) throw new BlockError("ESTALE", "Another tab has taken the disks over");
+}
 
 /** One transaction; durable as far as a crash of the browser goes. */
 async function change(make: (reign: Reign) => Reign): Promise<void> {

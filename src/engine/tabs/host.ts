@@ -36,6 +36,13 @@ export interface Epochs {
    * @throws BlockError ESTALE if a later one has been made
    */
   serve(epoch: number): Promise<void>;
+  /**
+   * From now on what was written under this one may be overtaken by what not all clients hear of; durable before it
+   * resolves.
+   *
+   * @throws BlockError ESTALE if a later one has been made
+   */
+  overtake(epoch: number): Promise<void>;
   /** This one has closed all that it had. If a later one has been made nothing happens. @throws BlockError */
   close(epoch: number): Promise<void>;
 }

@@ -7,6 +7,8 @@
  *                           again, or somebody has given the disk up
  */
 
+import { has, type Run, union } from "./runs.ts";
+
 /** Then the client flushes of its own accord. */
 export const KEPT_BYTES_ENOUGH = 16 * 1024 * 1024;
 /** Further writes wait for that flush. What is held does not count: it grows no more. */
@@ -32,7 +34,7 @@ export class KeptWrites {
   #epoch = 0;
   #bytes = 0;
   /** By export. The answer to a write may come later than word of a flush that covers it. */
-  readonly #durable = new Map<string, number>();
+  readonly #durable = new Map<string, readonly Run[]>();
 
   get all(): readonly KeptWrite[] {
     return this.#writes;
@@ -48,19 +50,19 @@ export class KeptWrites {
   }
 
   add(write: Omit<KeptWrite, "epoch">): void {
-    if (write.order <= (this.#durable.get(write.export) ?? 0)) return;
+    if (has(this.#durable.get(write.export) ?? [], write.order)) return;
     this.#writes.push({ ...write, epoch: this.#epoch });
     this.#bytes += costOf(write);
   }
 
-  /** Those up to this number need not be kept any more. @param exports null: all */
-  durable(exports: readonly string[] | null, upTo: number): void {
+  /** Those of these numbers need not be kept any more. @param exports null: all */
+  durable(exports: readonly string[] | null, writes: readonly Run[]): void {
     for (const id of exports ?? this.exports) {
-      this.#durable.set(id, Math.max(upTo, this.#durable.get(id) ?? 0));
+      this.#durable.set(id, union(this.#durable.get(id) ?? [], writes));
     }
     this.#keep(
       ({ epoch, order, export: id }) =>
-        epoch !== this.#epoch || order > upTo || exports?.includes(id) === false,
+        epoch !== this.#epoch || !has(writes, order) || exports?.includes(id) === false,
     );
   }
 

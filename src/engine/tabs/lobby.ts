@@ -15,6 +15,7 @@
 
 import type { ErrorData } from "../protocol.ts";
 import type { KeptWrite } from "./kept-writes.ts";
+import type { Run } from "./runs.ts";
 
 /** Held by the worker that owns the disks. */
 export const OWNER_LOCK = "blocktab:owner";
@@ -37,13 +38,14 @@ export interface OwnerNotice {
   readonly to?: string;
 }
 
-/** Writes of these exports up to this one would outlive a crash of the owner. */
+/** These writes to these exports would outlive a crash of the owner. */
 export interface DurableNotice {
   readonly type: "durable";
   readonly epoch: number;
   /** null: all. */
   readonly exports: readonly string[] | null;
-  readonly upTo: number;
+  /** Their numbers. */
+  readonly writes: readonly Run[];
   /** The flush that this is the answer to. */
   readonly reply?: { readonly client: string; readonly id: number };
 }
@@ -83,6 +85,8 @@ export interface Hello {
   readonly epoch: number;
   /** It has not heard since what that one told: others may have flushed what it keeps, and written newer. */
   readonly wasAway: boolean;
+  /** While it was away: the last owner, if that was its own worker, which has ended with it; else 0. */
+  readonly own: number;
   readonly kept: readonly KeptWrite[];
   readonly blobs: readonly (readonly [string, Blob])[];
 }

@@ -10,6 +10,7 @@
 import { BlockError } from "../../base/errors.ts";
 import type { DataMessage } from "../data-request.ts";
 import type { ErrorData, FromDataPort, OpenedDevice, Port } from "../protocol.ts";
+import type { Run } from "./runs.ts";
 import type { WriteAgain } from "./write-again.ts";
 import type { WriteOrder } from "./write-order.ts";
 
@@ -20,9 +21,15 @@ export interface OrderedPortInit {
   readonly again: Pick<WriteAgain, "isHeld" | "wait">;
   /** Flushes what stands on the same nodes as the export, too. @returns all of these exports */
   readonly flushOthers: (exportId: string) => Promise<readonly string[]>;
-  /** All writes to the exports up to this one are durable: the flush is done. */
-  readonly onDurable: (exports: readonly string[], upTo: number, id: number) => void;
+  /** These writes to the exports are durable: the flush is done. */
+  readonly onDurable: (exports: readonly string[], writes: readonly Run[], id: number) => void;
   readonly errorData: (error: BlockError) => ErrorData;
+}
+
+interface Flush {
+  readonly exportId: string;
+  /** What was over when it was asked for. */
+  readonly writes: readonly Run[];
 }
 
 export class OrderedPort implements Port {
@@ -35,7 +42,7 @@ export class OrderedPort implements Port {
   readonly #writes = new Map<number, number>();
   /** Of these: not let through yet. */
   readonly #queued = new Set<number>();
-  readonly #flushes = new Map<number, { readonly exportId: string; readonly upTo: number }>();
+  readonly #flushes = new Map<number, Flush>();
   /** The export of each device. */
   readonly #devices = new Map<number, string>();
 
@@ -100,7 +107,7 @@ export class OrderedPort implements Port {
       const exportId = this.#devices.get(request.device);
       // Without one the engine refuses it.
       if (exportId !== undefined) {
-        this.#flushes.set(id, { exportId, upTo: this.#init.order.settled });
+        this.#flushes.set(id, { exportId, writes: this.#init.order.over });
       }
     }
     if (request.op === "write" || request.op === "write-zeroes") {
@@ -138,11 +145,10 @@ export class OrderedPort implements Port {
     this.#onmessage?.(event);
   }
 
-  async #flushed(id: number, flush: { exportId: string; upTo: number }): Promise<void> {
-    const { exportId, upTo } = flush;
+  async #flushed(id: number, { exportId, writes }: Flush): Promise<void> {
     try {
       const exports = await this.#init.flushOthers(exportId);
-      this.#init.onDurable(exports, upTo, id);
+      this.#init.onDurable(exports, writes, id);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
       this.#post({ type: "failed", id, error: this.#init.errorData(error) }, []);

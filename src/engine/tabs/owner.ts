@@ -7,11 +7,11 @@
  * Only then anybody is served: nothing new can come before what is old.
  */
 
-import { Bell } from "../../base/bell.ts";
 import { sleep } from "../../base/clock.ts";
-import { BlockError, throwIfAborted } from "../../base/errors.ts";
+import { BlockError, ignoreCanceled, throwIfAborted } from "../../base/errors.ts";
 import { errorData } from "../data-port.ts";
 import type { Port } from "../protocol.ts";
+import { Gathering } from "./gathering.ts";
 import type { Channel, TabHost } from "./host.ts";
 import type { KeptWrite } from "./kept-writes.ts";
 import {
@@ -30,12 +30,10 @@ import { OrderedPort } from "./ordered-port.ts";
 import { Pipe } from "./pipe.ts";
 import type { OpenRealm, Realm } from "./realm.ts";
 import { hasClosed, type Reign } from "./reign.ts";
+import { ALL, type Run } from "./runs.ts";
 import { WriteAgain } from "./write-again.ts";
 import { WriteOrder } from "./write-order.ts";
 
-/** How long a client that is there may keep silent before it has to do without its unflushed writes. */
-const GATHER_MS = 2000;
-const LOOK_MS = 20;
 /** A hidden tab that nobody looks at for so long gives the disks to one that somebody looks at. */
 const HIDDEN_MS = 60_000;
 /** Until all have heard who should come next, and stand back. */
@@ -63,9 +61,8 @@ export class Owner {
   readonly #guests = new Map<string, Guest>();
   readonly #pipes = new Map<string, Pipe>();
   readonly #blobs = new Map<string, Blob>();
-  readonly #bell = new Bell();
-  /** Clients that have said hello, and what they want written again; null once it is too late. */
-  #gathered: Map<string, readonly KeptWrite[]> | null = new Map();
+  /** Of what clients want written again; null once it is too late. */
+  #gathering: Gathering | null;
   /** Those who wait for the welcome. */
   readonly #waiting = new Map<string, { readonly desk: Port; readonly lost: readonly string[] }>();
   #realm: Realm | null = null;
@@ -73,9 +70,13 @@ export class Owner {
   #notice: OwnerNotice;
   #hiddenSinceMs: number | null = null;
   #onPlease: (worker: string) => void = () => {};
+  #onFailure: (why: BlockError) => void = () => {};
+  /** That what was written under this one may be overtaken is on record, or will be. */
+  #overtaken: Promise<void> | null = null;
 
   constructor(init: OwnerInit) {
     this.#init = init;
+    this.#gathering = new Gathering(init.host);
     this.#notice = {
       type: "owner",
       epoch: init.reign.epoch,
@@ -95,16 +96,15 @@ export class Owner {
     const { leave, open, host, reign } = this.#init;
     this.#announce({});
     try {
-      await this.#gather();
-      const kept = [...this.#gathered!.values()].flat();
-      this.#gathered = null;
+      const kept = await this.#gathering!.over(leave);
+      this.#gathering = null;
       throwIfAborted(leave);
       const opening = {
         epoch: reign.epoch,
         blobs: this.#blobs,
         signal: leave,
         tell: (text: string) => this.#announce({ text }),
-        onExportDeleted: (id: string) => this.#forgetLater(id),
+        onExportDeleted: (id: string) => this.#forgetWrites(id),
         onRecovery: async (back: readonly string[]) => this.#again?.recovered(back),
         replacing: (work: () => Promise<void>) => this.#replacing(work),
       };
@@ -115,7 +115,7 @@ export class Owner {
       const lost = await Promise.race([this.#again.begin(kept, reign.served), stopped]);
       await host.epochs.serve(reign.epoch);
       this.#serve(lost);
-      await Promise.race([this.#untilAskedToLeave(leave), stopped]);
+      await Promise.race([this.#untilAskedToLeave(leave), this.#untilFailure(), stopped]);
     } catch (error) {
       if (error instanceof BlockError && !leave.aborted) {
         this.#announce({ state: "failed", text: error.message });
@@ -199,31 +199,6 @@ export class Owner {
     }
   }
 
-  async #gather(): Promise<void> {
-    const { clock, locks } = this.#init.host;
-    const enough = new AbortController();
-    const timer = clock.setTimer(GATHER_MS, () => enough.abort());
-    const leave = () => enough.abort();
-    this.#init.leave.addEventListener("abort", leave, { once: true });
-    try {
-      while (!enough.signal.aborted) {
-        const names = await locks.held();
-        const clients = names.filter((name) => name.startsWith(CLIENT_LOCK));
-        const silent = clients.filter(
-          (name) => !this.#gathered!.has(name.slice(CLIENT_LOCK.length)),
-        );
-        if (silent.length === 0) return;
-        // Somebody says hello, or is gone, of which nobody tells.
-        const look = clock.setTimer(LOOK_MS, () => this.#bell.ring());
-        await this.#bell.rung(enough.signal).catch(ignoreCanceled);
-        look.cancel();
-      }
-    } finally {
-      timer.cancel();
-      this.#init.leave.removeEventListener("abort", leave);
-    }
-  }
-
   #openDesk(client: string, desk: Port): void {
     desk.onmessage = ({ data }) => {
       const message = data as ToDesk;
@@ -232,18 +207,19 @@ export class Owner {
     };
   }
 
-  #hello(client: string, desk: Port, { epoch, wasAway, kept, blobs }: Hello): void {
+  #hello(client: string, desk: Port, { epoch, wasAway, own, kept, blobs }: Hello): void {
     for (const [name, blob] of blobs) if (!this.#blobs.has(name)) this.#blobs.set(name, blob);
     const { reign } = this.#init;
-    const isInTime = this.#gathered !== null && epoch === reign.served && !wasAway;
+    // Of an owner that did nothing for others there was nothing to be heard but of its own writes.
+    const hasHeard = !wasAway || reign.overtaken < own;
+    const isInTime = this.#gathering !== null && epoch === reign.served && hasHeard;
     // Of what that owner held, as it could not open the disk, it has made nothing last.
     const left = hasClosed(reign, epoch) ? kept.filter((write) => write.epoch !== epoch) : kept;
-    this.#gathered?.set(client, isInTime ? left : []);
+    this.#gathering?.add(client, isInTime ? left : []);
     const exports = isInTime ? [] : [...new Set(left.map((write) => write.export))];
     if (this.#notice.state !== "serving") this.#waiting.set(client, { desk, lost: exports });
-    else if (epoch !== reign.epoch) this.#welcome(desk, exports);
+    else if (epoch !== reign.epoch) void this.#letIn(desk, () => exports);
     else void this.#welcomeBack(desk, kept);
-    this.#bell.ring();
   }
 
   /** It was away, and has not heard what was flushed meanwhile. */
@@ -263,6 +239,29 @@ export class Owner {
     this.#welcome(desk, lost);
   }
 
+  /** A page of another tab: that others may write is on record first. @param lost as of the moment when it is */
+  async #letIn(desk: Port, lost: () => Iterable<string>): Promise<void> {
+    try {
+      if (desk instanceof Pipe) await this.#overtake();
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      return this.#onFailure(error);
+    }
+    this.#welcome(desk, lost());
+  }
+
+  /** @throws BlockError */
+  async #overtake(): Promise<void> {
+    const { host, reign } = this.#init;
+    this.#overtaken ??= host.epochs.overtake(reign.epoch);
+    try {
+      await this.#overtaken;
+    } catch (error) {
+      this.#overtaken = null;
+      throw error;
+    }
+  }
+
   #welcome(desk: Port, lost: Iterable<string>): void {
     const { remembers, disks } = this.#realm!;
     const held = disks.awaited();
@@ -271,9 +270,8 @@ export class Owner {
 
   #serve(lostAgain: ReadonlySet<string>): void {
     this.#announce({ state: "serving", text: "" });
-    const { lost: lostMeanwhile } = this.#again!;
     for (const { desk, lost } of this.#waiting.values())
-      this.#welcome(desk, [...lost, ...lostAgain, ...lostMeanwhile]);
+      void this.#letIn(desk, () => [...lost, ...lostAgain, ...this.#again!.lost]);
     this.#waiting.clear();
   }
 
@@ -284,7 +282,7 @@ export class Owner {
       order: this.#order,
       again: this.#again!,
       flushOthers: (exportId) => this.#flushOthers(exportId),
-      onDurable: (exports, upTo, id) => this.#tellDurable(exports, upTo, { client, id }),
+      onDurable: (exports, writes, id) => this.#tellDurable(exports, writes, { client, id }),
       errorData,
     });
     this.#guests.get(client)?.ports.add(ordered);
@@ -298,18 +296,12 @@ export class Owner {
     return exports;
   }
 
-  /** Nobody needs to keep any longer what has been written to them until now. */
-  async #flushAll(exports: readonly string[]): Promise<void> {
-    // What is under way comes first: everything behind it would have to be kept.
-    await this.#order.settle();
-    for (const id of exports) await this.#flush(id);
-  }
-
   /** As a write to all bytes there are: all earlier ones are over and durable, and all later ones wait. */
   async #replacing(work: () => Promise<void>): Promise<void> {
     const { order, ready } = this.#order.enter(0, Number.POSITIVE_INFINITY);
     try {
       await ready;
+      await this.#overtake();
       for (const id of this.#realm?.disks.all() ?? []) await this.#flush(id);
       await work();
     } finally {
@@ -317,16 +309,17 @@ export class Owner {
     }
   }
 
+  /** Nobody needs to keep any longer what has been written to it until now. */
   async #flush(exportId: string): Promise<void> {
-    const upTo = this.#order.settled;
+    const writes = this.#order.over;
     const exports = await this.#flushOthers(exportId);
     await this.#realm!.disks.writable(exportId).flush();
-    this.#tellDurable(exports, upTo);
+    this.#tellDurable(exports, writes);
   }
 
   async #flushAtDesk(desk: Port, { n, exports }: FlushRequest): Promise<void> {
     try {
-      await this.#flushAll(exports);
+      for (const id of exports) await this.#flush(id);
       desk.postMessage({ type: "flushed", n } satisfies FromDesk, []);
     } catch (error) {
       if (!(error instanceof BlockError)) throw error;
@@ -342,21 +335,20 @@ export class Owner {
 
   #tellDurable(
     exports: readonly string[] | null,
-    upTo: number,
+    writes: readonly Run[],
     reply?: { readonly client: string; readonly id: number },
   ): void {
     const { epoch } = this.#init.reign;
-    const notice: LobbyMessage = { type: "durable", epoch, exports, upTo, ...(reply && { reply }) };
-    this.#init.lobby.post(notice);
+    const told = { epoch, exports, writes, ...(reply && { reply }) };
+    this.#init.lobby.post({ type: "durable", ...told } satisfies LobbyMessage);
   }
 
-  /** Writes to an export that is gone are nobody's; those to another one of its name are not among them. */
-  #forgetLater(exportId: string): () => void {
-    const upTo = this.#order.last;
-    return () => {
-      // What goes in the end is there again with the next owner.
-      if (this.#notice.state === "serving") this.#tellDurable([exportId], upTo);
-    };
+  /** Writes to an export that is gone are nobody's, and not for another one that gets its name. */
+  async #forgetWrites(exportId: string): Promise<void> {
+    // What goes in the end is there again with the next owner.
+    if (this.#notice.state !== "serving") return;
+    await this.#overtake();
+    this.#tellDurable([exportId], [[1, this.#order.last]]);
   }
 
   #untilAskedToLeave(leave: AbortSignal): Promise<void> {
@@ -370,6 +362,13 @@ export class Owner {
         this.next = worker;
         resolve();
       };
+    });
+  }
+
+  /** @throws BlockError */
+  #untilFailure(): Promise<never> {
+    return new Promise((_, reject) => {
+      this.#onFailure = reject;
     });
   }
 
@@ -388,10 +387,6 @@ export class Owner {
     if (!this.#realm) return;
     await this.#realm.close();
     await this.#init.host.epochs.close(this.#init.reign.epoch);
-    this.#tellDurable(null, Number.MAX_SAFE_INTEGER);
+    this.#tellDurable(null, ALL);
   }
-}
-
-function ignoreCanceled(error: unknown): void {
-  if (!(error instanceof BlockError && error.errno === "ECANCELED")) throw error;
 }

@@ -52,8 +52,8 @@ export interface Opening {
   readonly signal: AbortSignal;
   /** Says what it is doing, for people who wait. */
   readonly tell: (text: string) => void;
-  /** An export is gone; from now on another may get its name. @returns to be called when that is on record */
-  readonly onExportDeleted: (id: string) => () => void;
+  /** That an export is gone is on record; another one may get its name when this resolves. @throws BlockError */
+  readonly onExportDeleted: (id: string) => Promise<void>;
   /**
    * Something that could not be opened has come back, or has been given up.
    *
@@ -76,7 +76,7 @@ export function engineRealm(engine: Engine, opening: Opening): Realm {
   const { onExportDeleted, onRecovery, replacing } = opening;
   engine.replacing = replacing;
   engine.onRecovery = onRecovery;
-  engine.onExportDeleted = (id) => void whenSettled(engine, onExportDeleted(id));
+  engine.onExportDeleted = onExportDeleted;
   return {
     services: new Map<string, Service>([
       ["engine", (qmp, data) => engine.connect({ qmp: qmp!, data: data! })],
@@ -98,17 +98,6 @@ export function engineRealm(engine: Engine, opening: Opening): Realm {
     stopped: engine.whenStopped,
     close: () => engine.close(),
   };
-}
-
-/** Never, if the engine stops. */
-async function whenSettled(engine: Engine, tell: () => void): Promise<void> {
-  try {
-    await engine.settled();
-  } catch (error) {
-    if (error instanceof BlockError) return;
-    throw error;
-  }
-  tell();
 }
 
 function writableOf(engine: Engine) {

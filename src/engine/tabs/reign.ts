@@ -17,9 +17,14 @@ export interface Reign {
   readonly closed: number;
   /** The last one that has served and did not close; 0 if there was none. Of the present one nothing is said. */
   readonly lost: number;
+  /**
+   * The last one that has let in anybody but its own page, or has let a disk get other content; 0 if none has. What
+   * was written under it may not be the newest any more, and who was away cannot know.
+   */
+  readonly overtaken: number;
 }
 
-export const NO_REIGN: Reign = { epoch: 0, served: 0, closed: 0, lost: 0 };
+export const NO_REIGN: Reign = { epoch: 0, served: 0, closed: 0, lost: 0, overtaken: 0 };
 
 /** @param stored undefined if there is none; one of an older version has not all of it */
 export function asReign(stored: Partial<Reign> | undefined): Reign {
@@ -35,6 +40,11 @@ export function raised(reign: Reign): Reign {
 /** That owner lets clients in; nothing changes if there is a later one. */
 export function serving(reign: Reign, epoch: number): Reign {
   return reign.epoch === epoch ? { ...reign, served: epoch } : reign;
+}
+
+/** That owner lets others in, or a disk get other content; nothing changes if there is a later one. */
+export function overtaking(reign: Reign, epoch: number): Reign {
+  return reign.epoch === epoch ? { ...reign, overtaken: epoch } : reign;
 }
 
 /** That owner has closed all; nothing changes if there is a later one, or if it never served. */

@@ -80,8 +80,8 @@ export class SharedClient extends DataCalls implements SharedApi {
   #isWelcome = false;
   /** It may have missed word of what was flushed: only the owner that it knows can tell of that. */
   #wasAway = false;
-  /** The last owner that another client was heard to turn to. */
-  #sharedEpoch = 0;
+  /** While it was away: see Hello. */
+  #own = 0;
   #letGoOfLock: (() => void) | null = null;
   #flushCount = 0;
   /** The flush at the desk that is under way. */
@@ -200,8 +200,9 @@ export class SharedClient extends DataCalls implements SharedApi {
   /** The page stops: nothing is held any more, so that nobody waits for it. */
   suspend(): void {
     this.flushKept();
-    // An owner that goes with it flushes nothing more for anybody. Word of what others had flushed may be on its way.
-    this.#wasAway ||= !this.#line?.isOwn || this.#line.epoch === this.#sharedEpoch;
+    // It may have been told of something already that it has not heard.
+    if (!this.#wasAway) this.#own = this.#line?.isOwn ? this.#line.epoch : 0;
+    this.#wasAway = true;
     this.#hangUp();
     this.#worker?.terminate();
     this.#worker = null;
@@ -279,7 +280,6 @@ export class SharedClient extends DataCalls implements SharedApi {
     if (message.type === "owner") this.#hearOwner(message);
     else if (message.type === "durable") this.#hearDurable(message);
     else if (message.type === "released") this.#hearReleased(message);
-    else if (message.type === "connect") this.#sharedEpoch = message.epoch;
     else if (message.type === "pong") this.#watch.heard(message.epoch);
   }
 
@@ -319,7 +319,7 @@ export class SharedClient extends DataCalls implements SharedApi {
     this.#desk.onmessage = ({ data }) => this.#hearDesk(data as FromDesk, epoch);
     const kept = this.data.kept.all;
     const blobs = [...this.data.blobs];
-    const known = { epoch: this.data.epoch, wasAway: this.#wasAway };
+    const known = { epoch: this.data.epoch, wasAway: this.#wasAway, own: this.#own };
     const hello: ToDesk = { type: "hello", ...known, kept, blobs };
     this.#desk.postMessage(hello, []);
   }

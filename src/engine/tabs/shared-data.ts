@@ -29,6 +29,8 @@ interface Pending {
   readonly signal: AbortSignal | undefined;
   readonly resolve: (value: unknown) => void;
   readonly reject: (reason: QmpError) => void;
+  /** Of its device, from when it is sent: by the time of the answer that one may have been closed. */
+  exportId?: string;
 }
 
 interface SharedDevice {
@@ -37,6 +39,8 @@ interface SharedDevice {
   real: number | null;
   /** Why it is of no use any more. */
   gone: QmpError | null;
+  /** Unflushed writes to its export are lost, whoever's, and it has not been told. */
+  hasLost: boolean;
 }
 
 export class SharedData implements DataRequester {
@@ -50,7 +54,7 @@ export class SharedData implements DataRequester {
   /** By number; numbers are never used again. */
   readonly #sent = new Map<number, Pending>();
   readonly #devices = new Map<number, SharedDevice>();
-  /** Exports of which unflushed writes are lost, and nobody has been told. */
+  /** Exports of which unflushed writes are lost, and there was no device to be told: the next one will be. */
   readonly #lost = new Set<string>();
   #held = new Set<string>();
   /** Exports that were held, and the owner that has told that they need not be any more. */
@@ -121,8 +125,8 @@ export class SharedData implements DataRequester {
     for (const pending of again) if (pending.signal?.aborted) this.#cancel(pending);
   }
 
-  durable({ exports, upTo, reply }: DurableNotice, client: string): void {
-    this.kept.durable(exports, upTo);
+  durable({ exports, writes, reply }: DurableNotice, client: string): void {
+    this.kept.durable(exports, writes);
     if (reply?.client === client) this.#answer({ type: "done", id: reply.id, result: undefined });
     this.#pump();
   }
@@ -141,9 +145,26 @@ export class SharedData implements DataRequester {
     this.#pump();
   }
 
-  /** Unflushed writes of these exports are gone: the next flush says so. */
+  /** Unflushed writes of these exports are gone: the next flush of each device says so. */
   lose(exports: readonly string[]): void {
-    for (const id of exports) this.#lost.add(id);
+    for (const id of exports) {
+      const devices = this.#devicesOf(id);
+      for (const device of devices) device.hasLost = true;
+      if (devices.length === 0) this.#lost.add(id);
+    }
+  }
+
+  #devicesOf(exportId: string): readonly SharedDevice[] {
+    return [...this.#devices.values()].filter((device) => device.exportId === exportId);
+  }
+
+  /** What it has not been told is for the next one that is opened. */
+  #forget(number: number): void {
+    const device = this.#devices.get(number);
+    this.#devices.delete(number);
+    if (device?.hasLost && this.#devicesOf(device.exportId).length === 0) {
+      this.#lost.add(device.exportId);
+    }
   }
 
   /** The wait for room is over, for better or worse. */
@@ -212,13 +233,15 @@ export class SharedData implements DataRequester {
         const text = `There is no open device ${request.device}`;
         return pending.reject(clientError("EINVAL", text));
       }
-      if (request.op === "flush" && this.#lost.delete(device.exportId)) {
+      pending.exportId = device.exportId;
+      if (request.op === "flush" && device.hasLost) {
+        device.hasLost = false;
         const text = `Writes to export '${device.exportId}' that had not been flushed are lost: the tab that had the disks is gone`;
         return pending.reject(clientError("EIO", text));
       }
       if (device.gone) return pending.reject(device.gone);
       if (device.real === null) {
-        this.#devices.delete(request.device);
+        this.#forget(request.device);
         return pending.resolve(undefined);
       }
       request = { ...request, device: device.real };
@@ -282,27 +305,33 @@ export class SharedData implements DataRequester {
     if (!pending) return;
     this.#sent.delete(reply.id);
     if (reply.type === "failed") return pending.reject(new QmpError(reply.error));
-    pending.resolve(this.#done(pending.request, reply));
+    pending.resolve(this.#done(pending, reply));
   }
 
   /** @returns the result as this client has it */
-  #done(request: DataRequest, { result, order }: Extract<DataReply, { type: "done" }>): unknown {
+  #done(
+    { request, exportId }: Pending,
+    { result, order }: Extract<DataReply, { type: "done" }>,
+  ): unknown {
     if (request.op === "open" && !isReopening(request)) {
       const { device: real, ...opened } = result as OpenedDevice;
       const device = this.#deviceCount++;
-      this.#devices.set(device, { exportId: request.export, real, gone: null });
+      const hasLost = this.#lost.delete(request.export);
+      this.#devices.set(device, { exportId: request.export, real, gone: null, hasLost });
       return { ...opened, device };
     }
-    if (request.op === "close") this.#devices.delete(request.device);
+    if (request.op === "close") this.#forget(request.device);
     if (request.op === "add-blob") this.blobs.set(request.name, request.blob);
     if (request.op === "remove-blob") this.blobs.delete(request.name);
-    if (isWrite(request) && order !== undefined) this.#keep(request, order);
+    if (isWrite(request) && order !== undefined) this.#keep(request, exportId!, order);
     return result;
   }
 
-  #keep(request: Extract<DataRequest, { op: "write" | "write-zeroes" }>, order: number): void {
-    const exportId = this.#devices.get(request.device)?.exportId;
-    if (exportId === undefined) return;
+  #keep(
+    request: Extract<DataRequest, { op: "write" | "write-zeroes" }>,
+    exportId: string,
+    order: number,
+  ): void {
     const { offset } = request;
     const where = { export: exportId, order, offset };
     if (request.op === "write") {

@@ -1,11 +1,15 @@
 /**
  * The order in which an owner does all guests' writes: each has a number, and of two that touch the
- * same bytes the one with the lower number is over before the other begins. So whoever does the last
- * of them again, in order, has the same disk, and it is enough to know up to which number all is
- * durable.
+ * same bytes the one with the lower number is over before the other begins. A flush makes last what is
+ * over, so that of these two the later one is durable only if the earlier one is, too. So whoever does
+ * those again that are not, in order, has the same disk.
+ *
+ * It is not all up to some number that is over: a write that takes long is passed by later ones, elsewhere.
  *
  * Offsets of all exports are held against each other, since two may lead to one node.
  */
+
+import type { Run } from "./runs.ts";
 
 export interface Turn {
   readonly order: number;
@@ -46,18 +50,18 @@ export class WriteOrder {
     this.#underWay.delete(order);
   }
 
-  /** Resolves when all that have entered until now are over. */
-  async settle(): Promise<void> {
-    await Promise.all([...this.#underWay.values()].map(({ over }) => over));
-  }
-
   get last(): number {
     return this.#last;
   }
 
-  /** This one and all before it are over. */
-  get settled(): number {
-    for (const lowest of this.#underWay.keys()) return lowest - 1;
-    return this.#last;
+  /** Numbers of those that are over. */
+  get over(): readonly Run[] {
+    const runs: Run[] = [];
+    let first = 1;
+    for (const order of [...this.#underWay.keys(), this.#last + 1]) {
+      if (first < order) runs.push([first, order - 1]);
+      first = order + 1;
+    }
+    return runs;
   }
 }

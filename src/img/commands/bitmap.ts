@@ -6,7 +6,7 @@
 import { BlockError } from "../../base/errors.ts";
 import {
   addBitmap,
-  beforeMerge,
+  beforeChange,
   clearBitmap,
   disableBitmap,
   enableBitmap,
@@ -118,7 +118,7 @@ async function carryOut(
       return disableBitmap(graph, name).commit();
     case "merge": {
       const merge = { node: name.node, target: name.name, bitmaps: [source] };
-      await beforeMerge(graph, merge);
+      await beforeChange(graph, name, "merge-target");
       return mergeBitmaps(graph, merge).commit();
     }
   }

@@ -11,7 +11,7 @@ import {
   addBitmap,
   type BitmapChange,
   type BitmapName,
-  beforeMerge,
+  beforeChange,
   clearBitmap,
   disableBitmap,
   enableBitmap,
@@ -57,11 +57,16 @@ export const blockDirtyBitmapAdd = command({
   },
 });
 
-/** A command that is one change of one bitmap. */
+/**
+ * A command that is one change of one bitmap.
+ *
+ * @param use see beforeChange(); without it nothing is to be done before
+ */
 function change<const Name extends string>(
   name: Name,
   doc: string,
   apply: (graph: Graph, bitmap: BitmapName) => BitmapChange,
+  use?: "enable" | "remove",
 ) {
   return command({
     name,
@@ -69,7 +74,8 @@ function change<const Name extends string>(
     args: bitmapName,
     returns: nothing,
     alone: true,
-    run({ graph }, args) {
+    async run({ graph }, args) {
+      if (use) await beforeChange(graph, args, use);
       apply(graph, args).commit();
       return {};
     },
@@ -80,6 +86,7 @@ export const blockDirtyBitmapRemove = change(
   "block-dirty-bitmap-remove",
   "Forgets a bitmap; one that is persistent leaves the image when that is closed.",
   removeBitmap,
+  "remove",
 );
 export const blockDirtyBitmapClear = change(
   "block-dirty-bitmap-clear",
@@ -90,6 +97,7 @@ export const blockDirtyBitmapEnable = change(
   "block-dirty-bitmap-enable",
   "Lets a bitmap record writes.",
   enableBitmap,
+  "enable",
 );
 export const blockDirtyBitmapDisable = change(
   "block-dirty-bitmap-disable",
@@ -104,7 +112,7 @@ export const blockDirtyBitmapMerge = command({
   returns: nothing,
   alone: true,
   async run({ graph }, args) {
-    await beforeMerge(graph, args);
+    await beforeChange(graph, { node: args.node, name: args.target }, "merge-target");
     mergeBitmaps(graph, args).commit();
     return {};
   },

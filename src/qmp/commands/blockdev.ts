@@ -67,8 +67,8 @@ export const blockdevReopen = command({
   alone: true,
   async run({ graph, replacing }, { options }) {
     const reopen = () => graph.reopenAll(options);
-    // What was written to one image is not for the other.
-    if (replacing && graph.changesFiles(options)) await replacing(reopen);
+    // What was written to one place is not for the other.
+    if (replacing && graph.movesBytes(options)) await replacing(reopen);
     else await reopen();
     return {};
   },

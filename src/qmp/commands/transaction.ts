@@ -10,7 +10,7 @@ import {
   addBitmap,
   type BitmapChange,
   type BitmapName,
-  beforeMerge,
+  beforeChange,
   clearBitmap,
   disableBitmap,
   enableBitmap,
@@ -55,11 +55,22 @@ function action<const Data extends v.ObjectEntries>(it: {
   return it as ActionType;
 }
 
-/** An action on one bitmap, which any of these commands names in the same way. */
-function onBitmap(apply: (graph: Graph, name: BitmapName) => BitmapChange): ActionType {
+/**
+ * An action on one bitmap, which any of these commands names in the same way.
+ *
+ * @param use see beforeChange(); without it nothing is to be done before
+ */
+function onBitmap(
+  apply: (graph: Graph, name: BitmapName) => BitmapChange,
+  use?: "enable" | "remove",
+): ActionType {
   return action({
     data: bitmapName,
-    make: ({ graph }, name) => bitmapAction(graph, [name.node], () => apply(graph, name)),
+    make: ({ graph }, name) =>
+      bitmapAction(graph, [name.node], async () => {
+        if (use) await beforeChange(graph, name, use);
+        return apply(graph, name);
+      }),
   });
 }
 
@@ -69,9 +80,9 @@ const ACTIONS: Readonly<Record<string, ActionType>> = {
     data: bitmapAddArgs,
     make: ({ graph }, data) => bitmapAction(graph, [data.node], () => addBitmap(graph, data)),
   }),
-  "block-dirty-bitmap-remove": onBitmap(removeBitmap),
+  "block-dirty-bitmap-remove": onBitmap(removeBitmap, "remove"),
   "block-dirty-bitmap-clear": onBitmap(clearBitmap),
-  "block-dirty-bitmap-enable": onBitmap(enableBitmap),
+  "block-dirty-bitmap-enable": onBitmap(enableBitmap, "enable"),
   "block-dirty-bitmap-disable": onBitmap(disableBitmap),
   "block-dirty-bitmap-merge": action({
     data: bitmapMergeArgs,
@@ -80,7 +91,7 @@ const ACTIONS: Readonly<Record<string, ActionType>> = {
         typeof source === "string" ? data.node : source.node,
       );
       return bitmapAction(graph, [data.node, ...others], async () => {
-        await beforeMerge(graph, data);
+        await beforeChange(graph, { node: data.node, name: data.target }, "merge-target");
         return mergeBitmaps(graph, data);
       });
     },

@@ -1,6 +1,7 @@
 /** The bench's worker: what can be measured in a browser, one operation per call. */
 
 import { runJob } from "./jobs.ts";
+import { journalJob } from "./journal.ts";
 import { kernelScan } from "./kernels.ts";
 import { latency } from "./latency.ts";
 import { copyFile, fetchToFile, importFile, removeFile } from "./raw-io.ts";
@@ -18,6 +19,7 @@ const OPERATIONS = {
   copyFile,
   fetchToFile,
   importFile,
+  journalJob,
   kernelScan,
   latency,
   removeFile,

@@ -9,6 +9,7 @@ import {
   withDriver,
   withJob,
   withMonitor,
+  withUnlocked,
 } from "../../../src/domain/locks/with-job.ts";
 import { failure, gate, hold, setup } from "./setup.ts";
 
@@ -282,6 +283,15 @@ describe("a call that waits for a block job's end", () => {
     await expect(
       made.driver.call("blockJobAbort", (ctx) =>
         withJob(ctx, object, MODIFY, () => waitFor(ctx, object, () => true)),
+      ),
+    ).rejects.toThrow(/without a job/);
+    // Nor that of another domain, whose change somebody may wait for who has the job of this one.
+    const other = made.domain("b");
+    await expect(
+      made.driver.call("blockJobAbort", (ctx) =>
+        withJob(ctx, other, MODIFY, () =>
+          withUnlocked(ctx, other, () => waitFor(ctx, object, () => true)),
+        ),
       ),
     ).rejects.toThrow(/without a job/);
   });

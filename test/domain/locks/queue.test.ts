@@ -1,6 +1,7 @@
 /** The job of a domain as calls meet it: who has it, who waits, who is refused. */
 
 import { describe, expect, it } from "vitest";
+import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import { beginJob, endJob } from "../../../src/domain/locks/begin-job.ts";
 import { Ctx } from "../../../src/domain/locks/ctx.ts";
 import type { DomainObject } from "../../../src/domain/locks/domain-object.ts";
@@ -61,6 +62,9 @@ describe("the normal slot", () => {
     const error = await failure(call(made, object, nowait, "stats"));
     expect([error.reason, error.errno]).toEqual(["nowait", "EBUSY"]);
     expect(error.blocker).toEqual({ api: "blockCommit", class: "modify", ageMs: 0 });
+    expect(error.message).toBe(
+      "stats would have to wait for domain 'a': blockCommit (modify) has been at it for 0.0 s",
+    );
     expect(object.job.queued).toBe(1);
     await letGo();
     await call(made, object, nowait, "stats");
@@ -166,6 +170,47 @@ describe("the normal slot", () => {
 });
 
 describe("time", () => {
+  it("that is over counts against nobody whose turn it is, and against all others at once", async () => {
+    const made = setup({ jobWaitMs: 0 });
+    const object = made.domain("a");
+    await made.clock.advance(1000);
+    for (const deadlineMs of [0, 999, 1000]) {
+      await call(made, object, { ...MODIFY, deadlineMs }, "free");
+      const letGo = await hold(made, object, MODIFY);
+      const late = failure(call(made, object, { ...MODIFY, deadlineMs }, "late"));
+      await made.clock.advance(0);
+      expect([(await late).reason, made.clock.now()]).toEqual(["timeout", 1000]);
+      await letGo();
+    }
+    expect(made.clock.timerCount).toBe(0);
+  });
+
+  it("on the wall may jump to wherever: who waits does so for 30 s, and is told how long the other has been at it", async () => {
+    class JumpingClock extends VirtualClock {
+      jumpSeconds = 0;
+      override timestamp() {
+        const { seconds, microseconds } = super.timestamp();
+        return { seconds: seconds + this.jumpSeconds, microseconds };
+      }
+    }
+    for (const jumpSeconds of [86_400, -86_400]) {
+      const made = setup({ clock: new JumpingClock() });
+      const object = made.domain("a");
+      const letGo = await hold(made, object, MODIFY);
+      let isOver = false;
+      const waits = failure(call(made, object, MODIFY, "waits")).finally(() => {
+        isOver = true;
+      });
+      await made.clock.advance(10_000);
+      made.clock.jumpSeconds = jumpSeconds;
+      await made.clock.advance(19_999);
+      expect(isOver).toBe(false);
+      await made.clock.advance(1);
+      expect((await waits).message).toMatch(/holder \(modify\) has been at it for 30.0 s$/);
+      await letGo();
+    }
+  });
+
   it("M10 of an hour's sleep does not count against a waiter whose turn came meanwhile", async () => {
     const made = setup();
     const object = made.domain("a");

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { closeSync, openSync, readdirSync, readlinkSync } from "node:fs";
 import { mkdtemp, open, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,6 +50,27 @@ describe("fileDriver", () => {
     await state.close?.();
     expect((await stat(filename)).size).toBe(2 ** 40 + 2 ** 30);
     expect((await stat(filename)).blocks).toBe(0);
+  });
+
+  it("fails every flush after one that has failed: the system takes for written what it has lost", async () => {
+    const filename = join(directory, "flushed");
+    await writeFile(filename, noise(5000));
+    const state = await opened(filename);
+    await state.pwrite?.(noise(512, 2), 0, {});
+    const fd = fdOf(filename);
+    closeSync(fd);
+    const taken = openSync("/dev/null", "w");
+    expect(taken).toBe(fd); // What cannot be flushed has its number.
+    const both = [failure(state.flush!(), "EINVAL"), failure(state.flush!(), "EINVAL")];
+    await Promise.all(both);
+    closeSync(taken);
+    expect(openSync(filename, "r+")).toBe(fd);
+    await failure(state.flush!(), "EINVAL");
+    await failure(state.reopen!(true), "EINVAL");
+    await state.close?.();
+    const again = await opened(filename);
+    await again.flush?.();
+    await again.close?.();
   });
 
   it("does not go on with another file of that name, nor with a changed one", async () => {
@@ -118,6 +140,22 @@ describe("fileDriver", () => {
     await state.close?.();
   });
 });
+
+/** Of the only one that is open. */
+function fdOf(filename: string): number {
+  const fds = readdirSync("/proc/self/fd").map(Number);
+  const found = fds.filter((fd) => linkOf(fd) === filename);
+  expect(found).toHaveLength(1);
+  return found[0]!;
+}
+
+function linkOf(fd: number): string | null {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return null; // That of the listing itself.
+  }
+}
 
 describe("FileIo", () => {
   /** A clock of which each look at it takes so long. */

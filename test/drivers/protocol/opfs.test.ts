@@ -5,7 +5,7 @@
 
 import { describe, expect, it } from "vitest";
 import { BlockError } from "../../../src/base/errors.ts";
-import { OpfsState, type SyncAccessHandle } from "../../../src/drivers/protocol/opfs.ts";
+import { OpfsImage, OpfsState, type SyncAccessHandle } from "../../../src/drivers/protocol/opfs.ts";
 import { failure, noise } from "../../conformance/protocol.ts";
 
 describe("OpfsState", () => {
@@ -61,6 +61,25 @@ describe("OpfsState", () => {
       throw { name: "NS_ERROR_FILE_NO_DEVICE_SPACE", message: "" };
     };
     await failure(stateOn({ truncate }).truncate(9000), "ENOSPC");
+  });
+
+  it("fails every flush of an image after one that has failed, but not of what is written again", async () => {
+    let isFull = true;
+    const answers = {
+      flush() {
+        if (isFull) throw new DOMException("no room", "QuotaExceededError");
+      },
+    };
+    const image = new OpfsImage(handle(answers), "f", false, () => {
+      throw new Error("not opened again");
+    });
+    const record = stateOn(answers);
+    await failure(image.flush(), "ENOSPC");
+    await failure(record.flush(), "ENOSPC");
+    isFull = false;
+    await failure(image.flush(), "ENOSPC");
+    await failure(image.reopen(true), "ENOSPC");
+    await record.flush();
   });
 
   it("keeps its handle over a reopen where there is one kind of handle only", async () => {

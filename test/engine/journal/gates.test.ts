@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { BlockError } from "../../../src/base/errors.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
-import { emptyRecord } from "../../../src/engine/journal/record.ts";
+import { emptyRecord, type JobRecord } from "../../../src/engine/journal/record.ts";
 import { Recorder as JournalRecorder } from "../../../src/engine/journal/recorder.ts";
 import { openJournal } from "../../../src/engine/journal/store.ts";
 import { FileJournal } from "../../../src/engine/node-journal.ts";
@@ -15,6 +15,21 @@ import { Recorder } from "../../crash/recorder.ts";
 import { disks, MemoryJournal, startEngine } from "./rig.ts";
 
 type Wire = Record<string, unknown>;
+
+const streamJob: JobRecord = {
+  id: "s",
+  type: "stream",
+  status: "running",
+  hasTakenEffect: false,
+  paused: false,
+  autoFinalize: true,
+  autoDismiss: true,
+  current: 0,
+  total: 100,
+  began: { seconds: 1, microseconds: 0 },
+  error: null,
+  again: null,
+};
 
 /** An engine whose saves can be held; what it says while they are. */
 async function held() {
@@ -220,6 +235,36 @@ describe("two records side by side", () => {
       expect(record.epoch).toBe(4);
       expect(intents.record?.epoch).toBe(4);
     }
+  });
+});
+
+describe("how far a job has come", () => {
+  it("is saved with something else only: whoever asks for it waits for no save", async () => {
+    const journal = new MemoryJournal();
+    let saves = 0;
+    journal.after = () => void saves++;
+    let job = { ...streamJob, current: 0 };
+    const recorder = new JournalRecorder(
+      {
+        store: journal,
+        clock: new VirtualClock(),
+        describe: () => ({ ...emptyRecord(1), jobs: [job] }),
+        onFailed: (why) => expect.unreachable(String(why)),
+      },
+      0,
+    );
+    const told = async (changes: Partial<typeof job>) => {
+      job = { ...job, ...changes };
+      recorder.touch();
+      await recorder.covered();
+    };
+    await told({});
+    expect(saves).toBe(1);
+    for (let current = 1; current < 5; current++) await told({ current });
+    expect(saves).toBe(1);
+    await told({ paused: true });
+    expect(saves).toBe(2);
+    expect(JSON.parse(journal.text!).jobs).toEqual([job]);
   });
 });
 

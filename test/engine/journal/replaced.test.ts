@@ -30,13 +30,19 @@ async function firstByte({ engine, clock }: Conversation, node: string): Promise
   return found[0]!;
 }
 
-async function makeDisk(client: Conversation, recorder: Recorder, name: string): Promise<void> {
+async function makeDisk(
+  client: Conversation,
+  recorder: Recorder,
+  name: string,
+  backing: string | null = null,
+): Promise<void> {
   recorder.add(name);
   const file = { driver: "recorded", filename: name };
-  const options = { driver: "qcow2", size: 4 * MiB, file };
+  const labels = backing !== null && { "backing-file": backing, "backing-fmt": "qcow2" };
+  const options = { driver: "qcow2", size: 4 * MiB, file, ...labels };
   await ok(client, "blockdev-create", { "job-id": "make", options });
   await ok(client, "job-dismiss", { id: "make" });
-  await ok(client, "blockdev-add", { driver: "qcow2", "node-name": name, file });
+  await ok(client, "blockdev-add", { driver: "qcow2", "node-name": name, file, backing });
 }
 
 /** The disk's snapshot has ones, it itself has twos; the job has begun, and its engine and its target are lost. */
@@ -101,4 +107,32 @@ it("a mirror whose source was written by a node that came to it from another ima
   const jobs = await ok(client, "query-jobs");
   expect(jobs).toContainEqual(expect.objectContaining({ id: "j", status: "ready" }));
   expect(await firstByte(client, "copy")).toBe(3);
+});
+
+it("a mirror of the top layer that begins anew leaves nothing in the target that is not in the source any more", async () => {
+  const recorder = new Recorder();
+  const stores = [new MemoryJournal(), new MemoryIntentStore()] as const;
+  const { client } = await startEngine(recorder, stores[0], 1, stores[1]);
+  await makeDisk(client, recorder, "base");
+  await write(client, 1, "base");
+  await client.clock.runUntil(io.flush(client.engine.graph.get("base")));
+  for (const name of ["disk", "copy"]) await makeDisk(client, recorder, name, "base");
+  await ok(client, "snapshot-save", { "job-id": "save", ...SNAPSHOT });
+  await client.clock.advance(1000);
+  await write(client, 2);
+  const options = { "job-id": "j", device: "disk", target: "copy", sync: "top" };
+  await ok(client, "blockdev-mirror", options);
+  await client.clock.advance(10_000);
+  expect(await firstByte(client, "copy")).toBe(2);
+  const copy = recorder.remove("copy");
+  const next = await startEngine(recorder, stores[0], 1, stores[1]);
+  await ok(next.client, "snapshot-load", { "job-id": "load", ...SNAPSHOT });
+  await next.clock.advance(1000);
+  expect(await firstByte(next.client, "disk")).toBe(1);
+  recorder.add("copy", copy);
+  await ok(next.client, "x-recovery-retry");
+  await next.clock.advance(10_000);
+  const jobs = await ok(next.client, "query-jobs");
+  expect(jobs).toContainEqual(expect.objectContaining({ id: "j", status: "ready" }));
+  expect(await firstByte(next.client, "copy")).toBe(1);
 });

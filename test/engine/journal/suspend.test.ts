@@ -9,9 +9,10 @@ import type { BlockDriver } from "../../../src/block/driver.ts";
 import { browserDrivers } from "../../../src/drivers/index.ts";
 import { createEngine } from "../../../src/engine/engine.ts";
 import { openJournal } from "../../../src/engine/journal/store.ts";
+import { MemoryIntentStore } from "../../block/intent-store.ts";
 import { Recorder, recordedDriver } from "../../crash/recorder.ts";
 import { kernelBytes } from "../../kernel/load.ts";
-import { MemoryJournal } from "./rig.ts";
+import { disks, MemoryJournal, startEngine } from "./rig.ts";
 
 /** Writes are not answered before the file is closed; then they fail. */
 function silent(recorder: Recorder): BlockDriver {
@@ -61,4 +62,29 @@ it("has a job on record as it was, though that fails when its files are closed",
   expect(engine.jobs.get("j").error?.errno).toBe("EIO");
   expect(journal.record.jobs).toMatchObject([{ id: "j", status: "running", error: null }]);
   expect(journal.record.history).toEqual([]);
+});
+
+it("goes in good order while a backup works on a persistent bitmap, which the next one has", async () => {
+  const recorder = new Recorder();
+  const stores = [new MemoryJournal(), new MemoryIntentStore()] as const;
+  const { client, clock, engine } = await startEngine(recorder, stores[0], 1, stores[1]);
+  await disks(client, recorder);
+  const b0 = { node: "top", name: "b0", persistent: true };
+  expect(await client.execute("block-dirty-bitmap-add", b0)).toHaveProperty("return");
+  const { backend } = engine.exports.get("vda");
+  await clock.runUntil(backend.write(new Uint8Array(256 * KiB).fill(3), 0));
+  const job = { "job-id": "j", device: "vda", target: "target", bitmap: "b0" };
+  const slow = { speed: 16 * KiB, "x-perf": { "max-workers": 1, "max-chunk": 64 * KiB } };
+  const backup = { ...job, sync: "incremental", ...slow };
+  expect(await client.execute("blockdev-backup", backup)).toHaveProperty("return");
+  expect(engine.jobs.get("j").status).toBe("running");
+  await clock.runUntil(engine.suspend());
+
+  const next = await startEngine(recorder, stores[0], 1, stores[1]);
+  expect(next.engine.jobs.get("j").status).toBe("running");
+  await next.clock.advance(30_000);
+  const history = (await next.client.execute("x-query-job-history"))["return"];
+  expect(history).toContainEqual(expect.objectContaining({ id: "j", outcome: "completed" }));
+  const bitmap = next.engine.graph.get("top").bitmaps.get("b0");
+  expect(bitmap).toMatchObject({ busy: false, inconsistent: false });
 });

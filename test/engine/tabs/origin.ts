@@ -18,7 +18,14 @@ import { MemoryState, MemoryStore } from "../../../src/drivers/protocol/memory.t
 import { retryWhileBusy } from "../../../src/drivers/protocol/retry-busy.ts";
 import { checkEpoch, type JournalStore } from "../../../src/engine/journal/store.ts";
 import type { Channel, Epochs, TabHost } from "../../../src/engine/tabs/host.ts";
-import { ended, NO_REIGN, type Reign, raised, serving } from "../../../src/engine/tabs/reign.ts";
+import {
+  ended,
+  NO_REIGN,
+  overtaking,
+  type Reign,
+  raised,
+  serving,
+} from "../../../src/engine/tabs/reign.ts";
 
 interface LockRequest {
   readonly life: Life;
@@ -34,6 +41,8 @@ export class Origin {
   readonly files = new Map<string, MemoryStore>();
   readonly handles = new Map<string, Life>();
   reign: Reign = NO_REIGN;
+  /** Nothing more can be put on record of this reign. */
+  isReignFull = false;
   /** Files that cannot be opened now. */
   readonly away = new Set<string>();
   /** The journal's record, and that of write intents, as text. */
@@ -156,6 +165,12 @@ export class Life {
         await this.alive();
         if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
         origin.reign = serving(origin.reign, epoch);
+      },
+      overtake: async (epoch) => {
+        await this.alive();
+        if (origin.isReignFull) throw new BlockError("ENOSPC", "No space left");
+        if (origin.reign.epoch !== epoch) throw new BlockError("ESTALE", "There is a later owner");
+        origin.reign = overtaking(origin.reign, epoch);
       },
       close: async (epoch) => {
         await this.alive();

@@ -103,3 +103,19 @@ it("a node is given another file: what was written to the one before is not writ
   owner.crash();
   expect(await atEnd()).toBe(0);
 });
+
+it("a node is given another part of its file: what was written to the one before is not written to that", async () => {
+  const { run, owner, other, execute } = await written();
+  const file = { driver: "shelf", "node-name": "file", filename: "file" };
+  await run(execute("blockdev-add", file as never));
+  await run(execute("block_resize", { "node-name": "file", size: 4096 }));
+  const part = { driver: "raw", "node-name": "part", file: "file", size: 1024 } as const;
+  await run(execute("blockdev-add", { ...part, offset: 0 }));
+  const writable = { type: "message-port", "node-name": "part", writable: true } as const;
+  await run(execute("block-export-add", { ...writable, id: "p" }));
+  const device = await run(other.client.openDevice("p"));
+  await run(device.write(0, bytes(1)));
+  await run(execute("blockdev-reopen", { options: [{ ...part, offset: 2048 }] }));
+  owner.crash();
+  expect((await run(device.read(0, 512)))[0]).toBe(0);
+});

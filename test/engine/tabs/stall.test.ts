@@ -42,7 +42,7 @@ function twoDisks(life: Life): OpenRealm {
   };
 }
 
-it("goes on when those are over", async () => {
+it("goes on meanwhile", async () => {
   const clock = new VirtualClock();
   const origin = new Origin(clock, 1);
   const run = <T>(promise: Promise<T>) => clock.runUntil(promise);
@@ -60,12 +60,13 @@ it("goes on when those are over", async () => {
   const fastWrites: Promise<void>[] = [];
   for (let n = 4; n < 64; n++) fastWrites.push(fast.write(n * MIB, new Uint8Array(MIB).fill(n)));
   let isDone = false;
-  const done = Promise.all([...slowWrites, ...fastWrites, fast.flush()]).then(() => {
+  const done = Promise.all([...fastWrites, fast.flush()]).then(() => {
     isDone = true;
   });
-  await clock.advance(300_000);
+  await clock.advance(10_000);
   expect(isDone).toBe(true);
   // Nobody has asked again and again meanwhile.
   expect(told).toBeLessThan(20);
   await done;
+  await run(Promise.all(slowWrites));
 });

@@ -2,6 +2,7 @@
 
 import { expect, it } from "vitest";
 import { KeptWrites } from "../../../src/engine/tabs/kept-writes.ts";
+import { ALL, has, union } from "../../../src/engine/tabs/runs.ts";
 import { WriteOrder } from "../../../src/engine/tabs/write-order.ts";
 
 const write = (order: number, exportId = "d") => ({
@@ -31,32 +32,69 @@ it("a write waits for earlier ones to the same bytes, and for no others", async 
   await ready;
 });
 
-it("all is settled up to the first write that is under way", () => {
+it("what is over is told by numbers, beside what is under way", () => {
   const order = new WriteOrder();
+  expect(order.over).toEqual([]);
   const [a, b, c] = [order.enter(0, 512), order.enter(512, 512), order.enter(1024, 512)];
+  expect(order.over).toEqual([]);
   order.leave(a.order);
   order.leave(c.order);
-  expect(order.settled).toBe(a.order);
+  expect(order.over).toEqual([
+    [1, 1],
+    [3, 3],
+  ]);
   order.leave(b.order);
-  expect(order.settled).toBe(c.order);
+  expect(order.over).toEqual([[1, 3]]);
+});
+
+it("sets of numbers are joined to as few runs as there are", () => {
+  const all = union(
+    [
+      [1, 3],
+      [9, 12],
+    ],
+    [
+      [4, 5],
+      [7, 7],
+      [10, 11],
+    ],
+  );
+  expect(all).toEqual([
+    [1, 5],
+    [7, 7],
+    [9, 12],
+  ]);
+  expect([0, 1, 5, 6, 7, 8, 12, 13].filter((n) => has(all, n))).toEqual([1, 5, 7, 12]);
 });
 
 it("a write whose answer comes after word of the flush is not kept", () => {
   const kept = new KeptWrites();
   kept.add(write(1));
   kept.add(write(4));
-  kept.durable(["d"], 3);
+  kept.add(write(6));
+  kept.durable(
+    ["d"],
+    [
+      [1, 3],
+      [6, 7],
+    ],
+  );
   kept.add(write(2));
   kept.add(write(3, "e"));
-  expect(orders(kept)).toEqual([4, 3]);
-  kept.durable(null, 9);
+  kept.add(write(5));
+  kept.add(write(7));
+  expect(orders(kept)).toEqual([4, 3, 5]);
+  kept.durable(["d"], [[1, 4]]);
+  kept.add(write(7));
+  expect(orders(kept)).toEqual([3, 5]);
+  kept.durable(null, ALL);
   expect(orders(kept)).toEqual([]);
   expect(kept.bytes).toBe(0);
 });
 
 it("another owner counts from one", () => {
   const kept = new KeptWrites();
-  kept.durable(["d"], 7);
+  kept.durable(["d"], [[1, 7]]);
   kept.welcome(2, []);
   kept.add(write(1));
   expect(orders(kept)).toEqual([1]);
@@ -71,7 +109,7 @@ it("what is held stays, whatever this owner tells of its own writes", () => {
   expect(orders(kept)).toEqual([5]);
   expect([kept.bytes, kept.exports]).toEqual([0, []]);
   kept.add(write(1, "e"));
-  kept.durable(null, 9);
+  kept.durable(null, ALL);
   kept.giveUp();
   kept.welcome(3, ["d"]);
   expect(orders(kept)).toEqual([5]);

@@ -5,7 +5,7 @@
  * missing of the last one reads as zeroes. Such an image is only read: see open.ts.
  */
 
-import { alignUp } from "../../../base/bytes.ts";
+import { alignUp, MiB } from "../../../base/bytes.ts";
 import type { Clock } from "../../../base/clock.ts";
 import { BlockError } from "../../../base/errors.ts";
 import type { BlockState } from "../../../block/driver.ts";
@@ -28,6 +28,9 @@ import { changeBackingFile } from "./rewrite.ts";
 import { snapshotsOf } from "./snapshots.ts";
 import { discard, writeZeroes } from "./zeroes.ts";
 
+/** More bytes than these, written since a flush began, are flushed before the mutex is taken. */
+const MUCH_BYTES = 16 * MiB;
+
 /** Reads the image anew, from what is its file now. */
 type OpenAs = (
   readOnly: boolean,
@@ -43,6 +46,7 @@ export function stateOf(
 ): BlockState {
   let image = first;
   let options = given;
+  let unflushedBytes = 0;
   const { clusterBytes } = image.layout;
   return {
     limits: {
@@ -62,8 +66,10 @@ export function stateOf(
       return image.encryption?.cipher;
     },
     readEncoded: (buf, offset) => readEncoded(image, buf, offset),
-    allocate: (offset, bytes, options) =>
-      marking(image, () => allocate(image, offset, bytes, options)),
+    allocate(offset, bytes, options) {
+      unflushedBytes += bytes;
+      return marking(image, () => allocate(image, offset, bytes, options));
+    },
     pwriteZeroes: (offset, bytes, options) =>
       marking(image, () => writeZeroes(image, offset, bytes, options)),
     pdiscard: (offset, bytes, options) =>
@@ -90,7 +96,14 @@ export function stateOf(
     get snapshots() {
       return snapshotsOf(image);
     },
-    flush: () => marking(image, () => image.mutex.run(() => flush(image))),
+    flush: () =>
+      marking(image, async () => {
+        // An epoch keeps all who allocate waiting: they need not wait for the store to write all this.
+        const isMuch = unflushedBytes >= MUCH_BYTES;
+        unflushedBytes = 0;
+        if (isMuch) await image.epoch.flushStores();
+        await image.mutex.run(() => flush(image));
+      }),
     async reopen(readOnly, changed) {
       if (image.readOnly === readOnly && changed === undefined) return;
       const next = (changed as OpenOptions | undefined) ?? options;

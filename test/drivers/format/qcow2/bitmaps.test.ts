@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB, readU32, readU64, writeU32, writeU64 } from "../../../../src/base/bytes.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
-import { beforeMerge, mergeBitmaps } from "../../../../src/block/bitmap-changes.ts";
+import { beforeChange, mergeBitmaps } from "../../../../src/block/bitmap-changes.ts";
 import type { DirtyBitmap } from "../../../../src/block/dirty-bitmap.ts";
 import { Graph } from "../../../../src/block/graph.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
@@ -239,7 +239,7 @@ describe.skipIf(!hasQemu)("bitmaps in a qcow2 image", () => {
     const source = disk.node.bitmaps.add({ name: "source", granularity: 512 });
     source.set(5000, 1);
     const merge = { node: "disk", target: "b0", bitmaps: ["source"] };
-    await beforeMerge(disk.graph, merge);
+    await beforeChange(disk.graph, { node: "disk", name: "b0" }, "merge-target");
     mergeBitmaps(disk.graph, merge).commit();
     writeRaw(folder, "killed.qcow2", store.bytes);
     expect(qemuBitmaps("killed.qcow2").every(({ inconsistent }) => inconsistent)).toBe(true);

@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { KiB, MiB } from "../../../../src/base/bytes.ts";
 import { seededRandom } from "../../../../src/base/random.ts";
+import { breakpoint, removeBreak, waitBreak } from "../../../../src/block/debug.ts";
 import { Graph } from "../../../../src/block/graph.ts";
+import { blkdebug } from "../../../../src/drivers/filter/blkdebug.ts";
 import { qcow2Driver } from "../../../../src/drivers/format/qcow2/index.ts";
 import { LogStore, logStoreDriver } from "../log-store.ts";
 import { type Disk, hasQemu, openDisk, qemuImg, qemuIo, testFolder, testWorld } from "../rig.ts";
@@ -89,6 +91,25 @@ describe.skipIf(!hasQemu)("store flushes of a guest's flush", () => {
       most = Math.max(most, flushesOf(store) - before);
     }
     expect(most, `seed ${SEED}`).toBe(3);
+    await disk.close();
+  });
+});
+
+describe.skipIf(!hasQemu)("a flush of much that was written", () => {
+  it("does not keep others from new clusters while the store writes it", async () => {
+    qemuImg(folder, "create", "-q", "-f", "qcow2", "much.qcow2", `${DISK_BYTES}`);
+    const store = new LogStore(new Uint8Array(readFileSync(join(folder, "much.qcow2"))));
+    const drivers = [qcow2Driver(), blkdebug, logStoreDriver(store)];
+    const graph = new Graph(await testWorld(), drivers as never);
+    const file = { driver: "blkdebug", image: { driver: "log-store" } };
+    const disk = await openDisk(graph, { driver: "qcow2", file, backing: null });
+    await disk.backend.write(new Uint8Array(32 * MiB).fill(1), 0);
+    breakpoint(disk.node, "flush_to_disk", "slow");
+    const flush = disk.backend.flush();
+    await waitBreak(disk.node, "slow");
+    await disk.backend.write(new Uint8Array(MiB).fill(2), 40 * MiB);
+    removeBreak(disk.node, "slow");
+    await flush;
     await disk.close();
   });
 });
