@@ -57,11 +57,17 @@ const imageSchema: v.GenericSchema<ImageDefinition> = v.strictObject(image);
 /** As in libvirt, where a name ends up in file names and on command lines. */
 export const nameSchema = v.pipe(
   v.string(),
-  v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$/, "letters, digits, '_', '.', '+' and '-'"),
+  v.check(
+    (name) => /^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$/.test(name),
+    "a name of 1 to 100 letters, digits, '_', '.', '+' and '-', beginning with none of '.+-'",
+  ),
 );
 const targetSchema = v.pipe(
   v.string(),
-  v.regex(/^(?:hd|sd|vd|xvd|ubd|fd)[a-z0-9]{1,8}$/, "a device name such as 'vda' or 'sdb'"),
+  v.check(
+    (target) => /^(?:hd|sd|vd|xvd|ubd|fd)[a-z0-9]{1,8}$/.test(target),
+    "a device name such as 'vda' or 'sdb'",
+  ),
 );
 
 export const definitionSchema: v.GenericSchema<DomainDefinition> = v.strictObject({

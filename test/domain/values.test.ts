@@ -6,6 +6,7 @@ import {
   fromBytesPerSecond,
   toBytesPerSecond,
 } from "../../src/domain/bandwidth.ts";
+import { checked, definitionSchema } from "../../src/domain/definition.ts";
 import {
   BLOCK_JOB_STATUS,
   BLOCK_JOB_TYPE,
@@ -137,6 +138,19 @@ it("A08 refuses flags that it does not know, and what is no flags", () => {
   }
   expect(code(() => flags.checkFlags("a", 3, flags.BLOCK_JOB_ABORT))).toBe("none");
   expect(code(() => flags.checkFlags("a", 0))).toBe("none");
+});
+
+it("says in words which names it takes", () => {
+  const disks = (target: string) => [{ target, source: { driver: "memory", name: "a" } }];
+  const define = (name: string, target: string) =>
+    checked(definitionSchema, { name, disks: disks(target) }, "XML_ERROR");
+  expect(() => define("on monday", "vda")).toThrow(
+    "Parameter 'name' expects a name of 1 to 100 letters, digits, '_', '.', '+' and '-', " +
+      "beginning with none of '.+-'; got \"on monday\"",
+  );
+  expect(() => define("demo", "disk0")).toThrow(
+    "expects a device name such as 'vda' or 'sdb'; got \"disk0\"",
+  );
 });
 
 it("C03 shows 99.99 at most until all is done", () => {

@@ -266,6 +266,24 @@ describe("an overlay", () => {
   });
 });
 
+describe("a call that is refused", () => {
+  it("leaves what was typed in its fields", async () => {
+    await using user = await withDisk("refused");
+    const { driver } = user;
+    const [file, checkpoint] = ["file", "checkpoint"].map((name) =>
+      driver.page.getByTestId(`verb-${name}`),
+    );
+    const refused = driver.callVerb("backupBegin", { file: "a.qcow2", checkpoint: "on monday" });
+    await expect(refused).rejects.toThrow(/'name' expects a name of .*; got "on monday"/);
+    expect(await file!.inputValue()).toBe("a.qcow2");
+    expect(await checkpoint!.inputValue()).toBe("on monday");
+    await checkpoint!.fill("monday");
+    await driver.page.getByTestId("verb-call").click();
+    await expect.poll(() => checkpoint!.inputValue(), PATIENT).toBe("");
+    await driver.page.getByTestId("checkpoints").waitFor();
+  });
+});
+
 describe("history", () => {
   it("tells two runs of one name apart, and bytes only of what counts in bytes", async () => {
     await using user = await withDisk("runs");

@@ -34,7 +34,8 @@ interface Props {
   /** More than their names. */
   readonly hintOf?: (wrong: readonly string[]) => string;
   readonly busy: boolean;
-  readonly submit: (name: string, values: FieldValues) => void;
+  /** @returns whether it was done; if not, what was written stays */
+  readonly submit: (name: string, values: FieldValues) => Promise<boolean>;
 }
 
 export function FieldsForm(props: Props) {
@@ -44,6 +45,12 @@ export function FieldsForm(props: Props) {
   const entry = props.entryOf(name.value);
   const values = { ...entry.defaults, ...written.value };
   const wrong = props.wrongFields(name.value, values);
+  const submit = async () => {
+    const sent = written.value;
+    const isDone = await props.submit(name.value, values);
+    // Somebody may have written more meanwhile.
+    if (isDone && written.value === sent) written.value = {};
+  };
   return (
     <details class="start-job" data-testid={ids.form}>
       <summary>{props.title}</summary>
@@ -51,8 +58,7 @@ export function FieldsForm(props: Props) {
         class="fields"
         onSubmit={(event) => {
           event.preventDefault();
-          props.submit(name.value, values);
-          written.value = {};
+          void submit();
         }}
       >
         <p class="field">

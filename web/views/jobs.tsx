@@ -217,7 +217,7 @@ function StartForm({ app }: { readonly app: App }) {
   const start = (name: string, values: FieldValues) => {
     const form = formOf(name);
     const id = freeId(form.type, new Set(app.view.jobs.value.map((job) => job.id)));
-    void app.actions.act("jobs", () =>
+    return app.actions.act("jobs", () =>
       app.client.execute(form.command, argumentsOf(form, id, values) as never),
     );
   };

@@ -13,7 +13,7 @@ export function ReopenPanel({ app }: { readonly app: App }) {
         {app.wantedFile === undefined ? null : (
           <li>
             The disk was made from a file of yours. Until it is whole, the page needs that file
-            again after each reload.
+            again whenever the tab that held the disks is reloaded or gone.
           </li>
         )}
         <li>

@@ -27,7 +27,7 @@ export function VerbForm({ app }: { readonly app: App }) {
       wrongFields={(name, values) => wrongVerbFields(verbOf(name), values)}
       busy={app.busy.value.has("verbs")}
       submit={(name, values) =>
-        void app.callVerb("verbs", () => verbOf(name).call(app.vda.domain, values, app.store))
+        app.callVerb("verbs", () => verbOf(name).call(app.vda.domain, values, app.store))
       }
     />
   );
