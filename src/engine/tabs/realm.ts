@@ -8,6 +8,7 @@ import type { BlockBackend } from "../../block/backend.ts";
 import type { BlockChild } from "../../block/child.ts";
 import type { BlockNode } from "../../block/node.ts";
 import type { Replacing } from "../../blockjob/block-job.ts";
+import type { BlockExport } from "../../export/driver.ts";
 import type { Engine } from "../engine.ts";
 import type { Port } from "../protocol.ts";
 
@@ -19,9 +20,9 @@ export interface Disks {
   writable(exportId: string): Pick<BlockBackend, "write" | "writeZeroes" | "flush">;
   /** The writable exports. */
   all(): readonly string[];
-  /** The writable exports that lead to some node that this one leads to, too; it is one of them. */
+  /** This one, and the writable exports that lead to some node that it leads to, too. */
   sharing(exportId: string): readonly string[];
-  /** The writable exports that write to some node that this one writes to, too; it is one of them. */
+  /** This one, and the writable exports that write to some node that it writes to, too. */
   rivals(exportId: string): readonly string[];
   /** Exports that are not there yet, as their disk could not be opened, and that nobody has given up. */
   awaited(): readonly string[];
@@ -109,13 +110,13 @@ function sharing(
   exportId: string,
   nodesOf: (node: BlockNode) => ReadonlySet<BlockNode>,
 ): readonly string[] {
-  const writable = writableOf(engine);
-  const own = writable.find(({ id }) => id === exportId);
+  const own = engine.exports.all.find(({ id }) => id === exportId);
   if (!own) return [exportId];
   const nodes = nodesOf(own.backend.node);
-  return writable
-    .filter(({ backend }) => [...nodesOf(backend.node)].some((node) => nodes.has(node)))
-    .map(({ id }) => id);
+  const meets = ({ backend }: BlockExport) =>
+    [...nodesOf(backend.node)].some((node) => nodes.has(node));
+  const others = writableOf(engine).filter((one) => one !== own && meets(one));
+  return [exportId, ...others.map(({ id }) => id)];
 }
 
 function nodesUnder(node: BlockNode): ReadonlySet<BlockNode> {

@@ -59,6 +59,22 @@ it("a flush beside a write that takes long: nothing older comes back over what i
   expect((await run(one.read(3 * MIB, 512)))[0]).toBe(2);
 });
 
+it("a flush through an export that is read only makes last what was written through another one", async () => {
+  const { run, tabs } = await threeTabs(1);
+  const [owner, writer, other] = tabs;
+  const readOnly = { type: "message-port", id: "r", "node-name": "disk" } as const;
+  await run(owner.client.execute("block-export-add", readOnly));
+  const old = await run(writer.client.openDevice("d"));
+  const disk = await run(other.client.openDevice("d"));
+  const reader = await run(other.client.openDevice("r"));
+  await run(old.write(0, bytes(1)));
+  await run(disk.write(0, bytes(2)));
+  await run(reader.flush());
+  await run(other.client.close());
+  owner.crash();
+  expect((await run(old.read(0, 512)))[0]).toBe(2);
+});
+
 it("a write whose answer comes after that to its device's close outlives the owner, too", async () => {
   let ends = 0;
   for (let seed = 1; seed <= 16; seed++) {
