@@ -12,6 +12,7 @@
  */
 
 import * as v from "valibot";
+import type { BitmapList } from "./bitmap-list.ts";
 import type { DirtyBitmap } from "./dirty-bitmap.ts";
 import { type Regions, regionBytesFor } from "./intent-regions.ts";
 import type { BlockNode } from "./node.ts";
@@ -74,6 +75,26 @@ export function bitmapsChanged(node: BlockNode): void {
   for (const { offset, bytes } of bitmaps.left?.ranges() ?? []) intent.mark(offset, bytes);
 }
 
+/** The disk has another size: what is to be marked is, and regions are as large as they have to be then. */
+export function bitmapsResized(
+  node: BlockNode,
+  marked: { readonly offset: number; readonly bytes: number },
+): void {
+  const { intent } = node.bitmaps;
+  if (!intent) return;
+  const isTooFine = intent.regionBytes < regionBytesFor(getLength(node), 512);
+  const next = isTooFine ? beginAnew(node, intent) : intent;
+  next?.mark(marked.offset, marked.bytes);
+}
+
+function beginAnew(node: BlockNode, before: WriteIntent): WriteIntent | null {
+  endIntent(node.bitmaps);
+  bitmapsChanged(node);
+  const { intent } = node.bitmaps;
+  for (const { offset, bytes } of before.regions.ranges()) intent?.mark(offset, bytes);
+  return intent;
+}
+
 /** Marks in this bitmap that no write to its node has brought, or is bringing. */
 export function markForeign({ bitmaps }: BlockNode, marks: DirtyBitmap): void {
   if (bitmaps.intent) markAll(bitmaps.intent, marks);
@@ -82,6 +103,10 @@ export function markForeign({ bitmaps }: BlockNode, marks: DirtyBitmap): void {
 /** The image's copies are right again, or there are none. */
 export function endBitmapIntent({ bitmaps }: BlockNode): void {
   bitmaps.left = null;
+  endIntent(bitmaps);
+}
+
+function endIntent(bitmaps: BitmapList): void {
   bitmaps.intent?.end();
   bitmaps.intent = null;
 }

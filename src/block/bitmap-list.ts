@@ -110,6 +110,22 @@ export class BitmapList {
     for (const bitmap of this.#bitmaps) if (bitmap !== except) bitmap.record(offset, bytes);
   }
 
+  /**
+   * The disk has been given another size. What it was once cut off and has again counts as written: a backup has
+   * what was there before.
+   *
+   * @returns that
+   */
+  resized(size: number): { readonly offset: number; readonly bytes: number } {
+    const bitmaps = this.named();
+    const offset = Math.min(size, ...bitmaps.map((bitmap) => bitmap.size));
+    const end = Math.min(size, Math.max(0, ...bitmaps.map(({ longest }) => longest)));
+    const bytes = Math.max(0, end - offset);
+    this.truncate(size);
+    if (bytes > 0) for (const bitmap of bitmaps) bitmap.record(offset, bytes);
+    return { offset, bytes };
+  }
+
   /** The disk has another size now. */
   truncate(size: number): void {
     for (const bitmap of this.#bitmaps) bitmap.truncate(size);

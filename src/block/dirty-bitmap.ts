@@ -79,6 +79,7 @@ export class DirtyBitmap {
   readonly #node: BitmapNode;
   #bits: HBitmap;
   #size: number;
+  #longest: number;
   #enabled: boolean;
   #busy = false;
   #successor: DirtyBitmap | null = null;
@@ -92,6 +93,7 @@ export class DirtyBitmap {
     this.inconsistent = init.inconsistent ?? false;
     this.#enabled = init.enabled;
     this.#size = init.size;
+    this.#longest = init.size;
     this.#bits = new HBitmap(init.node.world.kernel, this.#bitsOf(init.size));
   }
 
@@ -102,6 +104,11 @@ export class DirtyBitmap {
   /** Bytes of disk that it covers. */
   get size(): number {
     return this.#size;
+  }
+
+  /** The largest size that it has had, as long as it is in memory. */
+  get longest(): number {
+    return this.#longest;
   }
 
   /** Dirty bytes: set bits times granularity, so perhaps more than the size. */
@@ -240,6 +247,7 @@ export class DirtyBitmap {
   truncate(size: number): void {
     if (size !== this.#size) {
       this.#size = size;
+      this.#longest = Math.max(this.#longest, size);
       this.#bits.truncate(this.#bitsOf(size));
     }
     this.#successor?.truncate(size);

@@ -11,6 +11,7 @@
  */
 
 import { assert, BlockError } from "../base/errors.ts";
+import { bitmapsResized } from "./bitmap-intent.ts";
 import { copyUpLocked } from "./copy-up.ts";
 import type { RequestOptions, TruncateOptions } from "./driver.ts";
 import { readLocked, writeLocked } from "./locked.ts";
@@ -290,7 +291,7 @@ async function growStore(
 /** Bitmaps are as long as their disk: of this node, and of those that have their length from it. */
 export function resized(node: BlockNode): void {
   if (!node.isOpen) return;
-  node.bitmaps.truncate(getLength(node));
+  bitmapsResized(node, node.bitmaps.resized(getLength(node)));
   for (const { parent } of node.parents) if (parent instanceof BlockNode) resized(parent);
 }
 

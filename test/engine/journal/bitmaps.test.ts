@@ -1,8 +1,9 @@
 /** Persistent bitmaps of engines that are lost right after a command, before any guest has written: what was answered holds. */
 
 import { expect, it } from "vitest";
-import { MiB } from "../../../src/base/bytes.ts";
+import { GiB, MiB } from "../../../src/base/bytes.ts";
 import type { DirtyBitmap } from "../../../src/block/dirty-bitmap.ts";
+import * as io from "../../../src/block/io.ts";
 import { MemoryIntentStore } from "../../block/intent-store.ts";
 import { Recorder } from "../../crash/recorder.ts";
 import { MemoryJournal, startEngine } from "./rig.ts";
@@ -15,13 +16,15 @@ async function withBitmap() {
   const recorder = new Recorder();
   const stores = [new MemoryJournal(), new MemoryIntentStore()] as const;
   const engines = async () => {
-    const { client, engine } = await startEngine(recorder, stores[0], 1, stores[1]);
+    const { client, engine, clock } = await startEngine(recorder, stores[0], 1, stores[1]);
     const ok = async (name: string, args: object) =>
       expect(await client.execute(name, args)).toHaveProperty("return");
     const bitmap = (): DirtyBitmap | undefined => engine.graph.get("disk").bitmaps.find("b0");
-    return { ok, bitmap };
+    const write = (offset: number) =>
+      clock.runUntil(io.write(engine.graph.get("disk"), new Uint8Array(512).fill(1), offset, {}));
+    return { ok, bitmap, write };
   };
-  const { ok } = await engines();
+  const { ok, write } = await engines();
   recorder.add("disk");
   const options = { driver: "qcow2", size: 1 * MiB, file };
   await ok("blockdev-create", { "job-id": "make", options });
@@ -30,7 +33,7 @@ async function withBitmap() {
   await ok("block-dirty-bitmap-add", { ...b0, persistent: true, disabled: true });
   await ok("blockdev-del", { "node-name": "disk" });
   await ok("blockdev-add", { driver: "qcow2", "node-name": "disk", file });
-  return { ok, engines };
+  return { ok, engines, write };
 }
 
 type As = (name: string) => readonly [name: string, args: object];
@@ -53,4 +56,27 @@ it.each(ways)("one in the place of one that %s has removed is the new one", asyn
   await ok("block-dirty-bitmap-add", { ...b0, persistent: true });
   const next = await engines();
   expect(next.bitmap()).toMatchObject({ enabled: true, inconsistent: false });
+});
+
+it("what a disk has lost by being made shorter, and has again, is in the next incremental backup", async () => {
+  const { ok, engines } = await withBitmap();
+  await ok("block-dirty-bitmap-enable", b0);
+  await ok("block_resize", { "node-name": "disk", size: MiB / 2 });
+  await ok("block_resize", { "node-name": "disk", size: MiB });
+  const next = await engines();
+  for (const bitmap of [next.bitmap()!, (await engines()).bitmap()!]) {
+    expect(bitmap.isDirty(MiB / 2)).toBe(true);
+    expect(bitmap.isDirty(0)).toBe(false);
+  }
+});
+
+it("one of a disk that grows a thousandfold stays on record, with what was written before", async () => {
+  const { ok, engines, write } = await withBitmap();
+  await ok("block-dirty-bitmap-enable", b0);
+  await write(0);
+  await ok("block_resize", { "node-name": "disk", size: 200 * GiB });
+  await write(199 * GiB);
+  const bitmap = (await engines()).bitmap()!;
+  expect(bitmap).toMatchObject({ enabled: true, inconsistent: false });
+  for (const at of [0, 199 * GiB]) expect(bitmap.isDirty(at)).toBe(true);
 });
