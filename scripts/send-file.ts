@@ -42,11 +42,12 @@ export function parseRange(header: string, length: number): ByteRange | "unsatis
 }
 
 /**
- * A strong validator: another file, another length or another time of change, another tag. Not the
- * device: its number may be another one after the next boot, and overlays outlive that.
+ * A strong validator: another file, another length or another time of change, another tag. That of the content can be
+ * set, and a number of a file that is gone is another one's soon; the other time is the system's alone. Not the device:
+ * its number may be another one after the next boot, and overlays outlive that.
  */
 export function entityTag(stat: BigIntStats): string {
-  return `"${[stat.ino, stat.size, stat.mtimeNs].map((n) => n.toString(36)).join("-")}"`;
+  return `"${[stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs].map((n) => n.toString(36)).join("-")}"`;
 }
 
 /**
