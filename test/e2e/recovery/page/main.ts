@@ -167,8 +167,13 @@ class Life {
     for await (const { data } of events) await follow(data.id, data.status);
   }
 
-  #complete(id: string): Promise<unknown> {
-    return this.#client.execute("job-complete", { id });
+  /** One that was ready, stood by and was ready again may have ended by now: the history tells how. */
+  async #complete(id: string): Promise<void> {
+    try {
+      await this.#client.execute("job-complete", { id });
+    } catch (error) {
+      if (!/Job '.*' not found/.test(String(error))) throw error;
+    }
   }
 
   async #guest(kind: Kind, orders: Orders): Promise<void> {
