@@ -167,12 +167,15 @@ class Life {
     for await (const { data } of events) await follow(data.id, data.status);
   }
 
-  /** One that was ready, stood by and was ready again may have ended by now: the history tells how. */
+  /** One that an engine which was lost had been told to complete, or that was ready twice, may have ended by now. */
   async #complete(id: string): Promise<void> {
     try {
       await this.#client.execute("job-complete", { id });
     } catch (error) {
-      if (!/Job '.*' not found/.test(String(error))) throw error;
+      const history = await this.#client.execute("x-query-job-history");
+      // start() has cleared it: this is the run that was ready.
+      const hasEnded = history.some((one) => one.id === id && one.outcome === "completed");
+      if (!hasEnded || !/Job '.*' not found/.test(String(error))) throw error;
     }
   }
 
