@@ -5,7 +5,7 @@ import { sleep } from "../../../src/base/clock.ts";
 import { VirtualClock } from "../../../src/base/virtual-clock.ts";
 import { openJournal } from "../../../src/engine/journal/store.ts";
 import { type Life, Origin } from "./origin.ts";
-import { DISK_BYTES, makeDisk, openDisk, recoverDisk, Tab, threeTabs } from "./tab.ts";
+import { DISK_BYTES, diskForTabs, makeDisk, openDisk, recoverDisk, Tab, threeTabs } from "./tab.ts";
 
 const bytes = (value: number) => new Uint8Array(512).fill(value);
 
@@ -73,16 +73,8 @@ async function asleepAlone(meanwhile: (alone: Alone) => Promise<void>) {
 type Alone = Awaited<ReturnType<typeof oneTab>>;
 
 async function oneTab() {
-  const clock = new VirtualClock();
-  const origin = new Origin(clock, 1);
-  await clock.runUntil(makeDisk(origin));
-  const run = <T>(promise: Promise<T>) => clock.runUntil(promise);
-  const open = async () => {
-    const tab = new Tab(origin, recoverDisk);
-    await run(tab.client.start());
-    return tab;
-  };
-  return { clock, origin, run, open, own: await open() };
+  const made = await diskForTabs(1);
+  return { ...made, own: await made.open() };
 }
 
 type Run = <T>(promise: Promise<T>) => Promise<T>;

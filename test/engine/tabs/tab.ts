@@ -78,8 +78,8 @@ async function addDisk(engine: Engine): Promise<void> {
   });
 }
 
-/** A disk, and three tabs one after the other: the first one has it, and owners remember what was running. */
-export async function threeTabs(seed: number) {
+/** A disk, and whatever tabs are opened: the first one has it, and owners remember what was running. */
+export async function diskForTabs(seed: number) {
   const clock = new VirtualClock();
   const origin = new Origin(clock, seed);
   await clock.runUntil(makeDisk(origin));
@@ -89,8 +89,14 @@ export async function threeTabs(seed: number) {
     await run(tab.client.start());
     return tab;
   };
-  const tabs = [await open(), await open(), await open()] as const;
-  return { clock, origin, run, open, tabs };
+  return { clock, origin, run, open };
+}
+
+/** The same with three, one after the other. */
+export async function threeTabs(seed: number) {
+  const made = await diskForTabs(seed);
+  const tabs = [await made.open(), await made.open(), await made.open()] as const;
+  return { ...made, tabs };
 }
 
 class SimWorker implements TabWorker {
