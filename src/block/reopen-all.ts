@@ -93,7 +93,7 @@ async function changeInside(
   };
   undo.push(() => takeOptions(before));
   // For whoever has to know after a crash which writes there were to the disk as it was.
-  if (movesWindow) await node.gate?.pass(0, 0, async () => {});
+  if (movesWindow) await node.gate?.announce();
   takeOptions(options);
   await node.state.reopen?.(node.readOnly, options);
   if (!moves) {

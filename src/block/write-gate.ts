@@ -91,6 +91,11 @@ export class WriteGate {
     }
   }
 
+  /** The node is about to have other bytes, at no place that can be named: on record when this resolves. @throws as open() */
+  announce(signal?: AbortSignal): Promise<void> {
+    return this.pass(0, 0, async () => {}, signal);
+  }
+
   /** The write has ended, well or not, and bitmaps have been told of it. */
   leave(passage: Passage): void {
     this.#passages.delete(passage);

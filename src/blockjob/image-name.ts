@@ -118,7 +118,7 @@ export async function forgetFormerFile(
   if (!member || !graph.world.intents) return;
   const node = await graph.addForUsers({ driver: driver.name, [member]: options[member] });
   try {
-    await node.gate?.pass(0, 0, async () => {});
+    await node.gate?.announce();
   } finally {
     await graph.closeUnused(node);
   }

@@ -83,7 +83,7 @@ export class MirrorIntent {
   async publish(signal: AbortSignal): Promise<void> {
     if (!this.#intent.isPublished) this.#publish();
     try {
-      await this.#target.gate?.pass(0, 0, async () => {}, signal);
+      await this.#target.gate?.announce(signal);
     } catch (error) {
       // The first copy hears of it again, and the policy is asked.
       if (!(error instanceof BlockError)) throw error;
